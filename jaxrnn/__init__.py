@@ -1,0 +1,6 @@
+"""Recurrent networks in JAX and Flax: small pure functions, reproducible to the bit.
+
+Read in this order: `types` (the axis letters), `cells`, `recurrent`, `models`, `train`.
+"""
+
+__version__ = "0.1.0"

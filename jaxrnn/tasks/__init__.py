@@ -1,0 +1,1 @@
+"""The tasks, one a file: pure functions of a key that make batches."""

@@ -1,0 +1,27 @@
+"""The axis glossary, and the types that every other module shares.
+
+Shapes in comments and docstrings are written with these letters:
+
+    B  batch rows          V  vocabulary (classes of the readout)
+    T  time steps          N  training steps (optimiser updates)
+    F  input features      S  seeds (independent runs)
+    H  hidden units
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+Params = Any
+"""A nested dictionary of parameter arrays, as Flax's `init` makes it."""
+
+Metrics = dict[str, jax.Array]
+"""What one step measures, by name."""
+
+
+class Batch(NamedTuple):
+    """What a task hands to one training step."""
+
+    inputs: jax.Array  # [B, T, F] float
+    targets: jax.Array  # [B, T] int: the class to say at each step
+    weights: jax.Array  # [B, T] float: how much each step counts in the loss, 0 for padding

@@ -1,0 +1,111 @@
+"""Time jaxrnn beside its peers, in one run: the whole process, the training, a thousand seeds.
+
+The peer is PyTorch, where it is installed (`pip install torch`); otherwise jaxrnn stands alone.
+Runs are interleaved, A B A B, because shared machines change speed; quote the medians.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import hihello
+import jax
+import numpy as np
+
+from jaxrnn import cli, keys
+from jaxrnn.benchmark import interleave, run_timed, table
+
+HERE = Path(__file__).parent
+PEER = "PyTorch"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time hihello beside the same program in PyTorch."""
+
+    suite: Literal["all", "startup", "training", "seeds"] = "all"
+    """startup: the whole process; training: 50 steps; seeds: many networks at once."""
+    repeats: int = 9
+    """Counted calls of each system, after one that is not counted."""
+    seeds: int = 1000
+    """Networks of the suite `seeds`."""
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1")
+
+
+def main(config: Config) -> None:
+    """Print a table for each suite."""
+    peer = importlib.util.find_spec("torch") is not None
+    if not peer:
+        print("PyTorch is not installed, so it is left out.")
+    suites = {"startup": startup, "training": training, "seeds": seeds}
+    for name, suite in suites.items():
+        if config.suite in (name, "all"):
+            print(suite(config, peer), flush=True)
+
+
+def startup(config: Config, peer: bool) -> str:
+    """Whole processes: with an empty compilation cache, with a filled one, and the peer's."""
+    with tempfile.TemporaryDirectory() as folder:
+        warm = Path(folder) / "warm"
+
+        def script(name: str, *arguments: str, cache: Path | None = None) -> None:
+            environment = os.environ | {
+                "XDG_CACHE_HOME": str(cache or tempfile.mkdtemp(dir=folder)),
+            }
+            command = [sys.executable, str(HERE / name), *arguments]
+            subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+
+        systems: dict[str, Callable[[], object]] = {
+            "jaxrnn, empty cache": partial(script, "hihello.py", "--no-plots"),
+            "jaxrnn, filled cache": partial(script, "hihello.py", "--no-plots", cache=warm),
+        }
+        if peer:
+            systems[PEER] = partial(script, "hihello_torch.py")
+        seconds = interleave(systems, config.repeats)
+    return table("whole process, hihello without pictures", seconds, against=list(systems)[-1])
+
+
+def training(config: Config, peer: bool) -> str:
+    """Initialisation and all 50 steps, with the prediction after each; compiled beforehand."""
+    settings = hihello.Config()
+    program = jax.jit(lambda seed: hihello.learn(keys.root_key(seed), settings))
+    systems: dict[str, Callable[[], object]] = {"jaxrnn": partial(program, np.uint32(0))}
+    if peer:
+        import hihello_torch
+
+        systems[PEER] = hihello_torch.train
+    return table(
+        "training, 50 steps", interleave(systems, 3 * config.repeats), against=list(systems)[-1]
+    )
+
+
+def seeds(config: Config, peer: bool) -> str:
+    """Many networks in one program, beside one network at a time in the same process."""
+    settings = hihello.Config(seeds=config.seeds)
+    one = jax.jit(lambda seed: hihello.learn(keys.root_key(seed), settings).curves)
+    every = np.arange(config.seeds, dtype=np.uint32)
+    together = jax.jit(jax.vmap(one))
+    _, clock = run_timed(together, every)
+    systems: dict[str, Callable[[], object]] = {
+        f"{config.seeds} networks in one program": partial(together, every),
+        f"{config.seeds} networks one by one": lambda: [one(seed) for seed in every],
+    }
+    return (
+        table("training, many seeds", interleave(systems, config.repeats), list(systems)[-1])
+        + f"\n  (the one program compiles in {clock.compile_seconds:.2f} s)"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(Config, main)

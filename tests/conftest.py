@@ -1,0 +1,45 @@
+"""Strictness for every test, and the fixtures that several share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(20)
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache directory of the tests' own: the user's is neither read nor written."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(tmp_path: Path, cache_home: Path) -> Run:
+    """Run a script of experiments/ as a user does, in an empty working directory."""
+
+    def run(script: str, *arguments: str | bytes, **environment: str):
+        return subprocess.run(
+            [sys.executable, str(EXPERIMENTS / script), *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache_home)} | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,88 @@
+"""The classic lab as TensorFlow 1.14 itself computed it: tests/goldens/README.md says how."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrnn import train
+from jaxrnn.models import SequenceModel
+from jaxrnn.tasks.next_character import NextCharacter
+
+H = V = 5
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(Path(__file__).parent / "goldens" / "tf114_hihello_seed777.npz")
+
+
+def from_tf1(golden, moment):
+    """Our parameters from BasicLSTMCell's: kernel [F+H, 4H], gates in the order i, j, f, o."""
+    kernel = golden[f"{moment}.lstm_kernel"].reshape(V + H, 4, H)
+    bias = golden[f"{moment}.lstm_bias"].reshape(4, H).copy()
+    bias[2] += 1.0  # TensorFlow adds the forget bias in the cell, Flax keeps it in the parameter
+    cell = {}
+    for n, gate in enumerate("igfo"):
+        cell["i" + gate] = {"kernel": jnp.asarray(kernel[:V, n])}
+        cell["h" + gate] = {"kernel": jnp.asarray(kernel[V:, n]), "bias": jnp.asarray(bias[n])}
+    readout = {
+        "kernel": jnp.asarray(golden[f"{moment}.readout_kernel"]),
+        "bias": jnp.asarray(golden[f"{moment}.readout_bias"]),
+    }
+    return {"recurrent": {"cell": cell}, "readout": readout}
+
+
+def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
+    """Adam as TensorFlow 1 has it: epsilon is added before the correction of the bias.
+
+    Kingma and Ba (2015), the last lines of section 2, call it epsilon hat; optax follows their
+    Algorithm 1, in which the corrected moment is rooted and then epsilon added.
+    """
+
+    def init(params):
+        return jnp.float32(0), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+
+    def update(gradients, state, params=None):
+        step, mean, square = state
+        step += 1
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, gradients)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, square, gradients)
+        rate = learning_rate * jnp.sqrt(1 - b2**step) / (1 - b1**step)
+        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
+        return updates, (step, mean, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+def trace(golden, optimizer):
+    """Each step's loss, before its update, and prediction, after it."""
+    model, batch = SequenceModel("lstm", H, V), NextCharacter().sample_batch(jax.random.key(0))
+    params = from_tf1(golden, "init")
+    state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
+    train_step = jax.jit(train.make_train_step(model, optimizer))
+    losses, predictions = [], []
+    for _ in range(50):
+        state, metrics = train_step(state, batch)
+        losses.append(metrics["loss"])
+        predictions.append(train.measure(model, state.params, batch)["logits"][0].argmax(-1))
+    return np.array(losses), np.array(predictions), state.params
+
+
+def test_every_loss_and_prediction_is_tensorflows(golden):
+    losses, predictions, _ = trace(golden, optax.adam(0.1))
+    np.testing.assert_allclose(losses, golden["loss"], atol=1e-3, rtol=0)
+    np.testing.assert_array_equal(predictions, golden["prediction"])
+
+
+def test_what_is_left_is_the_place_of_adams_epsilon(golden):
+    """With optax's Adam a loss is off by 1.0e-4; with TensorFlow's formula by 5e-6."""
+    losses, predictions, params = trace(golden, tf1_adam(0.1))
+    np.testing.assert_allclose(losses, golden["loss"], atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(predictions, golden["prediction"])
+    final = from_tf1(golden, "final")
+    differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, final)
+    assert max(jax.tree.leaves(differences)) < 1e-2

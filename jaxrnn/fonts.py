@@ -1,5 +1,7 @@
 """Letters for pictures: which installed fonts can draw a text, and what to show where none can."""
 
+import contextlib
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -9,7 +11,7 @@ BASE = "DejaVu Sans"
 """The font that Matplotlib brings along; it has Latin, Greek, Cyrillic, but no Hangul or Han."""
 
 # Fonts that claim a character without drawing it legibly: placeholder boxes, bitmap colours.
-_UNUSABLE = ("Last Resort", "LastResort", "Emoji")
+_UNUSABLE = re.compile("Last ?Resort|Emoji")
 
 
 def families(text: str) -> list[str]:
@@ -19,15 +21,12 @@ def families(text: str) -> list[str]:
       `BASE` first, then as few others as are needed.
     """
     chosen, wanted = [BASE], set(text) - _glyphs(font_manager.findfont(BASE))
-    fonts = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    fonts = _installed() if wanted else {}
     for name in sorted(fonts):
-        if not wanted:
-            break
-        if not any(word in name for word in _UNUSABLE):
-            found = wanted & _glyphs(fonts[name])
-            if found:
-                chosen.append(name)
-                wanted -= found
+        found = wanted & _glyphs(fonts[name])
+        if found:
+            chosen.append(name)
+            wanted -= found
     return chosen
 
 
@@ -49,6 +48,16 @@ def labels(characters: Iterable[str]) -> list[str]:
         "␣" if c == " " else f"U+{ord(c):04X}" if c in hidden or not c.isprintable() else c
         for c in characters
     ]
+
+
+def _installed() -> dict[str, str]:
+    """The fonts of this machine, family name -> file, those installed only just now included."""
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in set(font_manager.findSystemFonts()) - known:
+        with contextlib.suppress(OSError, RuntimeError):  # not a font that Matplotlib can read
+            font_manager.fontManager.addfont(path)
+    fonts = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    return {name: path for name, path in fonts.items() if not _UNUSABLE.search(name)}
 
 
 @cache

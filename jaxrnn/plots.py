@@ -1,6 +1,7 @@
 """Pictures of a run, drawn from plain arrays. Imported only where a picture is wanted."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,10 @@ def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
     seeds, steps = loss.shape
     figure = Figure(figsize=(10 if seeds > 1 else 6.4, 4), layout="constrained")
     axes = figure.subplots(1, 2 if seeds > 1 else 1, squeeze=False)[0]
-    with np.errstate(invalid="ignore"):
-        low, first, median, third, high = np.nanpercentile(loss, [5, 25, 50, 75, 95], axis=0)
+    finite = np.where(np.isfinite(loss), loss, np.nan)
+    with warnings.catch_warnings():  # a step at which no loss is finite becomes a gap
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, first, median, third, high = np.nanpercentile(finite, [5, 25, 50, 75, 95], axis=0)
     x = np.arange(steps)
     axis = axes[0]
     if seeds > 1:

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
@@ -46,6 +47,6 @@ def test_lstm_is_flax_lstm_on_the_same_parameters(key):
 def test_only_the_forget_gate_starts_with_a_bias(key):
     carry = LSTMCarry(jnp.zeros((1, 4)), jnp.zeros((1, 4)))
     params = LSTMCell(4, forget_bias=1.5).init(key, carry, jnp.zeros((1, 3)))["params"]
-    biases = {gate: params["h" + gate]["bias"].tolist() for gate in "ifgo"}
+    biases = {gate: np.asarray(params["h" + gate]["bias"]).tolist() for gate in "ifgo"}
     assert biases == {"i": [0] * 4, "f": [1.5] * 4, "g": [0] * 4, "o": [0] * 4}
     assert LSTMCell(4).forget_bias == 1.0

@@ -46,14 +46,14 @@ def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
     def init(params):
         return jnp.float32(0), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
 
-    def update(gradients, state, params=None):
+    def update(updates, state, params=None):
         step, mean, square = state
         step += 1
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, gradients)
-        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, square, gradients)
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, updates)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, square, updates)
         rate = learning_rate * jnp.sqrt(1 - b2**step) / (1 - b1**step)
-        updates = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
-        return updates, (step, mean, square)
+        steps = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
+        return steps, (step, mean, square)
 
     return optax.GradientTransformation(init, update)
 

@@ -1,0 +1,81 @@
+"""The persistent cache: a place of its own, a switch, and entries that were cut short."""
+
+import pytest
+
+SETTINGS = ["--cell", "rnn", "--no-plots", "--quiet", "--steps", "4", "--run-dir"]
+
+
+@pytest.fixture
+def hihello(run, tmp_path):
+    """Run the script with a cache in tmp_path/home; returns its metrics and standard error."""
+
+    def hihello(name, **environment):
+        environment = {"XDG_CACHE_HOME": str(tmp_path / "home")} | environment
+        result = run("hihello.py", *SETTINGS, name, **environment)
+        assert result.returncode == 0, result.stderr
+        return (tmp_path / name / "metrics.jsonl").read_bytes(), result.stderr
+
+    return hihello
+
+
+def entries(folder):
+    return sorted(folder.rglob("*-cache"))
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["none", "half", "all but one"])
+def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_path, kept):
+    first, _ = hihello("first")
+    (entry,) = entries(tmp_path)
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    second, complaint = hihello("second")
+    assert second == first
+    assert complaint == ""
+    assert entries(tmp_path) == [entry]
+    assert len(entry.read_bytes()) > len(whole) / 2, "the entry was not replaced"
+    written = entry.stat().st_mtime_ns
+    third, complaint = hihello("third")
+    assert (third, complaint) == (first, "")
+    assert entry.stat().st_mtime_ns == written, "the entry was not used"
+
+
+def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, tmp_path):
+    first, _ = hihello("first")
+    (entry,) = entries(tmp_path)
+    damaged = bytearray(entry.read_bytes())
+    damaged[len(damaged) // 2] ^= 16
+    entry.write_bytes(damaged)
+    assert hihello("second") == (first, "")
+
+
+def test_the_directory_names_jaxlib_and_the_processor(hihello, tmp_path):
+    import jaxlib.version
+
+    hihello("first")
+    (entry,) = entries(tmp_path)
+    assert entry.parent.parent == tmp_path / "home/jaxrnn"
+    version, _, processor = entry.parent.name.rpartition("-")
+    assert version == f"jaxlib-{jaxlib.version.__version__}"
+    assert len(processor) == 12
+
+
+def test_it_can_be_switched_off_or_put_elsewhere(hihello, tmp_path):
+    first = hihello("first", JAX_ENABLE_COMPILATION_CACHE="false")
+    assert entries(tmp_path) == []
+    second = hihello(
+        "second",
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
+    assert entries(tmp_path / "mine")
+    assert not (tmp_path / "home").exists()
+    assert first == second
+
+
+def test_a_cache_that_cannot_be_written_is_one_note(hihello, tmp_path):
+    first, _ = hihello("first")
+    (tmp_path / "file").touch()
+    second, complaint = hihello("second", XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert second == first
+    assert complaint.startswith("note: no compilation cache in ")
+    assert complaint.count("\n") == 1

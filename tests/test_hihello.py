@@ -1,0 +1,203 @@
+"""The main job: as a pure function, and as the script that a user runs."""
+
+import json
+import re
+from pathlib import Path
+
+import chex
+import hihello
+import jax
+import numpy as np
+import pytest
+
+from jaxrnn import keys
+from jaxrnn.cells import CELLS
+
+
+def learn(seed, **settings):
+    config = hihello.Config(**settings)
+    return jax.jit(lambda seed: hihello.learn(keys.root_key(seed), config))(np.uint32(seed))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
+    """Not to the bit: batched, XLA sums the small products in another order."""
+    config = hihello.Config(cell=cell)
+    seeds = np.arange(3, 8, dtype=np.uint32)
+    many = jax.jit(jax.vmap(lambda seed: hihello.learn(keys.root_key(seed), config)))(seeds)
+    alone = learn(5, cell=cell)
+    chex.assert_trees_all_close(alone, jax.tree.map(lambda leaf: leaf[2], many), atol=2e-4)
+    np.testing.assert_allclose(many.curves.loss[2][:10], alone.curves.loss[:10], rtol=1e-5)
+    np.testing.assert_array_equal(many.curves.correct[2], alone.curves.correct)
+    assert not np.allclose(many.curves.loss[1], many.curves.loss[2], rtol=1e-2)
+
+
+def test_the_prediction_is_taken_after_the_update_and_the_loss_before():
+    """N steps' last prediction is what the loss of step N+1 is made of."""
+    short, long = learn(1, steps=7), learn(1, steps=8)
+    said = np.take_along_axis(
+        np.asarray(short.probability[-1]), hihello.NextCharacter().ids[1:, None], axis=-1
+    )
+    np.testing.assert_allclose(-np.log(said).mean(), long.curves.loss[7], rtol=1e-5)
+    np.testing.assert_array_equal(short.prediction, long.prediction[:7])
+
+
+def test_shapes():
+    lesson = learn(0, text="if you want you", hidden_size=3, steps=4)
+    chex.assert_shape(lesson.curves.loss, (4,))
+    chex.assert_shape(lesson.prediction, (4, 14))
+    chex.assert_shape(lesson.probability, (4, 14, 10))
+    chex.assert_shape(lesson.params["recurrent"]["cell"]["hf"]["kernel"], (3, 3))
+    np.testing.assert_allclose(lesson.probability.sum(-1), 1.0, rtol=1e-5)
+
+
+def test_the_script_prints_the_lab(run, tmp_path):
+    result = run("hihello.py")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert len(lines) == 101
+    number = r"\d+\.\d+(e-\d+)?"
+    for n in range(50):
+        prediction = re.fullmatch(
+            rf"{n} loss: {number} prediction: \[\[((?:\d ){{5}}\d)\]\] true Y: \[\[1 0 2 3 3 4\]\]",
+            lines[2 * n],
+        )
+        assert prediction, lines[2 * n]
+        word = "".join("hielo"[int(digit)] for digit in prediction[2].split())
+        assert lines[2 * n + 1] == f"\tPrediction str:  {word}"
+    assert lines[99] == "\tPrediction str:  ihello"
+    sentence = re.fullmatch(
+        r"Learned 'ihello': right at step (\d+) and ever after; the training took .* ms after .* s"
+        r" of compiling, on cpu; pictures are in runs/hihello/0001\.",
+        lines[100],
+    )
+    assert sentence, lines[100]
+    step = int(sentence[1])
+    words = [line.split()[-1] for line in lines[1:100:2]]
+    assert set(words[step:]) == {"ihello"}
+    assert words[step - 1] != "ihello"
+
+    folder = tmp_path / "runs/hihello/0001"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "loss.png",
+        "metrics.jsonl",
+        "probabilities.png",
+        "states.png",
+    ]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(50))
+    printed = [float(line.split()[2]) for line in lines[0:100:2]]
+    np.testing.assert_allclose([row["loss"] for row in rows], printed, rtol=1e-6)
+    assert [row["correct"] for row in rows] == [word == "ihello" for word in words]
+
+
+def test_the_same_seed_gives_the_same_bits_in_another_process(run, tmp_path):
+    """Once compiled anew, once loaded from the cache, once without a cache."""
+    settings = ["--no-plots", "--quiet", "--steps", "9", "--seed", "3"]
+    for name, switch in (("a", "true"), ("b", "true"), ("c", "false")):
+        result = run(
+            "hihello.py", *settings, "--run-dir", name, JAX_ENABLE_COMPILATION_CACHE=switch
+        )
+        assert result.returncode == 0, result.stderr
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc"]
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert len(metrics[0].splitlines()) == 9
+
+
+def test_many_seeds(run, tmp_path):
+    result = run("hihello.py", "--seeds", "20", "--seed", "5", "--run-dir", "many")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("20 of 20 seeds learned it.")
+    assert "20 of 20 networks learned 'ihello'" in result.stdout.splitlines()[-1]
+    rows = [json.loads(line) for line in (tmp_path / "many/metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["seed"]) for row in rows] == [
+        (step, seed) for step in range(50) for seed in range(5, 25)
+    ]
+    assert {"loss.png", "probabilities.png", "states.png"} <= {
+        path.name for path in (tmp_path / "many").iterdir()
+    }
+
+
+@pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
+def test_any_cell_and_any_text(run, cell):
+    result = run("hihello.py", "--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Learned '녕하세요'")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_text_that_is_not_learned_says_what_it_says_instead(run):
+    result = run("hihello.py", "--steps", "1", "--no-plots", "--text", "a\nb$c")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 3
+    assert "Did not learn '\\nb$c': the last prediction is '" in result.stdout
+
+
+def test_a_loss_that_explodes_is_named(run, tmp_path):
+    result = run("hihello.py", "--learning-rate", "1e38", "--quiet", "--run-dir", "boom")
+    assert result.returncode == 0, result.stderr
+    assert "the loss is not finite from step " in result.stdout
+    assert '"loss": null' in (tmp_path / "boom/metrics.jsonl").read_text()
+
+
+BAD = {
+    "empty text": (["--text", ""], "at least 2 characters"),
+    "one character": (["--text", "안"], "at least 2 characters"),
+    "one composed character": (["--text", "\u1112\u1161\u11ab"], "at least 2 characters"),
+    "not UTF-8": (["--text", b"ab\xff"], "not valid UTF-8"),
+    "no steps": (["--steps", "0"], "--steps must be at least 1"),
+    "negative steps": (["--steps", "-3"], "--steps must be at least 1"),
+    "half a step": (["--steps", "1.5"], "--steps"),
+    "no seeds": (["--seeds", "0"], "--seeds must be at least 1"),
+    "no units": (["--hidden-size", "0"], "--hidden-size must be at least 1"),
+    "no rate": (["--learning-rate", "0"], "--learning-rate must be a positive finite number"),
+    "negative rate": (["--learning-rate", "-1"], "--learning-rate must be a positive finite"),
+    "infinite rate": (["--learning-rate", "inf"], "--learning-rate must be a positive finite"),
+    "no number": (["--learning-rate", "nan"], "--learning-rate must be a positive finite number"),
+    "negative seed": (["--seed", "-1"], "--seed"),
+    "seed too large": (["--seed", "4294967295", "--seeds", "2"], "--seed"),
+    "unknown cell": (["--cell", "lstn"], "lstm, gru, rnn"),
+    "unknown option": (["--stepz", "3"], "--stepz"),
+    "no value": (["--steps"], "--steps"),
+    "run directory below a file": (["--run-dir", "file/run"], "cannot make the run directory"),
+    "run directory is a file": (["--run-dir", "file"], "cannot make the run directory"),
+    "run directory in use": (["--run-dir", "used"], "already holds a run"),
+    "run directory not empty": (["--run-dir", "."], "is not empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, case):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used/config.json").write_text("{}")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    arguments, expected = BAD[case]
+    result = run("hihello.py", *arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: .*\n", result.stderr), result.stderr
+    assert expected in result.stderr
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_help_names_every_option(run):
+    result = run("hihello.py", "--help")
+    assert result.returncode == 0
+    for name in hihello.Config.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in result.stdout
+    assert all(cell in result.stdout for cell in CELLS)
+
+
+def test_the_benchmark_runs(run):
+    for suite in ("training", "seeds"):
+        result = run("benchmark.py", "--suite", suite, "--repeats", "1", "--seeds", "2")
+        assert result.returncode == 0, result.stderr
+        assert "median" in result.stdout
+
+
+def test_every_script_is_tested_here():
+    scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
+    assert scripts == {"hihello.py", "benchmark.py", "hihello_torch.py"}  # the last needs PyTorch

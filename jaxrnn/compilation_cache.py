@@ -22,7 +22,6 @@ import jax
 import jaxlib.version
 import platformdirs
 
-_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -49,10 +48,6 @@ def enable() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # Half a second is what a whole small program takes; single operations stay out.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if jaxlib.version.__version__.startswith("0.9.") and os.environ.get(_LOG_LEVEL) == "1":
-        # At JAX's default level jaxlib 0.9 warns of every entry read; the folder's name, with
-        # the jaxlib version in it, is the guard that the warning asks for.
-        os.environ[_LOG_LEVEL] = "2"
     return directory
 
 

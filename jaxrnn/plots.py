@@ -17,6 +17,7 @@ from jaxrnn import fonts
 INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"
 MOST_POSITIONS = 24  # characters along an axis that can still be read
 MOST_UNITS = 64  # hidden units likewise
+WIDEST = 15.0  # inches of a picture; panels that do not fit beside each other go below
 
 
 def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
@@ -94,12 +95,13 @@ def probabilities(
             )
             axis.set_yticks(range(len(rows)), [labels[v] for v in rows])
             target = rows.index(targets[t])
-            axis.get_yticklabels()[target].set(color=ACCENT, fontweight="bold")
+            axis.get_yticklabels()[target].set_color(ACCENT)
+            axis.tick_params(labelbottom=t + columns >= len(shown))
             axis.set_title(f"{t + 1}. {labels[inputs[t]]} → {labels[targets[t]]}", fontsize=10)
         for axis in grid.flat[len(shown) :]:
             axis.set_axis_off()
         if image is not None:
-            figure.colorbar(image, ax=grid, label="probability", fraction=0.04)
+            figure.colorbar(image, ax=grid, label="probability", fraction=0.03, shrink=1 / lines)
         figure.supxlabel("training step", fontsize=10)
         left_out = "" if len(shown) == len(targets) else f" (first {len(shown)} of {len(targets)})"
         figure.suptitle(f"{title}: what comes next, position by position{left_out}", fontsize=11)
@@ -129,13 +131,20 @@ def states(
     units = min(next(iter(panels.values())).shape[1], MOST_UNITS)
     with _lettering(characters) as labels:
         ticks = [f"{labels[inputs[t]]}\n{labels[said[t]]}" for t in range(steps)]
-        width = max(2.4, 0.42 * steps) * len(panels) + 1.0
-        figure = Figure(figsize=(width, 1.9 + 0.3 * min(units, 16)), layout="constrained")
-        for axis, (name, values) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
+        width = max(2.6, 0.42 * steps)
+        columns = min(len(panels), max(1, int(WIDEST / width)))
+        lines = math.ceil(len(panels) / columns)
+        figure = Figure(
+            figsize=(max(columns * width + 0.6, 4.6), 0.6 + lines * (1.3 + 0.3 * min(units, 16))),
+            layout="constrained",
+        )
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axis in grid.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis, (name, values) in zip(grid.flat, panels.items(), strict=False):
             _state_panel(figure, axis, name, values[:steps, :units].T, ticks)
-        figure.suptitle(f"{title} (below each step: the character read, the one said)", fontsize=11)
+        figure.suptitle(title, fontsize=11)
+        figure.supxlabel("each step: the character read, below it the one said", fontsize=9)
         _write(figure, path)
 
 

@@ -85,9 +85,8 @@ def training(config: Config, peer: bool) -> str:
         import hihello_torch
 
         systems[PEER] = hihello_torch.train
-    return table(
-        "training, 50 steps", interleave(systems, 3 * config.repeats), against=list(systems)[-1]
-    )
+    seconds = interleave(systems, config.repeats, burst=10)
+    return table("training, 50 steps", seconds, against=list(systems)[-1])
 
 
 def seeds(config: Config, peer: bool) -> str:

@@ -46,20 +46,28 @@ def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return results, time.perf_counter() - start
 
 
-def interleave(systems: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleave(
+    systems: Mapping[str, Callable[[], Any]], repeats: int, burst: int = 1
+) -> dict[str, list[float]]:
     """Time several systems in turn, A B A B, so that a slow moment of the machine hits all.
 
     Each is called once uncounted first.
 
+    Args:
+      systems: by name, what to call.
+      repeats: how many turns each gets.
+      burst: how many calls a turn has. More than one for calls of milliseconds, of which the
+        first finds the caches, and the second core, still taken up by the system before.
+
     Returns:
-      the seconds of each call, [repeats] a system.
+      the seconds of each call, [repeats * burst] a system.
     """
     for system in systems.values():
         timed(system)
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(repeats):
         for name, system in systems.items():
-            seconds[name].append(timed(system)[1])
+            seconds[name] += [timed(system)[1] for _ in range(burst)]
     return seconds
 
 

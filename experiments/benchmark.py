@@ -60,9 +60,8 @@ def startup(config: Config, peer: bool) -> str:
         warm = Path(folder) / "warm"
 
         def script(name: str, *arguments: str, cache: Path | None = None) -> None:
-            environment = os.environ | {
-                "XDG_CACHE_HOME": str(cache or tempfile.mkdtemp(dir=folder)),
-            }
+            settings = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+            environment = settings | {"XDG_CACHE_HOME": str(cache or tempfile.mkdtemp(dir=folder))}
             command = [sys.executable, str(HERE / name), *arguments]
             subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
 

@@ -10,7 +10,6 @@ import gc
 if __name__ == "__main__":  # collecting garbage while JAX is imported takes 0.2 s and finds none
     gc.disable()
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +70,17 @@ class Config:
         if self.cell not in CELLS:
             raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
         for name in ("hidden_size", "steps", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError("--learning-rate must be a positive finite number")
+            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{option} must be at least 1")
+            if value >= 2**31:
+                raise ValueError(f"{option} must be less than 2**31")
+        single = np.finfo(np.float32)
+        if not single.tiny <= self.learning_rate <= single.max:
+            raise ValueError(
+                "--learning-rate must be a positive finite number (in single precision:"
+                f" {single.tiny:.3g} to {single.max:.3g})"
+            )
         if not 0 <= self.seed <= keys.MAX_SEED - self.seeds + 1:
             raise ValueError(f"--seed must be from 0, and no seed above {keys.MAX_SEED}")
 
@@ -111,9 +117,11 @@ def learn(key: jax.Array, config: Config) -> Lesson:
     # The batch never changes, so what the network says after update n is what step n+1 sees
     # before its own; only after the last update does it take one more look.
     batch = task.sample_batch(key)
-    last = train.measure(model, state.params, batch)["logits"]
-    logits = jnp.concatenate([before["logits"][1:], last[None]])[:, 0]  # [N, T, V]
-    prediction = logits.argmax(-1)
+    last = train.measure(model, state.params, batch)
+    logits, prediction = (
+        jnp.concatenate([before[name][1:], last[name][None]])[:, 0]
+        for name in ("logits", "prediction")
+    )
     correct = jnp.all(prediction == batch.targets, axis=-1)
     curves = Curves(before["loss"], correct, losses.learned_at(correct))
     return Lesson(curves, state.params, prediction, jax.nn.softmax(logits))
@@ -139,13 +147,13 @@ def main(config: Config) -> None:
             curves, clock = run_timed(learn_all, seeds)
         metrics = {"loss": curves.loss, "correct": curves.correct}
         runs.save(run_dir, config, seeds, metrics)
+        if not config.no_plots:
+            draw(run_dir, config, lesson or run_timed(learn_one, seeds[0])[0], curves)
         if not config.quiet:
             if lesson:
                 print_steps(NextCharacter(config.text), lesson)
             else:
                 print(report.distribution(curves.learned_at, config.steps))
-        if not config.no_plots:
-            draw(run_dir, config, lesson or run_timed(learn_one, seeds[0])[0], curves)
         print(
             f"{outcome(config, lesson, curves)}; the training took {clock}, on"
             f" {jax.default_backend()}; {'the run is' if config.no_plots else 'pictures are'} in"
@@ -170,14 +178,16 @@ def outcome(config: Config, lesson: Lesson | None, curves: Curves) -> str:
     """The main clause of the last sentence."""
     task = NextCharacter(config.text)
     target = f"'{visible(task.text[1:])}'"
+    finite = np.isfinite(curves.loss)  # [S, N]
     if lesson is None:
-        learned = np.sum(curves.learned_at < config.steps)
-        return f"{learned} of {config.seeds} networks learned {target}"
+        learned = np.sum(finite.all(1) & (curves.learned_at < config.steps))
+        broken = np.sum(~finite.all(1))
+        but = f" (the loss of {broken} did not stay finite)" if broken else ""
+        return f"{learned} of {config.seeds} seeds learned {target}{but}"
+    if not finite.all():
+        return f"Did not learn {target}: the loss is not finite from step {finite[0].argmin()} on"
     if curves.learned_at[0] < config.steps:
         return f"Learned {target}: right at step {curves.learned_at[0]} and ever after"
-    finite = np.isfinite(curves.loss[0])
-    if not finite.all():
-        return f"Did not learn {target}: the loss is not finite from step {finite.argmin()} on"
     said = visible(decode(np.asarray(lesson.prediction[-1]), task.characters))
     return f"Did not learn {target}: the last prediction is '{said}'"
 
@@ -206,8 +216,8 @@ def draw(run_dir: Path, config: Config, lesson: Lesson, curves: Curves) -> None:
     missing = fonts.undrawable(task.text)
     if missing:
         print(
-            f"note: no installed font has {' '.join(sorted(missing))}; the pictures show their"
-            " code points instead (a font such as Noto Sans CJK or NanumGothic mends that)",
+            f"note: no usable font here has {' '.join(sorted(missing))}; the pictures show their"
+            " code points instead (for Korean, a font such as Noto Sans CJK or NanumGothic helps)",
             file=sys.stderr,
         )
 

@@ -21,6 +21,7 @@ class Model(nn.Module):
         self.readout = nn.Linear(HIDDEN, len(CHARACTERS))
         with torch.no_grad():  # the forget gate's bias; PyTorch adds two of them
             self.lstm.bias_ih_l0[HIDDEN : 2 * HIDDEN].fill_(1.0)
+            self.lstm.bias_hh_l0[HIDDEN : 2 * HIDDEN].fill_(0.0)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """inputs [B, T, F] -> logits [B, T, V]."""

@@ -78,6 +78,6 @@ _GLOROT = {
 
 CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {
     "lstm": partial(LSTMCell, **_GLOROT),
-    "gru": partial(nn.GRUCell, **_GLOROT),  # Cho et al. (2014); resets after the product
+    "gru": partial(nn.GRUCell, **_GLOROT),  # Cho et al. (2014), but resets after the product
     "rnn": partial(nn.SimpleCell, **_GLOROT),  # Elman (1990), tanh
 }

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+import jax
 import tyro
+
+from jaxrnn.text import visible
 
 Config = TypeVar("Config")
 
@@ -29,11 +32,16 @@ def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(_parse(config_type))
+        print(end="", flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _refuse(f"{error.strerror or error}{where}")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _refuse("not enough memory for this many seeds, steps, characters or hidden units")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -43,14 +51,23 @@ def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
 
 def _parse(config_type: type[Config]) -> Config:
     """tyro's parser, with its box of a message made one line."""
-    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(config_type, config=(tyro.conf.FlagCreatePairsOff,))
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _tyro(config_type)
     except SystemExit as stop:
         if not stop.code:
             raise
-        _refuse(_first_paragraph(box.getvalue()))
+    os.environ["COLUMNS"] = "10000"  # once more, for a message that is not wrapped
+    box = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(box):
+        _tyro(config_type)
+    _refuse(
+        _first_paragraph(box.getvalue()).removeprefix(f"Error parsing {config_type.__name__}: ")
+    )
+
+
+def _tyro(config_type: type[Config]) -> Config:
+    return tyro.cli(config_type, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _first_paragraph(box: str) -> str:
@@ -61,5 +78,14 @@ def _first_paragraph(box: str) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _drop_output()
+    print(f"error: {visible(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Send what is still to be written to standard output nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

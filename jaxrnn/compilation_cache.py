@@ -8,6 +8,7 @@ JAX's own settings rule it: JAX_ENABLE_COMPILATION_CACHE=false turns it off, and
 JAX_COMPILATION_CACHE_DIR names another directory, which is then left to JAX.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -47,18 +48,22 @@ def enable() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # Half a second is what a whole small program takes; single operations stay out.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return directory
 
 
 def _machine() -> str:
     """A directory name for this jaxlib on this processor."""
-    processor = f"{platform.machine()} {platform.processor()}"
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux: the instruction sets, too
+    if not cpuinfo.exists():
+        processor = f"{platform.machine()} {platform.processor()}"
+    else:  # Linux: the instruction sets, too
         wanted = ("vendor_id", "model", "stepping", "flags", "Features", "CPU ")
         first = cpuinfo.read_text().partition("\n\n")[0]
-        processor += "\n".join(line for line in first.splitlines() if line.startswith(wanted))
+        processor = platform.machine() + "\n".join(
+            line for line in first.splitlines() if line.startswith(wanted)
+        )
     digest = hashlib.sha256(processor.encode()).hexdigest()[:12]
     return f"jaxlib-{jaxlib.version.__version__}-{digest}"
 
@@ -69,15 +74,16 @@ def _remove_broken(directory: Path) -> None:
     checked_until = stamp.stat().st_mtime if stamp.exists() else 0.0
     started = time.time()
     for entry in directory.glob("*-cache"):
-        if entry.stat().st_mtime >= checked_until and not _is_whole(entry.read_bytes()):
-            entry.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was first to remove it
+            if entry.stat().st_mtime >= checked_until and not _is_whole(entry.read_bytes()):
+                entry.unlink()
     stamp.touch()
     # An entry written while we looked is new to the next process; clocks of files can lag.
     os.utime(stamp, (started - 2, started - 2))
 
 
 def _is_whole(entry: bytes) -> bool:
-    """Whether an entry decompresses to its end, with a checksum that holds."""
+    """Whether an entry decompresses to its end; zlib checks its contents, too."""
     if not entry.startswith(_ZSTD_MAGIC):
         try:
             zlib.decompress(entry)

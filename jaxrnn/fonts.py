@@ -18,7 +18,7 @@ def families(text: str) -> list[str]:
     """Font families that together can draw as much of `text` as this machine can.
 
     Returns:
-      `BASE` first, then as few others as are needed.
+      `BASE` first, then others that add to it.
     """
     chosen, wanted = [BASE], set(text) - _glyphs(font_manager.findfont(BASE))
     fonts = _installed() if wanted else {}

@@ -40,4 +40,6 @@ def child_key(root: jax.Array, stream: str) -> jax.Array:
     Raises:
       ValueError: if `stream` is not in `STREAMS`.
     """
+    if stream not in STREAMS:
+        raise ValueError(f"no stream {stream!r}; there are {', '.join(STREAMS)}")
     return jax.random.fold_in(root, STREAMS.index(stream))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from jaxrnn import fonts
 
-INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"
+INK, ACCENT = "#22313f", "#c8553d"
 MOST_POSITIONS = 24  # characters along an axis that can still be read
 MOST_UNITS = 64  # hidden units likewise
 WIDEST = 15.0  # inches of a picture; panels that do not fit beside each other go below
@@ -40,10 +40,18 @@ def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
     if seeds > 1:
         axis.fill_between(x, low, high, color=INK, alpha=0.12, lw=0, label="5% to 95% of seeds")
         axis.fill_between(x, first, third, color=INK, alpha=0.25, lw=0, label="quartiles")
-    axis.plot(x, median, color=INK, label="median" if seeds > 1 else "loss")
+    axis.plot(
+        x,
+        median,
+        color=INK,
+        marker="o" if steps == 1 else None,
+        label="median" if seeds > 1 else "loss",
+    )
     axis.set(xlabel="training step", ylabel="cross-entropy (nats)", title="loss before each update")
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if np.any(finite > 0):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     learned = learned_at[learned_at < steps]
     if seeds == 1 and learned.size:
         axis.axvline(learned[0], color=ACCENT, ls="--", label=f"right from step {learned[0]}")
@@ -56,6 +64,8 @@ def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
             ylabel="seeds",
             title=f"{learned.size} of {seeds} seeds learned it",
         )
+        axes[1].set_ylim(bottom=0, top=None if learned.size else 1)
+        axes[1].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes[1].yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     _write(figure, path)
 
@@ -95,6 +105,7 @@ def probabilities(
             )
             axis.set_yticks(range(len(rows)), [labels[v] for v in rows])
             target = rows.index(targets[t])
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
             axis.get_yticklabels()[target].set_color(ACCENT)
             axis.tick_params(labelbottom=t + columns >= len(shown))
             axis.set_title(f"{t + 1}. {labels[inputs[t]]} → {labels[targets[t]]}", fontsize=10)
@@ -158,6 +169,8 @@ def _state_panel(
     image = axis.imshow(values, vmin=low, vmax=limit, cmap=colours, aspect="auto")
     axis.set_title(name, fontsize=10)
     axis.set_xticks(range(len(ticks)), ticks)
+    if max(map(len, ticks)) > 3:  # code points are too long to stand beside each other
+        axis.tick_params(axis="x", rotation=90)
     axis.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axis.set_ylabel("hidden unit")
     figure.colorbar(image, ax=axis, fraction=0.05)

@@ -29,7 +29,9 @@ def distribution(learned_at: np.ndarray, steps: int) -> str:
     width = -(-steps // 10)  # at most ten bins
     bins = [
         (
-            f"steps {f'{start}-{start + width - 1}':>5}" if width > 1 else f"steps {start:>5}",
+            f"steps {f'{start}-{min(start + width, steps) - 1}':>5}"
+            if width > 1
+            else f"steps {start:>5}",
             int(np.sum(learned // width == start // width)),
         )
         for start in range(0, steps, width)

@@ -19,6 +19,7 @@ import numpy as np
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 _PARTIAL = "config.json.partial"
+_IN_USE = "{} already holds a run; choose another --run-dir"
 
 
 @contextlib.contextmanager
@@ -36,13 +37,19 @@ def new_run(experiment: str, run_dir: Path | None) -> Iterator[Path]:
       FileExistsError: if `run_dir` holds a run or anything else; nothing in it is touched.
       OSError: if the directory cannot be made or written.
     """
-    path, made = _make_numbered(Path("runs") / experiment) if run_dir is None else _make(run_dir)
+    path, made = _make_numbered(Path("runs") / experiment) if run_dir is None else _take(run_dir)
     try:
-        _check_writable(path)
+        _claim(path)
+    except OSError:
+        _remove_empty(made)
+        raise
+    try:
         yield path
     except BaseException:
         if not (path / CONFIG).exists():
-            _undo(path, made)
+            for name in (METRICS, _PARTIAL):
+                (path / name).unlink(missing_ok=True)
+            _remove_empty(made)
         raise
 
 
@@ -62,7 +69,7 @@ def save(path: Path, config: Any, seeds: np.ndarray, metrics: Mapping[str, np.nd
                 row = {name: _finite(values[s]) for name, values in columns.items()}
                 file.write(json.dumps({"step": step, "seed": seed, **row}) + "\n")
     text = json.dumps(dataclasses.asdict(config), ensure_ascii=False, indent=2, default=str)
-    (path / _PARTIAL).write_text(text + "\n", encoding="utf-8")
+    (path / _PARTIAL).write_text(text + "\n", "utf-8", errors="backslashreplace")
     (path / _PARTIAL).replace(path / CONFIG)
 
 
@@ -79,43 +86,45 @@ def _make_numbered(parent: Path) -> tuple[Path, list[Path]]:
     raise AssertionError("there is always a next number")
 
 
+def _take(path: Path) -> tuple[Path, list[Path]]:
+    """Take the directory that the user named: a new or an empty one; returns as `_make`."""
+    if not path.is_dir():
+        return _make(path)
+    if (path / CONFIG).exists() or (path / METRICS).exists():
+        raise FileExistsError(_IN_USE.format(path))
+    if any(path.iterdir()):
+        raise FileExistsError(f"{path} is not empty; choose another --run-dir")
+    return path, []
+
+
 def _make(path: Path) -> tuple[Path, list[Path]]:
-    """Make a directory, or take an empty one.
+    """Make a directory that was not there.
 
     Returns:
-      the directory, and those of it and its parents that were not there before, innermost first.
+      the directory, and those of it and its parents that were made, innermost first.
     """
-    if path.is_dir():
-        if (path / CONFIG).exists():
-            raise FileExistsError(f"{path} already holds a run; choose another --run-dir")
-        if any(path.iterdir()):
-            raise FileExistsError(f"{path} is not empty; choose another --run-dir")
-        return path, []
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir()
     except OSError as error:
-        _undo(path, missing[1:])
+        _remove_empty(missing[1:])
         raise type(error)(f"cannot make the run directory {path}: {error.strerror}") from None
     return path, missing
 
 
-def _undo(path: Path, made: list[Path]) -> None:
-    """Remove the unsaved run and the directories made for it, but nothing that others put there."""
-    for name in (METRICS, _PARTIAL):
-        with contextlib.suppress(OSError):
-            (path / name).unlink()
-    for folder in made:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _check_writable(path: Path) -> None:
-    """Find out now, not after the work, whether files can be made here."""
-    probe = path / ".writable"
+def _claim(path: Path) -> None:
+    """Take the directory for this process alone, and find out whether files can be made here."""
     try:
-        probe.touch()
-        probe.unlink()
+        (path / METRICS).open("x").close()
+    except FileExistsError:
+        raise FileExistsError(_IN_USE.format(path)) from None
     except OSError as error:
         raise OSError(f"cannot write in the run directory {path}: {error.strerror}") from None
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove directories, innermost first, but nothing that others put there."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -46,13 +46,13 @@ def init_state(
 
 @partial(jax.jit, static_argnums=0)
 def measure(model: nn.Module, params: Params, batch: Batch) -> Metrics:
-    """The model on one batch: its loss [], in nats, and its logits [B, T, V].
+    """The model on one batch: its loss [], in nats, logits [B, T, V] and prediction [B, T].
 
     Compiled once a model and batch shape; inside a larger program it is traced only once.
     """
     logits = cast(jax.Array, model.apply({"params": params}, batch.inputs))
     loss = losses.sequence_cross_entropy(logits, batch.targets, batch.weights)
-    return {"loss": loss, "logits": logits}
+    return {"loss": loss, "logits": logits, "prediction": logits.argmax(-1)}
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:

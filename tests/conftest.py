@@ -30,12 +30,13 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, cache_home: Path) -> Run:
     """Run a script of experiments/ as a user does, in an empty working directory."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
 
     def run(script: str, *arguments: str | bytes, **environment: str):
         return subprocess.run(
             [sys.executable, str(EXPERIMENTS / script), *arguments],
             cwd=tmp_path,
-            env=os.environ | {"XDG_CACHE_HOME": str(cache_home)} | environment,
+            env=plain | {"XDG_CACHE_HOME": str(cache_home)} | environment,
             capture_output=True,
             text=True,
             timeout=300,

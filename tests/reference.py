@@ -40,7 +40,7 @@ def lstm(params, xs, h=None, c=None):
 
 
 def gru(params, xs):
-    """Run a GRU (Cho et al. 2014, reset after the product) over xs [T, F]."""
+    """Run a GRU over xs [T, F]: Cho et al. (2014), but with the reset after the product."""
     h = np.zeros(params["hn"]["kernel"].shape[0])
     hs = []
     for x in xs:

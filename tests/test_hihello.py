@@ -1,7 +1,12 @@
 """The main job: as a pure function, and as the script that a user runs."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import chex
@@ -95,26 +100,40 @@ def test_the_script_prints_the_lab(run, tmp_path):
 
 def test_the_same_seed_gives_the_same_bits_in_another_process(run, tmp_path):
     """Once compiled anew, once loaded from the cache, once without a cache."""
-    settings = ["--no-plots", "--quiet", "--steps", "9", "--seed", "3"]
-    for name, switch in (("a", "true"), ("b", "true"), ("c", "false")):
+    settings = ["--no-plots", "--quiet", "--steps", "9", "--run-dir"]
+    for name, seed, switch in (
+        ("a", "3", "true"),
+        ("b", "3", "true"),
+        ("c", "3", "false"),
+        ("d", "4", "true"),
+    ):
         result = run(
-            "hihello.py", *settings, "--run-dir", name, JAX_ENABLE_COMPILATION_CACHE=switch
+            "hihello.py", *settings, name, "--seed", seed, JAX_ENABLE_COMPILATION_CACHE=switch
         )
         assert result.returncode == 0, result.stderr
-    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc"]
+        files = sorted(path.name for path in (tmp_path / name).iterdir())
+        assert files == ["config.json", "metrics.jsonl"]
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in "abcd"]
     assert metrics[0] == metrics[1] == metrics[2]
     assert len(metrics[0].splitlines()) == 9
+    losses = [[json.loads(row)["loss"] for row in each.splitlines()] for each in metrics]
+    np.testing.assert_allclose(losses[0], learn(3, steps=9).curves.loss, rtol=1e-5)
+    np.testing.assert_allclose(losses[3], learn(4, steps=9).curves.loss, rtol=1e-5)
+    assert not np.allclose(losses[0], losses[3], rtol=1e-2)
 
 
 def test_many_seeds(run, tmp_path):
     result = run("hihello.py", "--seeds", "20", "--seed", "5", "--run-dir", "many")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("20 of 20 seeds learned it.")
-    assert "20 of 20 networks learned 'ihello'" in result.stdout.splitlines()[-1]
+    assert "20 of 20 seeds learned 'ihello'" in result.stdout.splitlines()[-1]
     rows = [json.loads(line) for line in (tmp_path / "many/metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["seed"]) for row in rows] == [
         (step, seed) for step in range(50) for seed in range(5, 25)
     ]
+    for seed in (5, 11):
+        loss = [row["loss"] for row in rows if row["seed"] == seed]
+        np.testing.assert_allclose(loss[:10], learn(seed).curves.loss[:10], rtol=1e-5)
     assert {"loss.png", "probabilities.png", "states.png"} <= {
         path.name for path in (tmp_path / "many").iterdir()
     }
@@ -154,6 +173,11 @@ BAD = {
     "no units": (["--hidden-size", "0"], "--hidden-size must be at least 1"),
     "no rate": (["--learning-rate", "0"], "--learning-rate must be a positive finite number"),
     "negative rate": (["--learning-rate", "-1"], "--learning-rate must be a positive finite"),
+    "more units than memory": (["--hidden-size", "1000000"], "not enough memory"),
+    "more units than numbers": (["--hidden-size", "10000000000"], "less than 2**31"),
+    "more steps than numbers": (["--steps", "3000000000"], "less than 2**31"),
+    "rate beyond single precision": (["--learning-rate", "1e300"], "--learning-rate must be"),
+    "line break in a name": (["--run-dir", "fi\nle/../file"], "cannot make the run directory"),
     "infinite rate": (["--learning-rate", "inf"], "--learning-rate must be a positive finite"),
     "no number": (["--learning-rate", "nan"], "--learning-rate must be a positive finite number"),
     "negative seed": (["--seed", "-1"], "--seed"),
@@ -187,8 +211,52 @@ def test_help_names_every_option(run):
     result = run("hihello.py", "--help")
     assert result.returncode == 0
     for name in hihello.Config.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in result.stdout
+        assert re.search(rf"--{name.replace('_', '-')}\s", result.stdout)
     assert all(cell in result.stdout for cell in CELLS)
+
+
+def test_a_reader_that_leaves_early_costs_nothing(run, tmp_path):
+    shell = f"{sys.executable} {hihello.__file__} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    result = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("0 loss: ")
+    assert (tmp_path / "runs/hihello/0001/states.png").exists()
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    """Interrupted while it compiles, once its run directory is there."""
+    process = subprocess.Popen(
+        [sys.executable, hihello.__file__],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.rglob("metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, complaint = process.communicate(timeout=60)
+    assert (process.returncode, output, complaint) == (130, "", "\ninterrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matplotlib_is_imported_only_for_pictures():
+    code = "import sys, hihello; print('matplotlib' in sys.modules)"
+    folder = str(Path(hihello.__file__).parent)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
+
+
+def test_double_precision_elsewhere_does_no_harm(run):
+    result = run("hihello.py", "--quiet", "--no-plots", "--steps", "9", JAX_ENABLE_X64="1")
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_benchmark_runs(run):

@@ -1,7 +1,9 @@
 """Run directories: new, numbered, never overwritten, gone again if nothing was saved."""
 
+import concurrent.futures
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +98,31 @@ def test_a_run_that_breaks_off_removes_only_its_own(tmp_path, monkeypatch):
         "0002/config.json",
         "0002/metrics.jsonl",
     ]
+
+
+def test_two_runs_never_share_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with runs.new_run("lab", tmp_path / "mine"):
+        with pytest.raises(FileExistsError, match="choose another"):
+            with runs.new_run("lab", tmp_path / "mine"):
+                pass
+        assert contents(tmp_path / "mine") == ["metrics.jsonl"]
+
+
+def test_numbers_taken_at_the_same_moment_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    barrier = threading.Barrier(4)
+
+    def take(_):
+        barrier.wait()
+        with runs.new_run("lab", None) as path:
+            barrier.wait()
+            save(path)
+        return path
+
+    for _ in range(30):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(take, range(4)))) == 4
 
 
 def test_a_saved_run_stays_whatever_comes_after(tmp_path):

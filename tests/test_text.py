@@ -42,5 +42,5 @@ def test_child_keys_differ_and_have_no_namesakes():
     root = keys.root_key(3)
     drawn = {int(keys.jax.random.bits(keys.child_key(root, name))) for name in keys.STREAMS}
     assert len(drawn) == len(keys.STREAMS)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="weather"):
         keys.child_key(root, "weather")

@@ -48,5 +48,7 @@ class NextCharacter:
     def sample_batch(self, key: jax.Array) -> Batch:
         """The one batch there is, B=1, F=V, one-hot; `key` is not used."""
         del key
-        inputs = jax.nn.one_hot(self.ids[None, :-1], len(self.characters))  # [1, T, V]
-        return Batch(inputs, jnp.asarray(self.ids[None, 1:]), jnp.ones(inputs.shape[:2]))
+        inputs = jax.nn.one_hot(self.ids[None, :-1], len(self.characters), dtype=jnp.float32)
+        return Batch(
+            inputs, jnp.asarray(self.ids[None, 1:]), jnp.ones(inputs.shape[:2], jnp.float32)
+        )

@@ -103,9 +103,9 @@ def test_a_run_that_breaks_off_removes_only_its_own(tmp_path, monkeypatch):
 def test_two_runs_never_share_a_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with runs.new_run("lab", tmp_path / "mine"):
-        with pytest.raises(FileExistsError, match="choose another"):
-            with runs.new_run("lab", tmp_path / "mine"):
-                pass
+        second = runs.new_run("lab", tmp_path / "mine")
+        with pytest.raises(FileExistsError, match="choose another"), second:
+            pass
         assert contents(tmp_path / "mine") == ["metrics.jsonl"]
 
 

@@ -19,8 +19,9 @@ Config = TypeVar("Config")
 def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
     """Parse the command line into `config_type`, call `main` with it, and exit the process.
 
-    Exit codes: 0; 2 for a bad argument or a file that cannot be read or written, after one line
-    on standard error; 130 after Ctrl-C. Any other exception is a defect and shows its traceback.
+    Exit codes: 0; 2 for a bad argument, a file that cannot be read or written, or too little
+    memory, after one line on standard error; 130 after Ctrl-C. Any
+    other exception is a defect and shows its traceback.
 
     Args:
       config_type: a dataclass; its `__post_init__` may raise ValueError.

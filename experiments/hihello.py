@@ -6,9 +6,13 @@ can be taught instead, to one network or to a thousand at once.
 """
 
 import gc
+import os
 
-if __name__ == "__main__":  # collecting garbage while JAX is imported takes 0.2 s and finds none
-    gc.disable()
+if __name__ == "__main__":  # before JAX is imported:
+    gc.disable()  # collecting garbage meanwhile takes 0.2 s and finds none
+    # jaxlib takes two hints on tuning for instruction sets, and on some processors logs an error
+    # for each program that it loads from the cache (jax issue 38445), though nothing is wrong.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import sys
 from dataclasses import dataclass
@@ -24,16 +28,21 @@ import tyro
 from jaxrnn import cli, compilation_cache, keys, losses, report, runs, train
 from jaxrnn.benchmark import run_timed
 from jaxrnn.cells import CELLS
+from jaxrnn.gates import read_gates
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import read_gates
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.stack import Stack
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.text import decode, visible
 from jaxrnn.types import Params
 
+MOST_LAYERS = 100  # each is compiled by itself
 PANELS = {
     "i": "input gate",
     "f": "forget gate",
     "o": "output gate",
+    "r": "reset gate",
+    "z": "update gate",
     "c": "cell state",
     "h": "hidden state",
 }
@@ -48,8 +57,10 @@ class Config:
     """What to learn: input text[:-1], target text[1:]."""
     cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
     """The recurrent cell."""
+    layers: int = 1
+    """Recurrent layers, one above the other."""
     hidden_size: int = 5
-    """Hidden units."""
+    """Hidden units of each layer."""
     steps: int = 50
     """Training steps (Adam updates)."""
     learning_rate: float = 0.1
@@ -69,7 +80,7 @@ class Config:
         NextCharacter(self.text)  # raises for a text that is too short
         if self.cell not in CELLS:
             raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        for name in ("hidden_size", "steps", "seeds"):
+        for name in ("layers", "hidden_size", "steps", "seeds"):
             option, value = f"--{name.replace('_', '-')}", getattr(self, name)
             if value < 1:
                 raise ValueError(f"{option} must be at least 1")
@@ -81,6 +92,8 @@ class Config:
                 "--learning-rate must be a positive finite number (in single precision:"
                 f" {single.tiny:.3g} to {single.max:.3g})"
             )
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"--layers must be at most {MOST_LAYERS}")
         if not 0 <= self.seed <= keys.MAX_SEED - self.seeds + 1:
             raise ValueError(f"--seed must be from 0, and no seed above {keys.MAX_SEED}")
 
@@ -103,9 +116,10 @@ class Lesson(NamedTuple):
 
 
 def make_model(config: Config) -> SequenceModel:
-    """The network: one recurrent layer, read out to a score for each character."""
+    """The network: recurrent layers, read out to a score for each character."""
+    cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     characters = NextCharacter(config.text).characters
-    return SequenceModel(config.cell, config.hidden_size, len(characters))
+    return SequenceModel(Stack(tuple(map(Recurrent, cells))), len(characters))
 
 
 def learn(key: jax.Array, config: Config) -> Lesson:
@@ -193,12 +207,13 @@ def outcome(config: Config, lesson: Lesson | None, curves: Curves) -> str:
 
 
 def draw(run_dir: Path, config: Config, lesson: Lesson, curves: Curves) -> None:
-    """Draw the pictures: the loss of all seeds; of the first one what it says, and how."""
+    """Draw the pictures: the loss of all seeds; of the first one what it says, and its top layer."""
     from jaxrnn import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     task = NextCharacter(config.text)
     inputs, targets = task.ids[:-1].tolist(), task.ids[1:].tolist()
     network = f"{config.cell}, {config.hidden_size} hidden units, seed {config.seed}"
+    top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", np.asarray(curves.loss), np.asarray(curves.learned_at))
     plots.probabilities(
         run_dir / "probabilities.png",
@@ -209,10 +224,10 @@ def draw(run_dir: Path, config: Config, lesson: Lesson, curves: Curves) -> None:
         network,
     )
     batch = task.sample_batch(jax.random.key(0))
-    gates = read_gates(make_model(config), lesson.params, batch.inputs)
+    gates = read_gates(make_model(config), lesson.params, batch.inputs)[-1]
     panels = {PANELS[name]: np.asarray(gates[name][0]) for name in PANELS if name in gates}
     said = lesson.prediction[-1].tolist()
-    plots.states(run_dir / "states.png", panels, task.characters, inputs, said, network)
+    plots.states(run_dir / "states.png", panels, task.characters, inputs, said, network + top)
     missing = fonts.undrawable(task.text)
     if missing:
         print(

@@ -1,31 +1,35 @@
-"""Models: input -> recurrent layer -> readout."""
+"""Models: input -> recurrent layers -> readout."""
 
 import jax
 from flax import linen as nn
 
-from jaxrnn.cells import CELLS
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.types import Carry
 
 
 class SequenceModel(nn.Module):
-    """A recurrent layer from a zero carry, read out to class scores at every time step.
+    """Recurrent layers, read out to class scores at every time step.
 
     Attributes:
-      cell: a name in `CELLS`.
-      hidden_size: H.
+      recurrent: `Recurrent`, `Bidirectional` or `Stack`.
       output_size: V.
     """
 
-    cell: str
-    hidden_size: int
+    recurrent: nn.Module
     output_size: int
 
-    def setup(self) -> None:
-        """Name the two parts; Flax calls this."""
-        self.recurrent = Recurrent(CELLS[self.cell](self.hidden_size))
-        self.readout = nn.Dense(self.output_size, kernel_init=nn.initializers.glorot_uniform())
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """inputs [B, T, F] -> logits [B, T, V]."""
-        hidden, _ = self.recurrent(inputs)  # [B, T, H]
-        return self.readout(hidden)
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        initial_carry: Carry = None,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, Carry]:
+        """inputs [B, T, F] -> logits [B, T, V], and the carry; arguments are as for `Recurrent`."""
+        hidden, carry = self.recurrent(
+            inputs, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
+        )
+        glorot = nn.initializers.glorot_uniform()
+        return nn.Dense(self.output_size, kernel_init=glorot, name="readout")(hidden), carry

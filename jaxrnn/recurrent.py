@@ -1,78 +1,154 @@
-"""One recurrent layer: a cell scanned over time."""
+"""One recurrent layer: a cell over time, forwards or backwards."""
 
+import inspect
 from functools import partial
-from typing import Any
+from typing import Literal
 
-import chex
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
-from jaxrnn.types import Params
+from jaxrnn import unroll
+from jaxrnn.cells import LinearCell
+from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate
+from jaxrnn.types import Carry
 
 
 class Recurrent(nn.Module):
     """A cell applied to every time step in turn, with the same parameters at each.
 
     Attributes:
-      cell: the recurrence, e.g. `CELLS["lstm"](hidden_size)`.
+      cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell.
+      reverse: whether time runs backwards, from a row's last step to its first. Outputs stay
+        where their inputs are.
+      recurrent_dropout: the share of hidden units whose value the gates do not see, others in
+        each row, the same at all its steps: variational dropout, Gal and Ghahramani (2016),
+        section 4. The carry itself is never masked. The cell's call must take a `hidden_mask`.
+      chunk: keep for the backward pass only the carries every so many steps, and compute the
+        steps between them once more then; None: keep everything. `unroll.in_chunks` says more.
+      implementation: "scan" is step by step with `nn.scan`; "associative_scan" computes all steps
+        together, for a `LinearCell`; "auto" takes that one where it can.
+
+    Raises:
+      ValueError: if an attribute is out of range, or not for this cell.
 
     >>> from jaxrnn.cells import CELLS
     >>> layer = Recurrent(CELLS["lstm"](4))
     >>> inputs = jax.random.normal(jax.random.key(0), (2, 7, 3))  # [B, T, F]
-    >>> outputs, carry = layer.apply(layer.init(jax.random.key(1), inputs), inputs)
-    >>> outputs.shape, carry.c.shape
-    ((2, 7, 4), (2, 4))
+    >>> variables = layer.init(jax.random.key(1), inputs)
+    >>> outputs, carry = layer.apply(variables, inputs, lengths=jnp.array([7, 5]))
+    >>> outputs.shape, carry.c.shape, bool((outputs[1, 4] == carry.h[1]).all())
+    ((2, 7, 4), (2, 4), True)
     """
 
     cell: nn.RNNCellBase
+    reverse: bool = False
+    recurrent_dropout: float = 0.0
+    chunk: int | None = None
+    implementation: Literal["auto", "scan", "associative_scan"] = "auto"
 
-    def __call__(self, inputs: jax.Array, initial_carry: Any = None) -> tuple[jax.Array, Any]:
-        """Run the cell from the first time step to the last.
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        cell = type(self.cell).__name__
+        check_rate("recurrent_dropout", self.recurrent_dropout)
+        if self.recurrent_dropout and "hidden_mask" not in inspect.signature(self.cell).parameters:
+            raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, or None, not {self.chunk}")
+        choices = ("auto", "scan", "associative_scan")
+        if self.implementation not in choices:
+            raise ValueError(
+                f"implementation must be one of {', '.join(choices)}, not {self.implementation!r}"
+            )
+        if self.implementation == "associative_scan" and not isinstance(self.cell, LinearCell):
+            raise ValueError(f"associative_scan is for a LinearCell; {cell} must be scanned")
+        super().__post_init__()
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        initial_carry: Carry = None,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, Carry]:
+        """Run the cell over time.
 
         Args:
-          inputs: [B, T, F].
+          inputs: [B, T, F] float.
           initial_carry: the carry before the first step; zeros if None.
+          lengths: [B] int in 0..T, how many steps of each row count; all if None. What stands
+            past them changes nothing, and gets a gradient of zero. Under `jit` the range is not
+            checked: less than 0 counts as 0, more than T as T.
+          resets: [B, T] bool, True where another sequence starts: the carry there is zero again,
+            whichever way time runs. Several sequences can so be packed in one row.
+          deterministic: whether to leave dropout out. If not, `apply` needs
+            `rngs={"dropout": key}`.
 
         Returns:
-          outputs [B, T, H] and the carry after the last step, so that a long sequence given in
-          pieces, each started from the carry of the one before, equals the whole.
+          outputs [B, T, H], zero past each row's length, and the carry after each row's last step
+          (its first one, if time runs backwards; the initial carry, if the length is 0). A long
+          sequence given in pieces, each started from the carry of the one before, equals the whole.
 
         Raises:
-          AssertionError: if `inputs` has not three axes.
+          TypeError: if `inputs` or a carry is not float, `lengths` not int, `resets` not bool, or
+            a step makes numbers that the carry's type cannot hold.
+          ValueError: if shapes do not fit each other or the parameters, or a length is out of range.
         """
-        chex.assert_rank(inputs, 3)
-        if initial_carry is None:
-            # Zeros: the key that Flax's cells ask for is not used.
-            initial_carry = self.cell.initialize_carry(jax.random.key(0), inputs[:, 0].shape)
-        scan = nn.scan(
-            lambda cell, carry, x: cell(carry, x),
-            variable_broadcast="params",
-            variable_axes={"intermediates": 1},
-            split_rngs={"params": False},
-            in_axes=1,
-            out_axes=1,
-            # The check traces the cell once more; it is needed only where parameters are made.
-            check_constancy_invariants=self.is_initializing(),
-        )
-        carry, outputs = scan(self.cell, initial_carry, inputs)
+        inputs = jnp.asarray(inputs)
+        sizes = check_axes("inputs", inputs, "BTF")
+        check_kind("inputs", inputs, jnp.floating, "embed integers, or make them one-hot, first")
+        if not sizes["T"]:
+            raise ValueError("inputs must have at least one time step, but T = 0")
+        if lengths is not None:
+            lengths = jnp.asarray(lengths)
+            check_lengths(lengths, sizes["B"], sizes["T"])
+        if resets is not None:
+            resets = jnp.asarray(resets)
+            check_axes("resets", resets, "BT", B=sizes["B"], T=sizes["T"])
+            check_kind("resets", resets, jnp.bool_)
+        self._check_params(sizes["F"])
+        carry = unroll.fresh_carry(self.cell, inputs)
+        if initial_carry is not None:
+            check_carry(initial_carry, carry)
+            carry = jax.tree.map(jnp.asarray, initial_carry)
+        mask = None
+        if self.recurrent_dropout and not deterministic:
+            keep = 1.0 - self.recurrent_dropout
+            hidden = jax.tree.leaves(carry)[0]  # [B, H]
+            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, hidden.shape)
+            mask = kept.astype(hidden.dtype) / keep
+        steps = unroll.make_steps(inputs, lengths, resets, self.reverse)
+        carry, outputs = self._unroll()(self.cell, carry, steps, mask)
+        outputs = outputs.astype(getattr(self.cell, "dtype", None) or outputs.dtype)
         self.sow("intermediates", "h", outputs)
         return outputs, carry
 
+    def _unroll(self) -> unroll.Unroll:
+        """The function that takes the cell over time."""
+        together = self.implementation != "scan" and isinstance(self.cell, LinearCell)
+        function = unroll.all_at_once if together else unroll.in_turn
+        function = partial(function, reverse=self.reverse)
+        # Who makes parameters or reads gates takes no gradient, and a gate's axes have no chunks.
+        plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        if self.chunk is None or plain:
+            return function
+        return unroll.in_chunks(function, self.chunk, reverse=self.reverse)
 
-@partial(jax.jit, static_argnums=0)
-def read_gates(model: nn.Module, params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
-    """The gates and states of a model's recurrent layer at every time step.
-
-    Args:
-      model: a module with a `Recurrent` layer named `recurrent`, such as `SequenceModel`.
-      params: the model's parameters.
-      inputs: [B, T, F].
-
-    Returns:
-      By name, [B, T, H] each: the hidden state h, and what the cell sows besides. An LSTM: the
-      gates i, f, o (0 to 1), the candidate g (-1 to 1) and the cell state c.
-    """
-    _, variables = model.apply({"params": params}, inputs, mutable=["intermediates"])
-    sown: dict[str, Any] = dict(variables["intermediates"]["recurrent"])
-    sown |= sown.pop("cell", {})
-    return {name: values for name, (values,) in sown.items()}
+    def _check_params(self, features: int) -> None:
+        """Name sizes that do not fit before Flax does, which calls them the shape of a kernel."""
+        hidden = getattr(self.cell, "features", None)
+        for path, kernel in flatten_dict(self.cell.variables.get("params", {})).items():
+            if not path[0].startswith("i") or path[-1] != "kernel" or kernel.ndim != 2:
+                continue
+            if kernel.shape[0] != features:
+                raise ValueError(
+                    f"inputs must have F = {kernel.shape[0]}, as the parameters have, but F ="
+                    f" {features}"
+                )
+            if hidden and kernel.shape[1] != hidden:
+                raise ValueError(
+                    f"params must have H = {hidden}, as the cell has, but H = {kernel.shape[1]}"
+                )

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxrnn import losses
 from jaxrnn.keys import child_key
-from jaxrnn.types import Batch, Metrics, Params
+from jaxrnn.types import Batch, Carry, Metrics, Params
 
 
 class TrainState(NamedTuple):
@@ -36,7 +36,7 @@ def init_state(
 
     Args:
       key: [] PRNG key; it is consumed.
-      model: a module `inputs [B, T, F] -> logits [B, T, V]`.
+      model: a module `inputs [B, T, F] -> (logits [B, T, V], carry)`, as `SequenceModel`.
       optimizer: whose state is to go with the parameters.
       inputs: [B, T, F], of which only shape and type matter.
     """
@@ -50,7 +50,7 @@ def measure(model: nn.Module, params: Params, batch: Batch) -> Metrics:
 
     Compiled once a model and batch shape; inside a larger program it is traced only once.
     """
-    logits = cast(jax.Array, model.apply({"params": params}, batch.inputs))
+    logits, _ = cast(tuple[jax.Array, Carry], model.apply({"params": params}, batch.inputs))
     loss = losses.sequence_cross_entropy(logits, batch.targets, batch.weights)
     return {"loss": loss, "logits": logits, "prediction": logits.argmax(-1)}
 
@@ -115,7 +115,7 @@ def fit(
 
     Args:
       key: [] PRNG key of the run, from `keys.root_key`.
-      model: a module `inputs [B, T, F] -> logits [B, T, V]`.
+      model: a module `inputs [B, T, F] -> (logits [B, T, V], carry)`, as `SequenceModel`.
       optimizer: an optax transformation, such as `optax.adam(0.1)`.
       sample_batch: a task's `key -> Batch`.
       steps: N, 1 or more.

@@ -15,6 +15,9 @@ import jax
 Params = Any
 """A nested dictionary of parameter arrays, as Flax's `init` makes it."""
 
+Carry = Any
+"""What a recurrent layer remembers: [B, H] arrays, in a tree that is the cell's, or the layer's."""
+
 Metrics = dict[str, jax.Array]
 """What one step measures, by name."""
 

@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from jaxrnn import train
+from jaxrnn.cells import LSTMCell
 from jaxrnn.models import SequenceModel
+from jaxrnn.recurrent import Recurrent
 from jaxrnn.tasks.next_character import NextCharacter
 
 H = V = 5
@@ -60,7 +62,10 @@ def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
 
 def trace(golden, optimizer):
     """Each step's loss, before its update, and prediction, after it."""
-    model, batch = SequenceModel("lstm", H, V), NextCharacter().sample_batch(jax.random.key(0))
+    model, batch = (
+        SequenceModel(Recurrent(LSTMCell(H)), V),
+        NextCharacter().sample_batch(jax.random.key(0)),
+    )
     params = from_tf1(golden, "init")
     state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
     train_step = jax.jit(train.make_train_step(model, optimizer))

@@ -52,7 +52,7 @@ def test_shapes():
     chex.assert_shape(lesson.curves.loss, (4,))
     chex.assert_shape(lesson.prediction, (4, 14))
     chex.assert_shape(lesson.probability, (4, 14, 10))
-    chex.assert_shape(lesson.params["recurrent"]["cell"]["hf"]["kernel"], (3, 3))
+    chex.assert_shape(lesson.params["recurrent"]["layers_0"]["cell"]["hf"]["kernel"], (3, 3))
     np.testing.assert_allclose(lesson.probability.sum(-1), 1.0, rtol=1e-5)
 
 
@@ -183,6 +183,8 @@ BAD = {
     "negative seed": (["--seed", "-1"], "--seed"),
     "seed too large": (["--seed", "4294967295", "--seeds", "2"], "--seed"),
     "unknown cell": (["--cell", "lstn"], "lstm, gru, rnn"),
+    "no layers": (["--layers", "0"], "--layers must be at least 1"),
+    "too many layers": (["--layers", "101"], "--layers must be at most 100"),
     "unknown option": (["--stepz", "3"], "--stepz"),
     "no value": (["--steps"], "--steps"),
     "run directory below a file": (["--run-dir", "file/run"], "cannot make the run directory"),

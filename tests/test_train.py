@@ -12,6 +12,7 @@ import pytest
 from jaxrnn import keys, train
 from jaxrnn.cells import CELLS
 from jaxrnn.models import SequenceModel
+from jaxrnn.recurrent import Recurrent
 from jaxrnn.types import Batch
 
 B, T, V, STEPS = 3, 5, 4, 12
@@ -31,8 +32,8 @@ def parts(request):
 
 
 @cache
-def build(cell):
-    return SequenceModel(cell, 6, V), optax.adam(0.01), sample_batch
+def build(cell, hidden_size=6):
+    return SequenceModel(Recurrent(CELLS[cell](hidden_size)), V), optax.adam(0.01), sample_batch
 
 
 @cache
@@ -104,6 +105,8 @@ def test_what_is_dropped_is_not_kept(parts):
     assert stacked not in str(loss_alone.lower(np.uint32(0)).compile().as_text())
 
 
-def test_training_learns(parts):
-    _, metrics = run(7, parts, steps=300)
-    assert metrics["loss"][-20:].mean() < 0.7 * metrics["loss"][:5].mean()
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_learns(cell):
+    """With units enough for the IRNN, whose inputs start at next to nothing."""
+    _, metrics = run(7, build(cell, hidden_size=32), steps=300)
+    assert metrics["loss"][-20:].mean() < 0.5 * metrics["loss"][:5].mean()

@@ -1,0 +1,40 @@
+"""Starting values of the weights, by name."""
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from jax.nn.initializers import Initializer
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Ones on the diagonal; `key` is not used."""
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "glorot_uniform": initializers.glorot_uniform(),  # Glorot and Bengio (2010), eq. 16
+    "glorot_normal": initializers.glorot_normal(),
+    "lecun_uniform": initializers.lecun_uniform(),  # LeCun et al. (1998), section 4.6
+    "lecun_normal": initializers.lecun_normal(),
+    "he_uniform": initializers.he_uniform(),  # He et al. (2015), section 2.2
+    "he_normal": initializers.he_normal(),
+    "orthogonal": initializers.orthogonal(),  # Saxe et al. (2014), section 3
+    "identity": _identity,  # Le, Jaitly and Hinton (2015), section 2, the recurrent weights
+    "normal_0.001": initializers.normal(0.001),  # the same, the input weights
+    "zeros": initializers.zeros,
+}
+"""A name is always the same function, so that equal modules compare equal and compile once."""
+
+
+def initializer(choice: str | Initializer) -> Initializer:
+    """The initialiser of that name; a function is handed back as it is.
+
+    Raises:
+      ValueError: if there is no such name.
+    """
+    if not isinstance(choice, str):
+        return choice
+    if choice not in INITIALIZERS:
+        raise ValueError(f"no initialiser {choice!r}; there are {', '.join(INITIALIZERS)}")
+    return INITIALIZERS[choice]

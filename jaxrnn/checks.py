@@ -1,0 +1,112 @@
+"""Arguments checked where they come in: a mistake is named in the axis letters of `types`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
+    """Refuse an array that has not these axes.
+
+    Args:
+      name: what the caller calls the array.
+      array: anything with a shape.
+      axes: the wanted axes, a letter each, such as "BTF".
+      sizes: by letter, the sizes that are known.
+
+    Returns:
+      the known sizes and, of the other axes, the array's.
+
+    Raises:
+      ValueError: if the number of axes, or the size of a known one, is another.
+
+    >>> check_axes("inputs", np.zeros((2, 7, 3)), "BTF", F=3)
+    {'F': 3, 'B': 2, 'T': 7}
+    >>> check_axes("lengths", np.zeros(5), "B", B=2)
+    Traceback (most recent call last):
+    ValueError: lengths must be [B] with B = 2, but its shape is (5,), so B = 5
+    """
+    shape = jnp.shape(array)
+    wanted = f"{name} must be [{', '.join(axes)}]"
+    if len(shape) != len(axes):
+        raise ValueError(f"{wanted}, {len(axes)} axes, but its shape is {shape}")
+    for axis, size in zip(axes, shape, strict=True):
+        if sizes.setdefault(axis, size) != size:
+            raise ValueError(
+                f"{wanted} with {axis} = {sizes[axis]}, but its shape is {shape}, so {axis} = {size}"
+            )
+    return sizes
+
+
+def check_kind(name: str, array: Any, kind: Any, hint: str = "") -> None:
+    """Refuse an array whose numbers are of another kind.
+
+    Args:
+      name: what the caller calls the array.
+      array: anything with a dtype.
+      kind: a NumPy or JAX type or kind of types, such as `jnp.floating`.
+      hint: how to mend it.
+
+    Raises:
+      TypeError: if the array's dtype is not of that kind.
+    """
+    dtype = jnp.result_type(array)
+    if not jnp.issubdtype(dtype, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, not {dtype}{hint and '; ' + hint}")
+
+
+def check_lengths(lengths: Any, batch: int, steps: int) -> None:
+    """Refuse lengths that are not [B] integers from 0 to T.
+
+    Inside `jit` the numbers are not known yet, so there only shape and type are looked at.
+
+    Raises:
+      TypeError: if they are not integers.
+      ValueError: if the shape is another, or a length is out of range.
+    """
+    check_axes("lengths", lengths, "B", B=batch)
+    check_kind("lengths", lengths, jnp.integer)
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    values = np.asarray(lengths)
+    wrong = np.flatnonzero((values < 0) | (values > steps))
+    if wrong.size:
+        b = wrong[0]
+        raise ValueError(f"lengths must be from 0 to T = {steps}, but lengths[{b}] is {values[b]}")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Refuse a dropout rate that is not from 0 to less than 1, with a ValueError."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"{name} must be from 0 to less than 1, not {rate}")
+
+
+def check_carry(carry: Any, zero: Any) -> None:
+    """Refuse an initial carry that is not of the tree and the shapes of a cell's zero carry.
+
+    Raises:
+      TypeError: if a part is no array of floating-point numbers.
+      ValueError: if it is another cell's carry, or of another batch or hidden size.
+    """
+    if jax.tree.structure(carry) != jax.tree.structure(zero):
+        wanted, given = _describe(zero), _describe(carry)
+        raise ValueError(
+            f"initial_carry must be {wanted}, as the layer's cell makes it, not {given}"
+        )
+    for (path, part), like in zip(
+        jax.tree.leaves_with_path(carry), jax.tree.leaves(zero), strict=True
+    ):
+        name = "initial_carry" + jax.tree_util.keystr(path)
+        check_axes(name, part, "BH", B=like.shape[0], H=like.shape[1])
+        check_kind(name, part, jnp.floating)
+
+
+def _describe(carry: Any) -> str:
+    """What kind of carry this is, in a few words."""
+    if hasattr(carry, "_fields"):
+        return f"{type(carry).__name__}({', '.join(carry._fields)})"
+    if hasattr(carry, "shape"):
+        return f"one array {list(carry.shape)}"
+    return f"a {type(carry).__name__}"

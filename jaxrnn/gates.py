@@ -1,0 +1,94 @@
+"""Looking into a trained model: its recurrent layers, and their gates and states over time."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.types import Carry, Params
+
+Path = tuple[str, ...]
+
+
+def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
+    """The `Recurrent` layers in a module, from the input up, forward before backward.
+
+    Args:
+      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
+        them in its attributes.
+
+    Yields:
+      where the layer's parameters are in the module's, and the layer.
+
+    >>> from jaxrnn.cells import LSTMCell
+    >>> from jaxrnn.stack import Bidirectional, Stack
+    >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
+    >>> [path for path, _ in recurrent_layers(Stack((Recurrent(LSTMCell(4)), both)))]
+    [('layers_0',), ('layers_1', 'forward'), ('layers_1', 'backward')]
+    """
+    if isinstance(module, Recurrent):
+        yield (), module
+        return
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name) if field.name != "parent" else None
+        parts = [(field.name, value)]
+        if isinstance(value, tuple | list):  # named as Flax names them
+            parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
+        for name, part in parts:
+            if isinstance(part, nn.Module):
+                yield from (((name, *path), layer) for path, layer in recurrent_layers(part))
+
+
+@partial(jax.jit, static_argnums=0)
+def read_gates(
+    model: nn.Module,
+    params: Params,
+    inputs: jax.Array,
+    initial_carry: Carry = None,
+    *,
+    lengths: jax.Array | None = None,
+    resets: jax.Array | None = None,
+) -> list[dict[str, jax.Array]]:
+    """The gates and states of a model's recurrent layers at every time step.
+
+    Args:
+      model: a recurrent layer, or a module that holds some in its attributes, as `SequenceModel`
+        does, and that is called as they are.
+      params: the model's parameters.
+      inputs: [B, T, F].
+      initial_carry, lengths, resets: as for `Recurrent`.
+
+    Returns:
+      One dictionary a `Recurrent` layer, in the order of `recurrent_layers`. In it by name, all
+      [B, T, H] and zero past each row's length: the hidden state h, and what the cell sows
+      besides. An LSTM: the gates i, f, o (0 to 1), the candidate g (-1 to 1) and the cell state c;
+      a GRU: the gates r, z and the candidate n; minLSTM: i, f, g; minGRU: z, n.
+
+    Raises:
+      TypeError, ValueError: as `Recurrent`.
+    """
+    _, variables = model.apply(
+        {"params": params},
+        inputs,
+        initial_carry,
+        lengths=lengths,
+        resets=resets,
+        mutable=["intermediates"],
+    )
+    layers = []
+    for path, _ in recurrent_layers(model):
+        sown: Any = variables["intermediates"]
+        for name in path:
+            sown = sown[name]
+        gates = {name: values[0] for name, values in sown.get("cell", {}).items()}
+        gates["h"] = sown["h"][0]
+        if lengths is not None:
+            counts = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
+            gates = {name: jnp.where(counts, gate, 0) for name, gate in gates.items()}
+        layers.append(gates)
+    return layers

@@ -1,0 +1,146 @@
+"""Layers made of layers: both directions of time, and one above the other.
+
+`Recurrent`, `Bidirectional` and `Stack` are called alike, so each can stand where another does:
+
+    outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrnn.checks import check_axes, check_rate
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.types import Carry
+
+
+class BidirectionalCarry(NamedTuple):
+    """The carries of the two directions."""
+
+    forward: Carry  # after each row's last step
+    backward: Carry  # after its first
+
+
+class Bidirectional(nn.Module):
+    """Two layers over the same inputs, one forwards and one backwards in time.
+
+    Since the backward one starts at the end, a long sequence cannot be given in pieces.
+
+    Source: Schuster and Paliwal (1997), section II.
+
+    Attributes:
+      forward: a layer with `reverse=False`.
+      backward: a layer with `reverse=True`.
+      merge: "concat": outputs side by side, forward first, [B, T, H + H']; "sum": added up.
+
+    Raises:
+      ValueError: if a direction or `merge` is another.
+    """
+
+    forward: Recurrent
+    backward: Recurrent
+    merge: Literal["concat", "sum"] = "concat"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if self.forward.reverse or not self.backward.reverse:
+            raise ValueError("forward must have reverse=False, and backward reverse=True")
+        if self.merge not in ("concat", "sum"):
+            raise ValueError(f"merge must be concat or sum, not {self.merge!r}")
+        super().__post_init__()
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        initial_carry: BidirectionalCarry | None = None,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, BidirectionalCarry]:
+        """Run both directions; as `Recurrent`, with a `BidirectionalCarry`.
+
+        Raises:
+          TypeError, ValueError: as `Recurrent`; and if the carry is no `BidirectionalCarry`, or
+            the outputs to sum have not the same H.
+        """
+        first = initial_carry or BidirectionalCarry(None, None)
+        if not isinstance(first, BidirectionalCarry):
+            raise ValueError(
+                f"initial_carry must be a BidirectionalCarry, not a {type(first).__name__}"
+            )
+        options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
+        forward, last = self.forward(inputs, first.forward, **options)
+        backward, start = self.backward(inputs, first.backward, **options)
+        carry = BidirectionalCarry(last, start)
+        if self.merge == "concat":
+            return jnp.concatenate([forward, backward], axis=-1), carry
+        check_axes("the backward outputs to sum", backward, "BTH", H=forward.shape[-1])
+        return forward + backward, carry
+
+
+class Stack(nn.Module):
+    """Layers one above the other, each of its own cell and size.
+
+    Attributes:
+      layers: `Recurrent`, `Bidirectional` or `Stack`, from the input up; one object a layer.
+      dropout: the share of each layer's inputs that is dropped, from the second layer on, at each
+        step anew: Zaremba et al. (2014), section 3.2.
+      one_mask_a_sequence: drop the same inputs at all steps of a row: Gal and Ghahramani (2016).
+      residual: add each layer's inputs to its outputs, from the second layer on: Wu et al. (2016),
+        eq. 6.
+
+    Raises:
+      ValueError: if there are no layers, one object stands in two places (the two would share
+        their parameters), or the dropout is out of range.
+    """
+
+    layers: tuple[nn.Module, ...]
+    dropout: float = 0.0
+    one_mask_a_sequence: bool = False
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers:
+            raise ValueError("layers must have at least one layer")
+        if len(set(map(id, self.layers))) < len(self.layers):
+            raise ValueError("layers must be different objects, or they would share parameters")
+        check_rate("dropout", self.dropout)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: jax.Array,
+        initial_carry: tuple[Carry, ...] | None = None,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, tuple[Carry, ...]]:
+        """Run the layers from the lowest to the highest; as `Recurrent`, with a carry for each.
+
+        Raises:
+          TypeError, ValueError: as `Recurrent`; and if there is not one initial carry a layer, or
+            a residual layer has not the same H as F.
+        """
+        first = (None,) * len(self.layers) if initial_carry is None else initial_carry
+        if not isinstance(first, tuple | list) or len(first) != len(self.layers):
+            raise ValueError(f"initial_carry must be a tuple of {len(self.layers)}, one a layer")
+        options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
+        drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.one_mask_a_sequence else ())
+        hidden, carries = inputs, []
+        for n, (layer, carry) in enumerate(zip(self.layers, first, strict=True)):
+            below = hidden
+            if n and self.dropout:
+                hidden = drop(hidden, deterministic=deterministic)
+            hidden, carry = layer(hidden, carry, **options)
+            if n and self.residual:
+                check_axes(f"the outputs of layer {n + 1}", hidden, "BTH", H=below.shape[-1])
+                hidden = hidden + below
+            carries.append(carry)
+        return hidden, tuple(carries)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
@@ -29,14 +30,12 @@ def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]
     ValueError: lengths must be [B] with B = 2, but its shape is (5,), so B = 5
     """
     shape = jnp.shape(array)
-    wanted = f"{name} must be [{', '.join(axes)}]"
+    wanted, given = f"{name} must be [{', '.join(axes)}]", f"but its shape is {shape}"
     if len(shape) != len(axes):
-        raise ValueError(f"{wanted}, {len(axes)} axes, but its shape is {shape}")
+        raise ValueError(f"{wanted}, {len(axes)} axes, {given}")
     for axis, size in zip(axes, shape, strict=True):
         if sizes.setdefault(axis, size) != size:
-            raise ValueError(
-                f"{wanted} with {axis} = {sizes[axis]}, but its shape is {shape}, so {axis} = {size}"
-            )
+            raise ValueError(f"{wanted} with {axis} = {sizes[axis]}, {given}, so {axis} = {size}")
     return sizes
 
 
@@ -68,7 +67,7 @@ def check_lengths(lengths: Any, batch: int, steps: int) -> None:
     """
     check_axes("lengths", lengths, "B", B=batch)
     check_kind("lengths", lengths, jnp.integer)
-    if isinstance(lengths, jax.core.Tracer):
+    if isinstance(lengths, Tracer):
         return
     values = np.asarray(lengths)
     wrong = np.flatnonzero((values < 0) | (values > steps))

@@ -61,7 +61,9 @@ def read_gates(
         does, and that is called as they are.
       params: the model's parameters.
       inputs: [B, T, F].
-      initial_carry, lengths, resets: as for `Recurrent`.
+      initial_carry: as for `Recurrent`.
+      lengths: [B] int, as for `Recurrent`.
+      resets: [B, T] bool, as for `Recurrent`.
 
     Returns:
       One dictionary a `Recurrent` layer, in the order of `recurrent_layers`. In it by name, all

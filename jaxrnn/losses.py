@@ -1,9 +1,10 @@
 """Weighted losses over sequences, and what is measured of a run."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxrnn.checks import check_axes
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -19,9 +20,9 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
       [] float.
 
     Raises:
-      AssertionError: if the shapes differ.
+      ValueError: if the shapes differ.
     """
-    chex.assert_equal_shape([values, weights])
+    check_axes("weights", weights, "BT", **check_axes("values", values, "BT"))
     total = jnp.sum(weights)
     weighted = jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
     return weighted / jnp.where(total > 0, total, 1.0)
@@ -41,10 +42,11 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
       [] float.
 
     Raises:
-      AssertionError: if the shapes do not fit each other.
+      ValueError: if the shapes do not fit each other.
     """
-    chex.assert_rank(logits, 3)
-    chex.assert_shape([targets, weights], logits.shape[:2])
+    sizes = check_axes("logits", logits, "BTV")
+    check_axes("targets", targets, "BT", **sizes)
+    check_axes("weights", weights, "BT", **sizes)
     targets = jnp.where(weights > 0, targets, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)  # [B, T]
     return weighted_mean(losses, weights)

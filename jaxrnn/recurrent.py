@@ -7,7 +7,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
 
 from jaxrnn import unroll
 from jaxrnn.cells import LinearCell
@@ -95,7 +94,8 @@ class Recurrent(nn.Module):
         Raises:
           TypeError: if `inputs` or a carry is not float, `lengths` not int, `resets` not bool, or
             a step makes numbers that the carry's type cannot hold.
-          ValueError: if shapes do not fit each other or the parameters, or a length is out of range.
+          ValueError: if shapes do not fit each other or the parameters, or a length is out of
+            range.
         """
         inputs = jnp.asarray(inputs)
         sizes = check_axes("inputs", inputs, "BTF")
@@ -140,15 +140,13 @@ class Recurrent(nn.Module):
     def _check_params(self, features: int) -> None:
         """Name sizes that do not fit before Flax does, which calls them the shape of a kernel."""
         hidden = getattr(self.cell, "features", None)
-        for path, kernel in flatten_dict(self.cell.variables.get("params", {})).items():
-            if not path[0].startswith("i") or path[-1] != "kernel" or kernel.ndim != 2:
+        for name, dense in self.cell.variables.get("params", {}).items():
+            if not name.startswith("i") or dense["kernel"].ndim != 2:  # Flax's names, too
                 continue
-            if kernel.shape[0] != features:
+            made_for, units = dense["kernel"].shape
+            if features != made_for:
                 raise ValueError(
-                    f"inputs must have F = {kernel.shape[0]}, as the parameters have, but F ="
-                    f" {features}"
+                    f"inputs must have F = {made_for}, as the parameters have, but F = {features}"
                 )
-            if hidden and kernel.shape[1] != hidden:
-                raise ValueError(
-                    f"params must have H = {hidden}, as the cell has, but H = {kernel.shape[1]}"
-                )
+            if hidden not in (None, units):
+                raise ValueError(f"params must have H = {hidden}, as the cell has, but H = {units}")

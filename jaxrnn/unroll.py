@@ -29,6 +29,7 @@ class Steps(NamedTuple):
     anew: jax.Array | None  # [B, T] bool: whether the carry is fresh again before this step
 
 
+Pair = tuple[jax.Array, jax.Array]  # decay and drive, [B, T, H] each
 Unroll = Callable[
     [nn.RNNCellBase, Carry, Steps, jax.Array | None],
     tuple[Carry, jax.Array],
@@ -109,7 +110,7 @@ def all_at_once(
         decay = jnp.where(steps.counts[..., None], decay, 1.0)
         drive = jnp.where(steps.counts[..., None], drive, 0.0)
 
-    def join(first, second):  # noqa: ANN001, ANN202
+    def join(first: Pair, second: Pair) -> Pair:
         return second[0] * first[0], second[0] * first[1] + second[1]
 
     decay, drive = jax.lax.associative_scan(join, (decay, drive), axis=1, reverse=reverse)

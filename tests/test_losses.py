@@ -57,12 +57,14 @@ def test_weighted_mean_of_nothing_is_zero():
 
 def test_shapes_that_do_not_fit_are_refused(batch):
     logits, targets, weights = batch
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"logits must be \[B, T, V\]"):
         sequence_cross_entropy(logits[0], targets, weights)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"targets must be \[B, T\] with T = 5"):
         sequence_cross_entropy(logits, targets[:, 1:], weights)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"weights must be \[B, T\] with T = 5"):
         sequence_cross_entropy(logits, targets, weights[:, 1:])
+    with pytest.raises(ValueError, match=r"weights must be \[B, T\] with B = 2"):
+        weighted_mean(weights, weights[:1])
 
 
 def test_learned_at_is_the_first_step_of_the_last_right_stretch(key):

@@ -1,14 +1,16 @@
 """Starting values of the weights, by name."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
 
-def _identity(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def _identity(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
     """Ones on the diagonal; `key` is not used."""
-    del key
+    del key, out_sharding
     return jnp.eye(*shape, dtype=dtype)
 
 

@@ -36,9 +36,11 @@ class LinearCell(nn.RNNCellBase):
 
     Attributes:
       features: H.
-      kernel_init: a name in `INITIALIZERS`, or an initialiser; each gate's matrix is made by itself.
+      kernel_init: a name in `INITIALIZERS`, or an initialiser; each gate's matrix is made by
+        itself.
       bias_init: of the biases.
-      activation_fn: of the candidate; the identity, or `positive` for the paper's form in log-space.
+      activation_fn: of the candidate; the identity, or `positive` for the paper's form in
+        log-space.
       dtype: of products and gates; None: that of inputs and parameters. The carry keeps
         `param_dtype`.
       param_dtype: of parameters and carry.

@@ -27,7 +27,8 @@ class Recurrent(nn.Module):
       chunk: keep for the backward pass only the carries every so many steps, and compute the
         steps between them once more then; None: keep everything. `unroll.in_chunks` says more.
       implementation: "scan" is step by step with `nn.scan`; "associative_scan" computes all steps
-        together, for a `LinearCell`; "auto" takes that one where it can.
+        together, for a `LinearCell`; "auto" does so where JAX's default device is no CPU, which
+        has too few cores to gain by it (docs/performance.md).
 
     Raises:
       ValueError: if an attribute is out of range, or not for this cell.
@@ -128,7 +129,11 @@ class Recurrent(nn.Module):
 
     def _unroll(self) -> unroll.Unroll:
         """The function that takes the cell over time."""
-        together = self.implementation != "scan" and isinstance(self.cell, LinearCell)
+        together = self.implementation == "associative_scan" or (
+            self.implementation == "auto"
+            and isinstance(self.cell, LinearCell)
+            and jax.default_backend() != "cpu"
+        )
         function = unroll.all_at_once if together else unroll.in_turn
         function = partial(function, reverse=self.reverse)
         # Who makes parameters or reads gates takes no gradient, and a gate's axes have no chunks.

@@ -126,7 +126,8 @@ def in_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
 
     The steps inside a chunk are computed a second time when their gradients are wanted (Chen et
     al. 2016, section 3). Chunks of about the square root of T need the least memory: that many
-    carries, and the residuals of that many steps, in place of the residuals of all T.
+    carries, and the residuals of that many steps, in place of the residuals of all T; what grows
+    with T itself is then only the inputs and outputs.
 
     Args:
       unroll: a function of this module.

@@ -10,11 +10,13 @@ import pytest
 
 from jaxrnn import train
 from jaxrnn.cells import LSTMCell
+from jaxrnn.interop import from_tf1
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.tasks.next_character import NextCharacter
 
 H = V = 5
+MODEL = SequenceModel(Recurrent(LSTMCell(H)), V)
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +24,16 @@ def golden():
     return np.load(Path(__file__).parent / "goldens" / "tf114_hihello_seed777.npz")
 
 
-def from_tf1(golden, moment):
-    """Our parameters from BasicLSTMCell's: kernel [F+H, 4H], gates in the order i, j, f, o."""
-    kernel = golden[f"{moment}.lstm_kernel"].reshape(V + H, 4, H)
-    bias = golden[f"{moment}.lstm_bias"].reshape(4, H).copy()
-    bias[2] += 1.0  # TensorFlow adds the forget bias in the cell, Flax keeps it in the parameter
-    cell = {}
-    for n, gate in enumerate("igfo"):
-        cell["i" + gate] = {"kernel": jnp.asarray(kernel[:V, n])}
-        cell["h" + gate] = {"kernel": jnp.asarray(kernel[V:, n]), "bias": jnp.asarray(bias[n])}
-    readout = {
-        "kernel": jnp.asarray(golden[f"{moment}.readout_kernel"]),
-        "bias": jnp.asarray(golden[f"{moment}.readout_bias"]),
+def params_of(golden, moment):
+    """The model's parameters at a moment, "init" or "final"."""
+    variables = {
+        "rnn/basic_lstm_cell/kernel": golden[f"{moment}.lstm_kernel"],
+        "rnn/basic_lstm_cell/bias": golden[f"{moment}.lstm_bias"],
     }
-    return {"recurrent": {"cell": cell}, "readout": readout}
+    readout = {name: golden[f"{moment}.readout_{name}"] for name in ("kernel", "bias")}
+    return jax.tree.map(
+        jnp.asarray, {"recurrent": from_tf1(MODEL.recurrent, variables), "readout": readout}
+    )
 
 
 def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
@@ -66,14 +64,14 @@ def trace(golden, optimizer):
         SequenceModel(Recurrent(LSTMCell(H)), V),
         NextCharacter().sample_batch(jax.random.key(0)),
     )
-    params = from_tf1(golden, "init")
+    params = params_of(golden, "init")
     state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
-    train_step = jax.jit(train.make_train_step(model, optimizer))
+    train_step = jax.jit(train.make_train_step(MODEL, optimizer))
     losses, predictions = [], []
     for _ in range(50):
         state, metrics = train_step(state, batch)
         losses.append(metrics["loss"])
-        predictions.append(train.measure(model, state.params, batch)["logits"][0].argmax(-1))
+        predictions.append(train.measure(MODEL, state.params, batch)["logits"][0].argmax(-1))
     return np.array(losses), np.array(predictions), state.params
 
 
@@ -88,6 +86,6 @@ def test_what_is_left_is_the_place_of_adams_epsilon(golden):
     losses, predictions, params = trace(golden, tf1_adam(0.1))
     np.testing.assert_allclose(losses, golden["loss"], atol=1e-5, rtol=0)
     np.testing.assert_array_equal(predictions, golden["prediction"])
-    final = from_tf1(golden, "final")
+    final = params_of(golden, "final")
     differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, final)
     assert max(jax.tree.leaves(differences)) < 1e-2

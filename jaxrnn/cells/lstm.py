@@ -91,7 +91,8 @@ class LSTMCell(nn.LSTMCell):
         """What a gate sums up, with its look at the cell state where there are peepholes."""
         if not self.peepholes:
             return gate
-        return gate + self.param(name, self.bias_init, (self.features,), self.param_dtype) * c
+        weight = self.param(name, self.bias_init, (self.features,), self.param_dtype)
+        return gate + jnp.broadcast_to(weight, c.shape) * c
 
     def _norm(self, name: str, parts: list[jax.Array], **options: Any) -> list[jax.Array]:
         """Normalise parts side by side: over the units of all of them together."""

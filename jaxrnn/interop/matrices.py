@@ -93,7 +93,13 @@ def to_matrices(cell: nn.RNNCellBase, params: Params, gates: Sequence[str]) -> M
     """A cell's parameters as matrices whose gates stand in this order.
 
     A bias that stands for the sum of two comes out on the side where the cell keeps it.
+
+    Raises:
+      ValueError: if the parameters are another cell's.
     """
+    missing = [side + gate for gate in gates for side in "ih" if side + gate not in params]
+    if missing:
+        raise ValueError(f"params must have {missing[0]}, as a {type(cell).__name__} has")
 
     def row(side: str, name: str) -> np.ndarray:
         dense = [params[side + gate] for gate in gates]

@@ -79,5 +79,6 @@ def to_onnx(layer: nn.Module, params: Params) -> Arrays | list[Arrays]:
             if getattr(cell, "peepholes", False):
                 part["P"] = np.concatenate([np.asarray(own["p" + gate]) for gate in PEEPHOLES])
             parts.append(part)
-        every.append({name: np.stack([part[name] for part in parts]) for name in parts[0]})
+        level = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        every.append({name: np.asarray(array, order="C") for name, array in level.items()})
     return every if isinstance(layer, Stack) else every[0]

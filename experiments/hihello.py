@@ -207,7 +207,7 @@ def outcome(config: Config, lesson: Lesson | None, curves: Curves) -> str:
 
 
 def draw(run_dir: Path, config: Config, lesson: Lesson, curves: Curves) -> None:
-    """Draw the pictures: the loss of all seeds; of the first one what it says, and its top layer."""
+    """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
     from jaxrnn import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     task = NextCharacter(config.text)

@@ -11,6 +11,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+collect_ignore_glob = ["goldens/*.py"]  # they need the systems whose numbers they record
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,6 +1,9 @@
 """The recurrences in NumPy, float64, one row and one time step at a time.
 
 Written from the papers' equations, not from the JAX code; parameters are named as Flax names them.
+Every function takes a cell's parameters and xs [T, F], the state to start from, [H], and the cell's
+options. It returns a dictionary of every gate and state by name, [T, H] each. A `mask` [H] is what
+multiplies h where gates see it: Gal and Ghahramani (2016), eq. 7.
 """
 
 import numpy as np
@@ -10,58 +13,126 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def projection(params, gate, x, h):
-    """W_i x + W_h h with whatever biases there are: x [F], h [H] -> [H]."""
-    total = x @ params["i" + gate]["kernel"] + h @ params["h" + gate]["kernel"]
-    for side in ("i", "h"):
-        total = total + params[side + gate].get("bias", 0.0)
-    return total
+def relu(x):
+    return np.maximum(x, 0)
 
 
-def lstm(params, xs, h=None, c=None):
-    """Run an LSTM (Gers et al. 2000) over xs [T, F].
+def identity(x):
+    return x
 
-    Returns a dictionary of i, f, g, o, c, h, [T, H] each.
+
+def positive(x):
+    """Feng et al. (2024), appendix B.2.1, their g."""
+    return np.where(x >= 0, x + 0.5, sigmoid(x))
+
+
+def affine(params, name, x):
+    """W x, and + b where there is a b."""
+    return x @ params[name]["kernel"] + params[name].get("bias", 0.0)
+
+
+def normalised(a, scale, bias=0.0):
+    """Ba et al. (2016), eq. 3 and 4, with Flax's epsilon."""
+    return (a - a.mean()) / np.sqrt(((a - a.mean()) ** 2).mean() + 1e-6) * scale + bias
+
+
+def over_time(step, xs, **state):
+    """Go through xs [T, F]: a step takes x and the states, and gives states and gates by name."""
+    trace = []
+    for x in xs:
+        trace.append(step(x, **state))
+        state = {name: trace[-1][name] for name in state}
+    return {name: np.array([values[name] for values in trace]) for name in trace[0]}
+
+
+def lstm(params, xs, h=0.0, c=0.0, *, mask=1.0, peepholes=False, layer_norm=False):
+    """Gers et al. (2000), with the peepholes of Gers et al. (2002) = Graves (2013), eq. 7 to 11.
+
+    With layer normalisation Ba et al. (2016), eq. 20 to 22.
     """
     size = params["hi"]["kernel"].shape[0]
-    h = np.zeros(size) if h is None else h
-    c = np.zeros(size) if c is None else c
-    trace = {name: [] for name in "ifgoch"}
-    for x in xs:
-        i = sigmoid(projection(params, "i", x, h))
-        f = sigmoid(projection(params, "f", x, h))
-        g = np.tanh(projection(params, "g", x, h))
-        o = sigmoid(projection(params, "o", x, h))
+    peep = {name: params["p" + name] if peepholes else 0.0 for name in "ifo"}
+
+    def step(x, h, c):
+        from_x = np.concatenate([affine(params, "i" + gate, x) for gate in "ifgo"])
+        from_h = np.concatenate([affine(params, "h" + gate, mask * h) for gate in "ifgo"])
+        if layer_norm:
+            from_x = normalised(from_x, **params["norm_i"])
+            from_h = normalised(from_h, **params["norm_h"])
+        a_i, a_f, a_g, a_o = np.split(from_x + from_h, 4)
+        i = sigmoid(a_i + peep["i"] * c)
+        f = sigmoid(a_f + peep["f"] * c)
+        g = np.tanh(a_g)
         c = f * c + i * g
-        h = o * np.tanh(c)
-        for name, value in zip("ifgoch", (i, f, g, o, c, h), strict=True):
-            trace[name].append(value)
-    return {name: np.array(values) for name, values in trace.items()}
+        o = sigmoid(a_o + peep["o"] * c)
+        h = o * np.tanh(normalised(c, **params["norm_c"]) if layer_norm else c)
+        return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": h}
+
+    return over_time(step, xs, c=np.zeros(size) + c, h=np.zeros(size) + h)
 
 
-def gru(params, xs):
-    """Run a GRU over xs [T, F]: Cho et al. (2014), but with the reset after the product."""
-    h = np.zeros(params["hn"]["kernel"].shape[0])
-    hs = []
-    for x in xs:
-        r = sigmoid(projection(params, "r", x, h))
-        z = sigmoid(projection(params, "z", x, h))
-        from_input = x @ params["in"]["kernel"] + params["in"]["bias"]
-        from_hidden = h @ params["hn"]["kernel"] + params["hn"]["bias"]
-        n = np.tanh(from_input + r * from_hidden)
-        h = (1 - z) * n + z * h
-        hs.append(h)
-    return {"h": np.array(hs)}
+def gru(params, xs, h=0.0, *, mask=1.0, reset_after=True):
+    """Cho et al. (2014), eq. 5 to 8, with 1 - z for their z; reset after the product or before."""
+    size = params["hn"]["kernel"].shape[0]
+
+    def step(x, h):
+        r = sigmoid(affine(params, "ir", x) + affine(params, "hr", mask * h))
+        z = sigmoid(affine(params, "iz", x) + affine(params, "hz", mask * h))
+        if reset_after:
+            from_h = r * affine(params, "hn", mask * h)
+        else:
+            from_h = (r * mask * h) @ params["hn"]["kernel"]
+        n = np.tanh(affine(params, "in", x) + from_h)
+        return {"r": r, "z": z, "n": n, "h": (1 - z) * n + z * h}
+
+    return over_time(step, xs, h=np.zeros(size) + h)
 
 
-def rnn(params, xs):
-    """Run an Elman network (1990) over xs [T, F]."""
-    h = np.zeros(params["h"]["kernel"].shape[0])
-    hs = []
-    for x in xs:
-        h = np.tanh(projection(params, "", x, h))
-        hs.append(h)
-    return {"h": np.array(hs)}
+def rnn(params, xs, h=0.0, *, mask=1.0, activation_fn=np.tanh):
+    """Elman (1990)."""
+    size = params["h"]["kernel"].shape[0]
+
+    def step(x, h):
+        return {"h": activation_fn(affine(params, "i", x) + affine(params, "h", mask * h))}
+
+    return over_time(step, xs, h=np.zeros(size) + h)
 
 
-REFERENCE = {"lstm": lstm, "gru": gru, "rnn": rnn}
+def irnn(params, xs, h=0.0, *, mask=1.0):
+    """Le, Jaitly and Hinton (2015), section 2."""
+    return rnn(params, xs, h, mask=mask, activation_fn=relu)
+
+
+def mingru(params, xs, h=0.0, *, activation_fn=identity):
+    """Feng et al. (2024), section 3.1."""
+
+    def step(x, h):
+        z = sigmoid(affine(params, "iz", x))
+        n = activation_fn(affine(params, "in", x))
+        return {"z": z, "n": n, "h": (1 - z) * h + z * n}
+
+    return over_time(step, xs, h=h)
+
+
+def minlstm(params, xs, h=0.0, *, activation_fn=identity):
+    """Feng et al. (2024), section 3.2; f and i are the scaled ones."""
+
+    def step(x, h):
+        f = sigmoid(affine(params, "if", x))
+        i = sigmoid(affine(params, "ii", x))
+        f, i = f / (f + i), i / (f + i)
+        g = activation_fn(affine(params, "ig", x))
+        return {"f": f, "i": i, "g": g, "h": f * h + i * g}
+
+    return over_time(step, xs, h=h)
+
+
+REFERENCE = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn": rnn,
+    "irnn": irnn,
+    "minlstm": minlstm,
+    "mingru": mingru,
+}
+"""The equations of every name in `CELLS`."""

@@ -262,8 +262,9 @@ def test_double_precision_elsewhere_does_no_harm(run):
 
 
 def test_the_benchmark_runs(run):
-    for suite in ("training", "seeds"):
-        result = run("benchmark.py", "--suite", suite, "--repeats", "1", "--seeds", "2")
+    small = ["--repeats", "1", "--seeds", "2", "--longest", "16"]
+    for suite in ("training", "seeds", "long"):
+        result = run("benchmark.py", "--suite", suite, *small)
         assert result.returncode == 0, result.stderr
         assert "median" in result.stdout
 

@@ -12,6 +12,7 @@ step and, as `last_c_n` and `last_h_n`, after the last.
 # pyright: reportMissingImports=false
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -53,7 +54,7 @@ def main() -> None:
     v1.logging.set_verbosity(v1.logging.ERROR)
     v1.disable_eager_execution()
     rng = np.random.default_rng(777)
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{case}/{name}": array
         for case, cells in CASES.items()
         for name, array in record(cells, rng).items()

@@ -1,0 +1,120 @@
+"""Every cell with every option that changes its equations, and what the equations say of it."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+from flax import linen as nn
+
+from jaxrnn.cells import CELLS, positive
+from jaxrnn.recurrent import Recurrent
+
+B, T, F, H = 3, 7, 5, 4
+LENGTHS = (T, 4, 0)  # [B]: a whole row, a part of one, and an empty one
+
+
+class Variant(NamedTuple):
+    """A cell with options, and how a layer runs it."""
+
+    cell: str
+    options: tuple[tuple[str, Any], ...] = ()
+    implementation: Any = "auto"
+
+    def make_cell(self, features=H, **more):
+        """The cell, with more options if there are."""
+        return CELLS[self.cell](features, **dict(self.options), **more)
+
+    def make_layer(self, cell=None, **more):
+        """A layer of the cell, or of one that `make_cell` made."""
+        return Recurrent(cell or self.make_cell(), implementation=self.implementation, **more)
+
+    def equations(self, params, xs, start, **masks):
+        """The NumPy trace of one row: xs [T, F], start: the carry, [H] each."""
+        if self.cell not in reference.REFERENCE:
+            raise NotImplementedError(f"give tests/reference.py the equations of {self.cell!r}")
+        options = {
+            name: IN_NUMPY[value] if callable(value) else value for name, value in self.options
+        }
+        states = start._asdict() if hasattr(start, "_asdict") else {"h": start}
+        return reference.REFERENCE[self.cell](params, xs, **states, **options, **masks)
+
+
+IN_NUMPY = {nn.relu: reference.relu, positive: reference.positive}
+
+VARIANTS = {name: Variant(name) for name in CELLS} | {
+    "lstm-peepholes": Variant("lstm", (("peepholes", True),)),
+    "lstm-layer_norm": Variant("lstm", (("layer_norm", True),)),
+    "lstm-both": Variant("lstm", (("peepholes", True), ("layer_norm", True))),
+    "gru-reset_before": Variant("gru", (("reset_after", False),)),
+    "rnn-relu": Variant("rnn", (("activation_fn", nn.relu),)),
+    "minlstm-positive": Variant("minlstm", (("activation_fn", positive),)),
+    "mingru-positive": Variant("mingru", (("activation_fn", positive),)),
+    # Step by step unless told otherwise, on the CPU that runs these tests.
+    "minlstm-at_once": Variant("minlstm", implementation="associative_scan"),
+    "mingru-at_once": Variant("mingru", implementation="associative_scan"),
+}
+
+
+def randomised(tree, key):
+    """Arrays of the same shapes and types with no two numbers alike, biases included.
+
+    They are drawn in NumPy, where a shape more costs no compilation.
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), tree)
+
+
+def drawn(layer, key, features=F, dtype=jnp.float32):
+    """Random variables, inputs [B, T, F] and an initial carry for a layer."""
+    inputs = jax.ShapeDtypeStruct((B, T, features), dtype)
+    (_, carry), variables = jax.eval_shape(layer.init_with_output, key, inputs)
+    return randomised((variables, inputs, carry), key)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="deterministic")
+def apply(layer, variables, inputs, start=None, **options):
+    """A layer's outputs and carry; compiled once for equal layers, whichever test asks."""
+    return layer.apply(variables, inputs, start, **options)
+
+
+def loop(cell, variables, inputs, start, *, lengths=(T,) * B, reverse=False):
+    """A cell by hand, one row and one step at a time: outputs [B, T, H] and the last carry."""
+    outputs, lasts = np.zeros((*inputs.shape[:2], cell.features)), []
+    for b, length in enumerate(lengths):
+        carry = jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], start)
+        for t in reversed(range(length)) if reverse else range(length):
+            carry, output = cell.apply(variables, carry, inputs[b : b + 1, t])
+            outputs[b, t] = output[0]
+        lasts.append(carry)
+    return outputs, jax.tree.map(lambda *rows: jnp.concatenate(rows), *lasts)
+
+
+def expected(variant, params, inputs, start, *, lengths=(T,) * B, reverse=False, mask=None):
+    """What the equations say: every gate and state by name, [B, T, H], zero past the lengths."""
+    params, inputs, start = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64), (params, inputs, start)
+    )
+    order = slice(None, None, -1 if reverse else 1)
+    rows = []
+    for b, length in enumerate(lengths):
+        # An empty row is run for one step, so that its gates have names; that step is cut, too.
+        xs = inputs[b, : max(length, 1)][order]
+        first = jax.tree.map(lambda leaf, b=b: leaf[b], start)
+        masks = {} if mask is None else {"mask": mask[b]}
+        trace = variant.equations(params, xs, first, **masks)
+        rows.append({name: values[:length][order] for name, values in trace.items()})
+    return {
+        name: np.stack([np.pad(row[name], ((0, T - len(row[name])), (0, 0))) for row in rows])
+        for name in rows[0]
+    }
+
+
+def assert_close(actual, wanted, tolerance=1e-5):
+    """Trees of arrays the same, each within a share of the greatest number in it."""
+    actual, wanted = jax.tree.map(np.asarray, (actual, wanted))
+    assert jax.tree.structure(actual) == jax.tree.structure(wanted)
+    for a, w in zip(jax.tree.leaves(actual), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, w, rtol=0, atol=tolerance * np.abs(w).max())

@@ -13,6 +13,9 @@ from jaxrnn.cells import LinearCell
 from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate
 from jaxrnn.types import Carry
 
+KNOWN = LinearCell | nn.LSTMCell | nn.OptimizedLSTMCell | nn.GRUCell | nn.MGUCell | nn.SimpleCell
+"""Cells whose dense layers over the input are called i and a gate's letter."""
+
 
 class Recurrent(nn.Module):
     """A cell applied to every time step in turn, with the same parameters at each.
@@ -144,14 +147,18 @@ class Recurrent(nn.Module):
 
     def _check_params(self, features: int) -> None:
         """Name sizes that do not fit before Flax does, which calls them the shape of a kernel."""
-        hidden = getattr(self.cell, "features", None)
-        for name, dense in self.cell.variables.get("params", {}).items():
-            if not name.startswith("i") or dense["kernel"].ndim != 2:  # Flax's names, too
+        if not isinstance(self.cell, KNOWN):
+            return
+        params = self.cell.variables.get("params", {})
+        for name in ("i" + gate for gate in ("", *"ifgorzn")):
+            if name not in params:
                 continue
-            made_for, units = dense["kernel"].shape
+            made_for, units = params[name]["kernel"].shape
             if features != made_for:
                 raise ValueError(
                     f"inputs must have F = {made_for}, as the parameters have, but F = {features}"
                 )
-            if hidden not in (None, units):
-                raise ValueError(f"params must have H = {hidden}, as the cell has, but H = {units}")
+            if units != self.cell.features:
+                raise ValueError(
+                    f"params must have H = {self.cell.features}, as the cell has, but H = {units}"
+                )

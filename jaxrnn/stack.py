@@ -66,7 +66,7 @@ class Bidirectional(nn.Module):
           TypeError, ValueError: as `Recurrent`; and if the carry is no `BidirectionalCarry`, or
             the outputs to sum have not the same H.
         """
-        first = initial_carry or BidirectionalCarry(None, None)
+        first = BidirectionalCarry(None, None) if initial_carry is None else initial_carry
         if not isinstance(first, BidirectionalCarry):
             raise ValueError(
                 f"initial_carry must be a BidirectionalCarry, not a {type(first).__name__}"
@@ -138,7 +138,11 @@ class Stack(nn.Module):
             below = hidden
             if n and self.dropout:
                 hidden = drop(hidden, deterministic=deterministic)
-            hidden, carry = layer(hidden, carry, **options)
+            try:
+                hidden, carry = layer(hidden, carry, **options)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"in layer {n + 1} of {len(self.layers)}")
+                raise
             if n and self.residual:
                 check_axes(f"the outputs of layer {n + 1}", hidden, "BTH", H=below.shape[-1])
                 hidden = hidden + below

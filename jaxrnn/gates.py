@@ -1,7 +1,5 @@
-"""Looking into a trained model: its recurrent layers, and their gates and states over time."""
+"""Looking into a trained model: the gates and states of its recurrent layers over time."""
 
-import dataclasses
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,39 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.recurrent import recurrent_layers
 from jaxrnn.types import Carry, Params
-
-Path = tuple[str, ...]
-
-
-def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
-    """The `Recurrent` layers in a module, from the input up, forward before backward.
-
-    Args:
-      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
-        them in its attributes.
-
-    Yields:
-      where the layer's parameters are in the module's, and the layer.
-
-    >>> from jaxrnn.cells import LSTMCell
-    >>> from jaxrnn.stack import Bidirectional, Stack
-    >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
-    >>> [path for path, _ in recurrent_layers(Stack((Recurrent(LSTMCell(4)), both)))]
-    [('layers_0',), ('layers_1', 'forward'), ('layers_1', 'backward')]
-    """
-    if isinstance(module, Recurrent):
-        yield (), module
-        return
-    for field in dataclasses.fields(module):
-        value = getattr(module, field.name) if field.name != "parent" else None
-        parts = [(field.name, value)]
-        if isinstance(value, tuple | list):  # named as Flax names them
-            parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
-        for name, part in parts:
-            if isinstance(part, nn.Module):
-                yield from (((name, *path), layer) for path, layer in recurrent_layers(part))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,6 +1,8 @@
-"""One recurrent layer: a cell over time, forwards or backwards."""
+"""One recurrent layer: a cell over time, forwards or backwards; and all of them in a model."""
 
+import dataclasses
 import inspect
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -13,6 +15,7 @@ from jaxrnn.cells import LinearCell
 from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate
 from jaxrnn.types import Carry
 
+Path = tuple[str, ...]
 KNOWN = LinearCell | nn.LSTMCell | nn.OptimizedLSTMCell | nn.GRUCell | nn.MGUCell | nn.SimpleCell
 """Cells whose dense layers over the input are called i and a gate's letter."""
 
@@ -162,3 +165,32 @@ class Recurrent(nn.Module):
                 raise ValueError(
                     f"params must have H = {self.cell.features}, as the cell has, but H = {units}"
                 )
+
+
+def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
+    """The `Recurrent` layers in a module, from the input up, forward before backward.
+
+    Args:
+      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
+        them in its attributes.
+
+    Yields:
+      where the layer's parameters are in the module's, and the layer.
+
+    >>> from jaxrnn.cells import LSTMCell
+    >>> from jaxrnn.stack import Bidirectional, Stack
+    >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
+    >>> [path for path, _ in recurrent_layers(Stack((Recurrent(LSTMCell(4)), both)))]
+    [('layers_0',), ('layers_1', 'forward'), ('layers_1', 'backward')]
+    """
+    if isinstance(module, Recurrent):
+        yield (), module
+        return
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name) if field.name != "parent" else None
+        parts = [(field.name, value)]
+        if isinstance(value, tuple | list):  # named as Flax names them
+            parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
+        for name, part in parts:
+            if isinstance(part, nn.Module):
+                yield from (((name, *path), layer) for path, layer in recurrent_layers(part))

@@ -5,6 +5,7 @@
     outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.checks import check_axes, check_rate
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.recurrent import Recurrent, recurrent_layers
 from jaxrnn.types import Carry
 
 
@@ -36,7 +37,8 @@ class Bidirectional(nn.Module):
       merge: "concat": outputs side by side, forward first, [B, T, H + H']; "sum": added up.
 
     Raises:
-      ValueError: if a direction or `merge` is another.
+      ValueError: if a direction or `merge` is another, or both have one cell object (they would
+        share its parameters).
     """
 
     forward: Recurrent
@@ -47,6 +49,7 @@ class Bidirectional(nn.Module):
         """Refuse what cannot be run."""
         if self.forward.reverse or not self.backward.reverse:
             raise ValueError("forward must have reverse=False, and backward reverse=True")
+        _refuse_shared_cells((self.forward, self.backward))
         if self.merge not in ("concat", "sum"):
             raise ValueError(f"merge must be concat or sum, not {self.merge!r}")
         super().__post_init__()
@@ -85,7 +88,8 @@ class Stack(nn.Module):
     """Layers one above the other, each of its own cell and size.
 
     Attributes:
-      layers: `Recurrent`, `Bidirectional` or `Stack`, from the input up; one object a layer.
+      layers: `Recurrent`, `Bidirectional` or `Stack`, from the input up; each of a cell object
+        of its own.
       dropout: the share of each layer's inputs that is dropped, from the second layer on, at each
         step anew: Zaremba et al. (2014), section 3.2.
       one_mask_a_sequence: drop the same inputs at all steps of a row: Gal and Ghahramani (2016).
@@ -93,8 +97,8 @@ class Stack(nn.Module):
         eq. 6.
 
     Raises:
-      ValueError: if there are no layers, one object stands in two places (the two would share
-        their parameters), or the dropout is out of range.
+      ValueError: if there are no layers, two have one cell object (they would share its
+        parameters), or the dropout is out of range.
     """
 
     layers: tuple[nn.Module, ...]
@@ -107,8 +111,7 @@ class Stack(nn.Module):
         object.__setattr__(self, "layers", tuple(self.layers))
         if not self.layers:
             raise ValueError("layers must have at least one layer")
-        if len(set(map(id, self.layers))) < len(self.layers):
-            raise ValueError("layers must be different objects, or they would share parameters")
+        _refuse_shared_cells(self.layers)
         check_rate("dropout", self.dropout)
         super().__post_init__()
 
@@ -148,3 +151,9 @@ class Stack(nn.Module):
                 hidden = hidden + below
             carries.append(carry)
         return hidden, tuple(carries)
+
+
+def _refuse_shared_cells(layers: Sequence[nn.Module]) -> None:
+    cells = [id(part.cell) for layer in layers for _, part in recurrent_layers(layer)]
+    if len(set(cells)) < len(cells):
+        raise ValueError("every layer must have a cell object of its own, or they share parameters")

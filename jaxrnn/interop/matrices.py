@@ -11,8 +11,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from jaxrnn.gates import Path, recurrent_layers
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.recurrent import Path, Recurrent, recurrent_layers
 from jaxrnn.stack import Bidirectional, Stack
 from jaxrnn.types import Params
 

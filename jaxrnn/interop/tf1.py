@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.gates import Path
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Matrices, Names, Weights
+from jaxrnn.recurrent import Path
 from jaxrnn.stack import Stack
 from jaxrnn.types import Params
 

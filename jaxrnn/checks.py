@@ -32,7 +32,7 @@ def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]
     shape = jnp.shape(array)
     wanted, given = f"{name} must be [{', '.join(axes)}]", f"but its shape is {shape}"
     if len(shape) != len(axes):
-        raise ValueError(f"{wanted}, {len(axes)} axes, {given}")
+        raise ValueError(f"{wanted}, {given}")
     for axis, size in zip(axes, shape, strict=True):
         if sizes.setdefault(axis, size) != size:
             raise ValueError(f"{wanted} with {axis} = {sizes[axis]}, {given}, so {axis} = {size}")
@@ -82,30 +82,46 @@ def check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name} must be from 0 to less than 1, not {rate}")
 
 
-def check_carry(carry: Any, zero: Any) -> None:
-    """Refuse an initial carry that is not of the tree and the shapes of a cell's zero carry.
+def check_static(name: str, value: bool) -> None:
+    """Refuse, with a TypeError, a choice that JAX traces and that so cannot be made."""
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"{name} must be True or False when the program is traced; jit and nn.remat make it a"
+            " traced array: fix it with functools.partial, or put jax.checkpoint around apply"
+        )
+
+
+def check_carry(carry: Any, fresh: Any) -> None:
+    """Refuse an initial carry that is not of the tree, shapes and types of a cell's fresh carry.
 
     Raises:
-      TypeError: if a part is no array of floating-point numbers.
+      TypeError: if a part is of another type.
       ValueError: if it is another cell's carry, or of another batch or hidden size.
     """
-    if jax.tree.structure(carry) != jax.tree.structure(zero):
-        wanted, given = _describe(zero), _describe(carry)
+    if jax.tree.structure(carry) != jax.tree.structure(fresh):
+        wanted, given = describe(fresh), describe(carry)
         raise ValueError(
             f"initial_carry must be {wanted}, as the layer's cell makes it, not {given}"
         )
     for (path, part), like in zip(
-        jax.tree.leaves_with_path(carry), jax.tree.leaves(zero), strict=True
+        jax.tree.leaves_with_path(carry), jax.tree.leaves(fresh), strict=True
     ):
         name = "initial_carry" + jax.tree_util.keystr(path)
         check_axes(name, part, "BH", B=like.shape[0], H=like.shape[1])
-        check_kind(name, part, jnp.floating)
+        dtype = jnp.result_type(part)
+        if dtype != like.dtype:
+            raise TypeError(f"{name} must be {like.dtype}, as the cell's carry is, not {dtype}")
 
 
-def _describe(carry: Any) -> str:
+def describe(carry: Any) -> str:
     """What kind of carry this is, in a few words."""
     if hasattr(carry, "_fields"):
-        return f"{type(carry).__name__}({', '.join(carry._fields)})"
+        parts = (
+            name if part is not None else f"{name}=None" for name, part in carry._asdict().items()
+        )
+        return f"{type(carry).__name__}({', '.join(parts)})"
     if hasattr(carry, "shape"):
-        return f"one array {list(carry.shape)}"
-    return f"a {type(carry).__name__}"
+        return f"one array of shape {carry.shape}"
+    if isinstance(carry, tuple | list):
+        return f"a {type(carry).__name__} of {len(carry)}"
+    return repr(carry)

@@ -12,7 +12,14 @@ from flax import linen as nn
 
 from jaxrnn import unroll
 from jaxrnn.cells import LinearCell
-from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate
+from jaxrnn.checks import (
+    check_axes,
+    check_carry,
+    check_kind,
+    check_lengths,
+    check_rate,
+    check_static,
+)
 from jaxrnn.types import Carry
 
 Path = tuple[str, ...]
@@ -56,12 +63,14 @@ class Recurrent(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if not isinstance(self.cell, nn.Module):
+            raise ValueError(f"cell must be a Flax cell, such as LSTMCell(8), not {self.cell!r}")
         cell = type(self.cell).__name__
         check_rate("recurrent_dropout", self.recurrent_dropout)
         if self.recurrent_dropout and "hidden_mask" not in inspect.signature(self.cell).parameters:
             raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk must be at least 1, or None, not {self.chunk}")
+        if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk > 0):
+            raise ValueError(f"chunk must be a whole number from 1, or None, not {self.chunk!r}")
         choices = ("auto", "scan", "associative_scan")
         if self.implementation not in choices:
             raise ValueError(
@@ -97,6 +106,8 @@ class Recurrent(nn.Module):
           outputs [B, T, H], zero past each row's length, and the carry after each row's last step
           (its first one, if time runs backwards; the initial carry, if the length is 0). A long
           sequence given in pieces, each started from the carry of the one before, equals the whole.
+          (Backwards the last piece comes first, and a reset at its first step is the caller's to
+          apply: the piece before it does not see it.)
 
         Raises:
           TypeError: if `inputs` or a carry is not float, `lengths` not int, `resets` not bool, or
@@ -122,6 +133,8 @@ class Recurrent(nn.Module):
             check_carry(initial_carry, carry)
             carry = jax.tree.map(jnp.asarray, initial_carry)
         mask = None
+        if self.recurrent_dropout:
+            check_static("deterministic", deterministic)
         if self.recurrent_dropout and not deterministic:
             keep = 1.0 - self.recurrent_dropout
             hidden = jax.tree.leaves(carry)[0]  # [B, H]

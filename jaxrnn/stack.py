@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.checks import check_axes, check_rate
+from jaxrnn.checks import check_axes, check_rate, check_static, describe
 from jaxrnn.recurrent import Recurrent, recurrent_layers
 from jaxrnn.types import Carry
 
@@ -47,9 +47,9 @@ class Bidirectional(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        _check_layers((self.forward, self.backward))
         if self.forward.reverse or not self.backward.reverse:
             raise ValueError("forward must have reverse=False, and backward reverse=True")
-        _refuse_shared_cells((self.forward, self.backward))
         if self.merge not in ("concat", "sum"):
             raise ValueError(f"merge must be concat or sum, not {self.merge!r}")
         super().__post_init__()
@@ -71,9 +71,7 @@ class Bidirectional(nn.Module):
         """
         first = BidirectionalCarry(None, None) if initial_carry is None else initial_carry
         if not isinstance(first, BidirectionalCarry):
-            raise ValueError(
-                f"initial_carry must be a BidirectionalCarry, not a {type(first).__name__}"
-            )
+            raise ValueError(f"initial_carry must be a BidirectionalCarry, not {describe(first)}")
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
         forward, last = self.forward(inputs, first.forward, **options)
         backward, start = self.backward(inputs, first.backward, **options)
@@ -108,10 +106,10 @@ class Stack(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if not isinstance(self.layers, tuple | list) or not self.layers:
+            raise ValueError("layers must be a tuple of one layer or more")
         object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers:
-            raise ValueError("layers must have at least one layer")
-        _refuse_shared_cells(self.layers)
+        _check_layers(self.layers)
         check_rate("dropout", self.dropout)
         super().__post_init__()
 
@@ -133,7 +131,10 @@ class Stack(nn.Module):
         """
         first = (None,) * len(self.layers) if initial_carry is None else initial_carry
         if not isinstance(first, tuple | list) or len(first) != len(self.layers):
-            raise ValueError(f"initial_carry must be a tuple of {len(self.layers)}, one a layer")
+            wanted = f"a tuple of {len(self.layers)}, one a layer"
+            raise ValueError(f"initial_carry must be {wanted}, not {describe(first)}")
+        if self.dropout:
+            check_static("deterministic", deterministic)
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
         drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.one_mask_a_sequence else ())
         hidden, carries = inputs, []
@@ -153,7 +154,11 @@ class Stack(nn.Module):
         return hidden, tuple(carries)
 
 
-def _refuse_shared_cells(layers: Sequence[nn.Module]) -> None:
+def _check_layers(layers: Sequence[nn.Module]) -> None:
+    """Refuse what is no layer, and layers that share a cell."""
+    for layer in layers:
+        if not isinstance(layer, nn.Module) or isinstance(layer, nn.RNNCellBase):
+            raise ValueError(f"a layer must be one such as Recurrent(cell), not {layer!r}")
     cells = [id(part.cell) for layer in layers for _, part in recurrent_layers(layer)]
     if len(set(cells)) < len(cells):
         raise ValueError("every layer must have a cell object of its own, or they share parameters")

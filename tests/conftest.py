@@ -32,7 +32,9 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, cache_home: Path) -> Run:
     """Run a script of experiments/ as a user does, in an empty working directory."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    # The second is what importing JAX has set here.
+    ours = ("JAX_", "TF_CPP_MIN_LOG_LEVEL")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
     def run(script: str, *arguments: str | bytes, **environment: str):
         return subprocess.run(

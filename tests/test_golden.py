@@ -60,10 +60,7 @@ def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
 
 def trace(golden, optimizer):
     """Each step's loss, before its update, and prediction, after it."""
-    model, batch = (
-        SequenceModel(Recurrent(LSTMCell(H)), V),
-        NextCharacter().sample_batch(jax.random.key(0)),
-    )
+    batch = NextCharacter().sample_batch(jax.random.key(0))
     params = params_of(golden, "init")
     state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
     train_step = jax.jit(train.make_train_step(MODEL, optimizer))

@@ -272,19 +272,14 @@ def test_a_layer_is_tensorflows(form, float64):
     case, (sizes, forget_bias) = TF1[form], TF1_LAYERS[form]
     layers = tuple(Recurrent(LSTMCell(size, param_dtype=jnp.float64)) for size in sizes)
     layer = layers[0] if len(layers) == 1 else Stack(layers)
-    first = tuple(LSTMCarry(case[f"c_{n}"], case[f"h_{n}"]) for n in range(len(sizes)))
-    params = from_tf1(layer, under_rnn(case), forget_bias)
-    carry = first if len(layers) > 1 else first[0]
+    variables = {name: array for name, array in case.items() if name.startswith("rnn/")}
+    params = from_tf1(layer, variables, forget_bias)
+    carry = to_carry(layer, {s: [case[f"{s}_{n}"] for n in range(len(sizes))] for s in "ch"})
     outputs, last = run(layer, params, case["inputs"], carry, case["lengths"])
     ours = {"outputs": outputs}
-    for n, part in enumerate(last if len(layers) > 1 else [last]):
+    for n, part in enumerate([last] if len(layers) == 1 else last):
         ours |= {f"last_c_{n}": part.c, f"last_h_{n}": part.h}
     assert_close(ours, {name: case[name] for name in ours})
-
-
-def under_rnn(case: Arrays) -> dict[str, Any]:
-    """The variables of a case."""
-    return {name: array for name, array in case.items() if name.startswith("rnn/")}
 
 
 # ONNX

@@ -9,7 +9,7 @@ different sizes. By case: each variable by its name, inputs [B, T, F], lengths [
 step and, as `last_c_n` and `last_h_n`, after the last.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 import warnings
 from pathlib import Path
 from typing import Any

@@ -133,7 +133,8 @@ def long(config: Config, peer: bool) -> str:
             variables = layer.init(jax.random.key(1), inputs[:, :1])
             program = jax.jit(jax.grad(partial(last_state, layer))).lower(variables, inputs)
             compiled = program.compile()
-            mebibytes = compiled.memory_analysis().temp_size_in_bytes / 2**20
+            memory: Any = compiled.memory_analysis()
+            mebibytes = memory.temp_size_in_bytes / 2**20
             systems[f"{name}: {mebibytes:.1f} MiB"] = partial(compiled, variables, inputs)
         seconds = interleave(systems, config.repeats)
         tables.append(

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.core import Tracer
 
 
@@ -56,39 +57,60 @@ def check_kind(name: str, array: Any, kind: Any, hint: str = "") -> None:
         raise TypeError(f"{name} must be {kind.__name__}, not {dtype}{hint and '; ' + hint}")
 
 
-def check_lengths(lengths: Any, batch: int, steps: int) -> None:
+def check_lengths(lengths: Any, batch: int, steps: int) -> jax.Array:
     """Refuse lengths that are not [B] integers from 0 to T.
 
-    Inside `jit` the numbers are not known yet, so there only shape and type are looked at.
+    Inside `jit` traced numbers are not known yet, so of them only shape and type are looked at.
+
+    Returns:
+      them as an array.
 
     Raises:
       TypeError: if they are not integers.
       ValueError: if the shape is another, or a length is out of range.
     """
+    lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     check_axes("lengths", lengths, "B", B=batch)
     check_kind("lengths", lengths, jnp.integer)
     if isinstance(lengths, Tracer):
-        return
+        return lengths
     values = np.asarray(lengths)
     wrong = np.flatnonzero((values < 0) | (values > steps))
     if wrong.size:
         b = wrong[0]
         raise ValueError(f"lengths must be from 0 to T = {steps}, but lengths[{b}] is {values[b]}")
+    return jnp.asarray(lengths)
 
 
 def check_rate(name: str, rate: float) -> None:
     """Refuse a dropout rate that is not from 0 to less than 1, with a ValueError."""
-    if not 0.0 <= rate < 1.0:
-        raise ValueError(f"{name} must be from 0 to less than 1, not {rate}")
+    if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+        raise ValueError(f"{name} must be from 0 to less than 1, not {rate!r}")
 
 
 def check_static(name: str, value: bool) -> None:
     """Refuse, with a TypeError, a choice that JAX traces and that so cannot be made."""
     if isinstance(value, Tracer):
+        inside = f"nn.remat(lambda layer, x: layer(x, {name}=False))(layer, x)"
         raise TypeError(
-            f"{name} must be True or False when the program is traced; jit and nn.remat make it a"
-            " traced array: fix it with functools.partial, or put jax.checkpoint around apply"
+            f"{name} must be True or False, but is a traced array, as jit and nn.remat make every"
+            f" argument; set it inside: {inside}"
         )
+
+
+def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
+    """Whether a bound module must draw dropout masks; if so, that it can.
+
+    Raises:
+      TypeError: if `deterministic` is traced.
+      ValueError: if there is no key to draw them from.
+    """
+    if not rate:
+        return False
+    check_static("deterministic", deterministic)
+    if not deterministic and not module.has_rng("dropout"):
+        raise ValueError('deterministic=False needs a key: apply(..., rngs={"dropout": key})')
+    return not deterministic
 
 
 def check_carry(carry: Any, fresh: Any) -> None:
@@ -107,7 +129,10 @@ def check_carry(carry: Any, fresh: Any) -> None:
         jax.tree.leaves_with_path(carry), jax.tree.leaves(fresh), strict=True
     ):
         name = "initial_carry" + jax.tree_util.keystr(path)
-        check_axes(name, part, "BH", B=like.shape[0], H=like.shape[1])
+        if like.ndim == 2:
+            check_axes(name, part, "BH", B=like.shape[0], H=like.shape[1])
+        elif jnp.shape(part) != like.shape:
+            raise ValueError(f"{name} must be of shape {like.shape}, not {jnp.shape(part)}")
         dtype = jnp.result_type(part)
         if dtype != like.dtype:
             raise TypeError(f"{name} must be {like.dtype}, as the cell's carry is, not {dtype}")

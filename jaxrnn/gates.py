@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.recurrent import recurrent_layers
+from jaxrnn.checks import check_axes, check_lengths
+from jaxrnn.stack import recurrent_layers
 from jaxrnn.types import Carry, Params
 
 
-@partial(jax.jit, static_argnums=0)
 def read_gates(
     model: nn.Module,
     params: Params,
@@ -34,13 +34,33 @@ def read_gates(
 
     Returns:
       One dictionary a `Recurrent` layer, in the order of `recurrent_layers`. In it by name, all
-      [B, T, H] and zero past each row's length: the hidden state h, and what the cell sows
-      besides. An LSTM: the gates i, f, o (0 to 1), the candidate g (-1 to 1) and the cell state c;
-      a GRU: the gates r, z and the candidate n; minLSTM: i, f, g; minGRU: z, n.
+      [B, T, H] and zero past each row's length: the hidden state h, before what a `Stack` adds to
+      it, and what the cell sows besides. An LSTM: the gates i, f, o (0 to 1), the candidate g (-1
+      to 1) and the cell state c; a GRU: the gates r, z and the candidate n; minLSTM: i, f, g;
+      minGRU: z, n.
 
     Raises:
-      TypeError, ValueError: as `Recurrent`.
+      TypeError: as `Recurrent`.
+      ValueError: as `Recurrent`; and if the model has no such layer in its attributes.
     """
+    if not list(recurrent_layers(model)):
+        name = type(model).__name__
+        raise ValueError(f"{name} has no Recurrent layer in its attributes, so there are no gates")
+    if lengths is not None:
+        sizes = check_axes("inputs", inputs, "BTF")
+        lengths = check_lengths(lengths, sizes["B"], sizes["T"])
+    return _read(model, params, inputs, initial_carry, lengths, resets)
+
+
+@partial(jax.jit, static_argnums=0)
+def _read(
+    model: nn.Module,
+    params: Params,
+    inputs: jax.Array,
+    initial_carry: Carry,
+    lengths: jax.Array | None,
+    resets: jax.Array | None,
+) -> list[dict[str, jax.Array]]:
     _, variables = model.apply(
         {"params": params},
         inputs,
@@ -54,7 +74,8 @@ def read_gates(
         sown: Any = variables["intermediates"]
         for name in path:
             sown = sown[name]
-        gates = {name: values[0] for name, values in sown.get("cell", {}).items()}
+        of_cell = sown.get("cell", {}).items()
+        gates = {name: values[0] for name, values in of_cell if isinstance(values, tuple)}
         gates["h"] = sown["h"][0]
         if lengths is not None:
             counts = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]

@@ -3,6 +3,7 @@
 import jax
 from flax import linen as nn
 
+from jaxrnn.stack import check_layers
 from jaxrnn.types import Carry
 
 
@@ -16,6 +17,11 @@ class SequenceModel(nn.Module):
 
     recurrent: nn.Module
     output_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no layer."""
+        check_layers((self.recurrent,))
+        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -1,8 +1,6 @@
-"""One recurrent layer: a cell over time, forwards or backwards; and all of them in a model."""
+"""One recurrent layer: a cell over time, forwards or backwards."""
 
-import dataclasses
 import inspect
-from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -11,27 +9,37 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn import unroll
-from jaxrnn.cells import LinearCell
+from jaxrnn.cells import (
+    ElmanCell,
+    GRUCell,
+    LinearCell,
+    LSTMCell,
+    MinGRUCell,
+    MinLSTMCell,
+)
 from jaxrnn.checks import (
     check_axes,
     check_carry,
     check_kind,
     check_lengths,
     check_rate,
-    check_static,
+    drops,
 )
 from jaxrnn.types import Carry
 
-Path = tuple[str, ...]
-KNOWN = LinearCell | nn.LSTMCell | nn.OptimizedLSTMCell | nn.GRUCell | nn.MGUCell | nn.SimpleCell
-"""Cells whose dense layers over the input are called i and a gate's letter."""
+KNOWN = (
+    *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell),
+    *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
+)
+"""Cells, but not their subclasses, whose dense layers over the input are called i and a gate."""
 
 
 class Recurrent(nn.Module):
     """A cell applied to every time step in turn, with the same parameters at each.
 
     Attributes:
-      cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell.
+      cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell over [B, F] whose only
+        variables are parameters.
       reverse: whether time runs backwards, from a row's last step to its first. Outputs stay
         where their inputs are.
       recurrent_dropout: the share of hidden units whose value the gates do not see, others in
@@ -39,6 +47,7 @@ class Recurrent(nn.Module):
         section 4. The carry itself is never masked. The cell's call must take a `hidden_mask`.
       chunk: keep for the backward pass only the carries every so many steps, and compute the
         steps between them once more then; None: keep everything. `unroll.in_chunks` says more.
+        Where intermediates are read, as `gates.read_gates` does, there are no chunks.
       implementation: "scan" is step by step with `nn.scan`; "associative_scan" computes all steps
         together, for a `LinearCell`; "auto" does so where JAX's default device is no CPU, which
         has too few cores to gain by it (docs/performance.md).
@@ -65,7 +74,11 @@ class Recurrent(nn.Module):
         """Refuse what cannot be run."""
         if not isinstance(self.cell, nn.Module):
             raise ValueError(f"cell must be a Flax cell, such as LSTMCell(8), not {self.cell!r}")
-        cell = type(self.cell).__name__
+        cell, features = type(self.cell).__name__, getattr(self.cell, "features", 1)
+        if not isinstance(features, int) or features < 1:
+            raise ValueError(
+                f"{cell} must have a whole number of features from 1, not {features!r}"
+            )
         check_rate("recurrent_dropout", self.recurrent_dropout)
         if self.recurrent_dropout and "hidden_mask" not in inspect.signature(self.cell).parameters:
             raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
@@ -93,11 +106,12 @@ class Recurrent(nn.Module):
 
         Args:
           inputs: [B, T, F] float.
-          initial_carry: the carry before the first step; zeros if None.
+          initial_carry: the carry before the first step; if None a fresh one, zeros for all cells
+            here.
           lengths: [B] int in 0..T, how many steps of each row count; all if None. What stands
             past them changes nothing, and gets a gradient of zero. Under `jit` the range is not
             checked: less than 0 counts as 0, more than T as T.
-          resets: [B, T] bool, True where another sequence starts: the carry there is zero again,
+          resets: [B, T] bool, True where another sequence starts: the carry there is fresh again,
             whichever way time runs. Several sequences can so be packed in one row.
           deterministic: whether to leave dropout out. If not, `apply` needs
             `rngs={"dropout": key}`.
@@ -121,8 +135,7 @@ class Recurrent(nn.Module):
         if not sizes["T"]:
             raise ValueError("inputs must have at least one time step, but T = 0")
         if lengths is not None:
-            lengths = jnp.asarray(lengths)
-            check_lengths(lengths, sizes["B"], sizes["T"])
+            lengths = check_lengths(lengths, sizes["B"], sizes["T"])
         if resets is not None:
             resets = jnp.asarray(resets)
             check_axes("resets", resets, "BT", B=sizes["B"], T=sizes["T"])
@@ -133,9 +146,7 @@ class Recurrent(nn.Module):
             check_carry(initial_carry, carry)
             carry = jax.tree.map(jnp.asarray, initial_carry)
         mask = None
-        if self.recurrent_dropout:
-            check_static("deterministic", deterministic)
-        if self.recurrent_dropout and not deterministic:
+        if drops(self, self.recurrent_dropout, deterministic):
             keep = 1.0 - self.recurrent_dropout
             hidden = jax.tree.leaves(carry)[0]  # [B, H]
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, hidden.shape)
@@ -163,7 +174,7 @@ class Recurrent(nn.Module):
 
     def _check_params(self, features: int) -> None:
         """Name sizes that do not fit before Flax does, which calls them the shape of a kernel."""
-        if not isinstance(self.cell, KNOWN):
+        if type(self.cell) not in KNOWN:
             return
         params = self.cell.variables.get("params", {})
         for name in ("i" + gate for gate in ("", *"ifgorzn")):
@@ -178,32 +189,3 @@ class Recurrent(nn.Module):
                 raise ValueError(
                     f"params must have H = {self.cell.features}, as the cell has, but H = {units}"
                 )
-
-
-def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
-    """The `Recurrent` layers in a module, from the input up, forward before backward.
-
-    Args:
-      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
-        them in its attributes.
-
-    Yields:
-      where the layer's parameters are in the module's, and the layer.
-
-    >>> from jaxrnn.cells import LSTMCell
-    >>> from jaxrnn.stack import Bidirectional, Stack
-    >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
-    >>> [path for path, _ in recurrent_layers(Stack((Recurrent(LSTMCell(4)), both)))]
-    [('layers_0',), ('layers_1', 'forward'), ('layers_1', 'backward')]
-    """
-    if isinstance(module, Recurrent):
-        yield (), module
-        return
-    for field in dataclasses.fields(module):
-        value = getattr(module, field.name) if field.name != "parent" else None
-        parts = [(field.name, value)]
-        if isinstance(value, tuple | list):  # named as Flax names them
-            parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
-        for name, part in parts:
-            if isinstance(part, nn.Module):
-                yield from (((name, *path), layer) for path, layer in recurrent_layers(part))

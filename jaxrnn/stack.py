@@ -5,16 +5,19 @@
     outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.checks import check_axes, check_rate, check_static, describe
-from jaxrnn.recurrent import Recurrent, recurrent_layers
+from jaxrnn.checks import check_axes, check_rate, describe, drops
+from jaxrnn.recurrent import Recurrent
 from jaxrnn.types import Carry
+
+Path = tuple[str, ...]
 
 
 class BidirectionalCarry(NamedTuple):
@@ -47,7 +50,7 @@ class Bidirectional(nn.Module):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        _check_layers((self.forward, self.backward))
+        check_layers((self.forward, self.backward))
         if self.forward.reverse or not self.backward.reverse:
             raise ValueError("forward must have reverse=False, and backward reverse=True")
         if self.merge not in ("concat", "sum"):
@@ -109,7 +112,7 @@ class Stack(nn.Module):
         if not isinstance(self.layers, tuple | list) or not self.layers:
             raise ValueError("layers must be a tuple of one layer or more")
         object.__setattr__(self, "layers", tuple(self.layers))
-        _check_layers(self.layers)
+        check_layers(self.layers)
         check_rate("dropout", self.dropout)
         super().__post_init__()
 
@@ -130,11 +133,11 @@ class Stack(nn.Module):
             a residual layer has not the same H as F.
         """
         first = (None,) * len(self.layers) if initial_carry is None else initial_carry
-        if not isinstance(first, tuple | list) or len(first) != len(self.layers):
+        named = hasattr(first, "_fields")  # the carry of one layer
+        if named or not isinstance(first, tuple | list) or len(first) != len(self.layers):
             wanted = f"a tuple of {len(self.layers)}, one a layer"
             raise ValueError(f"initial_carry must be {wanted}, not {describe(first)}")
-        if self.dropout:
-            check_static("deterministic", deterministic)
+        drops(self, self.dropout, deterministic)
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
         drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.one_mask_a_sequence else ())
         hidden, carries = inputs, []
@@ -154,11 +157,40 @@ class Stack(nn.Module):
         return hidden, tuple(carries)
 
 
-def _check_layers(layers: Sequence[nn.Module]) -> None:
-    """Refuse what is no layer, and layers that share a cell."""
+def check_layers(layers: Sequence[nn.Module]) -> None:
+    """Refuse, with a ValueError, what is no layer, and layers that share a cell."""
     for layer in layers:
         if not isinstance(layer, nn.Module) or isinstance(layer, nn.RNNCellBase):
-            raise ValueError(f"a layer must be one such as Recurrent(cell), not {layer!r}")
+            name = type(layer).__name__
+            raise ValueError(f"a layer must be one such as Recurrent(cell), not of type {name}")
     cells = [id(part.cell) for layer in layers for _, part in recurrent_layers(layer)]
     if len(set(cells)) < len(cells):
         raise ValueError("every layer must have a cell object of its own, or they share parameters")
+
+
+def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
+    """The `Recurrent` layers in a module, from the input up, forward before backward.
+
+    Args:
+      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
+        them in its attributes.
+
+    Yields:
+      where the layer's parameters are in the module's, and the layer.
+
+    >>> from jaxrnn.cells import LSTMCell
+    >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
+    >>> [path for path, _ in recurrent_layers(Stack((Recurrent(LSTMCell(4)), both)))]
+    [('layers_0',), ('layers_1', 'forward'), ('layers_1', 'backward')]
+    """
+    if isinstance(module, Recurrent):
+        yield (), module
+        return
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name) if field.name != "parent" else None
+        parts = [(field.name, value)]
+        if isinstance(value, tuple | list):  # named as Flax names them
+            parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
+        for name, part in parts:
+            if isinstance(part, nn.Module):
+                yield from (((name, *path), layer) for path, layer in recurrent_layers(part))

@@ -29,7 +29,14 @@ class Steps(NamedTuple):
     anew: jax.Array | None  # [B, T] bool: whether the carry is fresh again before this step
 
 
-Pair = tuple[jax.Array, jax.Array]  # decay and drive, [B, T, H] each
+class Part(NamedTuple):
+    """Some steps of a linear recurrence joined to one: h -> decay * h + drive."""
+
+    decay: jax.Array  # [B, T, H]
+    drive: jax.Array  # [B, T, H]
+    cut: jax.Array | None  # [B, T, 1] bool: whether h is fresh, zero, at one of them; None: never
+
+
 Unroll = Callable[
     [nn.RNNCellBase, Carry, Steps, jax.Array | None],
     tuple[Carry, jax.Array],
@@ -60,8 +67,12 @@ def make_steps(
 
 
 def fresh_carry(cell: nn.RNNCellBase, inputs: jax.Array) -> Carry:
-    """The carry that a sequence starts from: [B, H] zeros, for inputs [B, T, F]."""
-    return cell.initialize_carry(jax.random.key(0), inputs[:, 0].shape)  # the key is not used
+    """The carry that a sequence starts from, zeros of [B, H], for inputs [B, T, F].
+
+    A Flax cell's `carry_init` can say otherwise. One that draws at random draws the same here at
+    every call: randomness comes in with an initial carry.
+    """
+    return cell.initialize_carry(jax.random.key(0), inputs[:, 0].shape)
 
 
 def in_turn(
@@ -84,7 +95,7 @@ def in_turn(
         step,
         variable_broadcast="params",
         variable_axes={"intermediates": 1},
-        split_rngs={"params": False},
+        split_rngs={"params": False, "dropout": True},  # a cell's own dropout: a mask a step
         in_axes=1,
         out_axes=1,
         reverse=reverse,
@@ -104,17 +115,26 @@ def all_at_once(
     """
     del mask
     decay, drive = (_as(part, carry) for part in cell.coefficients(steps.inputs))
-    if steps.anew is not None:
-        decay = jnp.where(steps.anew[..., None], 0.0, decay)
     if steps.counts is not None:
         decay = jnp.where(steps.counts[..., None], decay, 1.0)
         drive = jnp.where(steps.counts[..., None], drive, 0.0)
 
-    def join(first: Pair, second: Pair) -> Pair:
-        return second[0] * first[0], second[0] * first[1] + second[1]
+    def join(first: Part, second: Part) -> Part:
+        decay, drive = second.decay * first.decay, second.decay * first.drive + second.drive
+        if second.cut is None or first.cut is None:
+            return Part(decay, drive, None)
+        # Chosen, not multiplied by zero: a NaN before the cut must not come through it.
+        decay, drive = (
+            jnp.where(second.cut, new, joined)
+            for new, joined in ((second.decay, decay), (second.drive, drive))
+        )
+        return Part(decay, drive, first.cut | second.cut)
 
-    decay, drive = jax.lax.associative_scan(join, (decay, drive), axis=1, reverse=reverse)
-    states = decay * carry[:, None] + drive
+    cut = None if steps.anew is None else steps.anew[..., None]
+    part = jax.lax.associative_scan(join, Part(decay, drive, cut), axis=1, reverse=reverse)
+    states = part.decay * carry[:, None] + part.drive
+    if part.cut is not None:
+        states = jnp.where(part.cut, part.drive, states)
     last = states[:, 0 if reverse else -1]
     if steps.counts is not None:
         states = jnp.where(steps.counts[..., None], states, 0.0)
@@ -125,7 +145,7 @@ def in_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
     """The same, keeping for the backward pass only the carries between chunks of time.
 
     The steps inside a chunk are computed a second time when their gradients are wanted (Chen et
-    al. 2016, section 3). Chunks of about the square root of T need the least memory: that many
+    al. 2016). Chunks of about the square root of T need the least memory: that many
     carries, and the residuals of that many steps, in place of the residuals of all T; what grows
     with T itself is then only the inputs and outputs.
 
@@ -150,7 +170,7 @@ def in_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
                 lambda cell, carry, steps: unroll(cell, carry, steps, mask), prevent_cse=False
             ),
             variable_broadcast="params",
-            split_rngs={"params": False},
+            split_rngs={"params": False, "dropout": True},
             in_axes=1,
             out_axes=1,
             reverse=reverse,

@@ -72,7 +72,7 @@ def lstm(params, xs, h=0.0, c=0.0, *, mask=1.0, peepholes=False, layer_norm=Fals
 
 
 def gru(params, xs, h=0.0, *, mask=1.0, reset_after=True):
-    """Cho et al. (2014), eq. 5 to 8, with 1 - z for their z; reset after the product or before."""
+    """Cho et al. (2014), eq. 5 to 8; reset after the product or before."""
     size = params["hn"]["kernel"].shape[0]
 
     def step(x, h):

@@ -34,8 +34,9 @@ def test_shapes_and_types(name, dtype, key):
         (GRUCell(H), nn.GRUCell(H)),
         (ElmanCell(H), nn.SimpleCell(H)),
         (ElmanCell(H, activation_fn=nn.relu), nn.SimpleCell(H, activation_fn=nn.relu)),
+        (ElmanCell(H, residual=True), nn.SimpleCell(H, residual=True)),
     ],
-    ids=["lstm", "gru", "rnn", "relu"],
+    ids=["lstm", "gru", "rnn", "relu", "residual"],
 )
 def test_the_cell_is_flaxs_own_on_the_same_parameters(ours, flax, key):
     inputs, start, carry = randomised(

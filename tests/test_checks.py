@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import jaxrnn
 from jaxrnn.cells import CELLS, ElmanCell, GRUCell, LSTMCarry, LSTMCell, MinGRUCell
+from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Bidirectional, BidirectionalCarry, Stack
 
@@ -200,7 +201,7 @@ def test_a_carry_that_cannot_hold_the_steps_numbers(name):
 def test_a_choice_that_is_traced():
     drop_h = Recurrent(LSTMCell(H), recurrent_dropout=0.5)
     for layer in drop_h, Stack((lstm(), lstm()), dropout=0.5):
-        message = "deterministic must be True or False when the program is traced"
+        message = "deterministic must be True or False, but is a traced array"
         refused(TypeError, message, call, "jit", layer, deterministic=False)
 
 
@@ -263,11 +264,20 @@ PARTS = [
     (lstm, {"chunk": 2.5}, "chunk must be a whole number from 1, or None, not 2.5"),
     (Recurrent, {"cell": LSTMCell}, "cell must be a Flax cell, such as LSTMCell(8), not <class"),
     (Stack, {"layers": lstm()}, "layers must be a tuple of one"),
-    (Stack, {"layers": (LSTMCell(H),)}, "a layer must be one such as Recurrent(cell), not LSTMCe"),
+    (Stack, {"layers": (LSTMCell(H),)}, "a layer must be one such as Recurrent(cell), not of type"),
+    (SequenceModel, {"recurrent": LSTMCell(H), "output_size": 3}, "not of type LSTMCell"),
+    (
+        SequenceModel,
+        {"recurrent": 3, "output_size": lstm()},
+        "such as Recurrent(cell), not of type ",
+    ),
+    (lstm, {"hidden": 0}, "LSTMCell must have a whole number of features from 1, not 0"),
+    (lstm, {"hidden": "8"}, "LSTMCell must have a whole number of features from 1, not '8'"),
+    (lstm, {"recurrent_dropout": None}, "recurrent_dropout must be from 0 to less than 1, not Non"),
     (
         Bidirectional,
         {"forward": LSTMCell(H), "backward": LSTMCell(H)},
-        "a layer must be one such as Recurrent(cell), not LSTM",
+        "a layer must be one such as Recurrent(cell), not of ",
     ),
     (lstm, {"implementation": "unknown"}, "must be one of auto, scan, associative_scan, not 'unk"),
     (lstm, {"implementation": at_once}, "associative_scan is for a LinearCell; LSTMCell must be"),

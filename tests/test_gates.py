@@ -6,15 +6,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
 from reference import REFERENCE
 from variants import LENGTHS, VARIANTS, B, F, H, T, assert_close, drawn, expected
 
+from jaxrnn import gates
 from jaxrnn.cells import CELLS, GRUCell, LSTMCell, MinLSTMCell
 from jaxrnn.gates import read_gates
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent, recurrent_layers
-from jaxrnn.stack import Bidirectional, Stack
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.stack import Bidirectional, Stack, recurrent_layers
 
 lengths = jnp.array(LENGTHS)
 
@@ -114,11 +117,37 @@ def test_one_model_is_compiled_once(key):
     layer = Recurrent(LSTMCell(H))
     variables, inputs, start = drawn(layer, key)
     read_gates(layer, variables["params"], inputs, start, lengths=lengths)
-    function: Any = read_gates
+    function: Any = gates._read
     compiled = function._cache_size()
     again = Recurrent(LSTMCell(H))
     read_gates(again, variables["params"], 2 * inputs, start, lengths=lengths)
     assert function._cache_size() == compiled
+
+
+def test_lengths_are_looked_at_before_anything_is_compiled(key):
+    layer = Recurrent(LSTMCell(H))
+    variables, inputs, start = drawn(layer, key)
+    params = variables["params"]
+    wanted = read_gates(layer, params, inputs, start, lengths=lengths)
+    as_list: Any = list(LENGTHS)
+    as_list = read_gates(layer, params, inputs, start, lengths=as_list)
+    jax.tree.map(np.testing.assert_array_equal, as_list, wanted)
+    with pytest.raises(ValueError, match=r"lengths\[0\] is 8"):
+        read_gates(layer, params, inputs, start, lengths=jnp.array([T + 1, 4, 0]))
+
+
+class Hidden(nn.Module):
+    """A model whose layer is not in its attributes."""
+
+    @nn.compact
+    def __call__(self, inputs, *arguments, **options):
+        """As a layer."""
+        return Recurrent(LSTMCell(H))(inputs, *arguments, **options)
+
+
+def test_a_model_without_a_layer_to_be_found_is_refused(key):
+    with pytest.raises(ValueError, match="Hidden has no Recurrent layer in its attributes"):
+        read_gates(Hidden(), {}, jnp.zeros((B, T, F)))
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -28,15 +28,15 @@ def learn(seed, **settings):
 def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.
 
-    Adam divides each gradient by its own size, so where a gradient is next to nothing, as the
-    IRNN's are at first, it is the rounding that steers.
+    A rounding can wake a unit of the IRNN, or put it to sleep, and from there on the two go
+    their own ways, seed 5 near step 40. So of the IRNN the first half is compared.
     """
-    tolerance = 2e-3 if cell == "irnn" else 2e-4
-    config = hihello.Config(cell=cell)
+    settings = {"cell": cell, "steps": 25 if cell == "irnn" else 50}
+    config = hihello.Config(**settings)
     seeds = np.arange(3, 8, dtype=np.uint32)
     many = jax.jit(jax.vmap(lambda seed: hihello.learn(keys.root_key(seed), config)))(seeds)
-    alone = learn(5, cell=cell)
-    chex.assert_trees_all_close(alone, jax.tree.map(lambda leaf: leaf[2], many), atol=tolerance)
+    alone = learn(5, **settings)
+    chex.assert_trees_all_close(alone, jax.tree.map(lambda leaf: leaf[2], many), atol=2e-4)
     np.testing.assert_allclose(many.curves.loss[2][:10], alone.curves.loss[:10], rtol=1e-5)
     np.testing.assert_array_equal(many.curves.correct[2], alone.curves.correct)
     assert not np.allclose(many.curves.loss[1], many.curves.loss[2], rtol=1e-2)

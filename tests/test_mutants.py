@@ -103,7 +103,7 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         "if 1 else",
     ),
     "a peephole one step late": ("onnx lstm", "cells.lstm", '"po", c, o', '"po", carry.c, o'),
-    "no tanh": ("torch rnn", "cells.elman", "self.activation_fn(from", "(from"),
+    "no tanh": ("torch rnn", "cells.elman", "h = self.activation_fn(", "h = ("),
 }
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from flax.errors import InvalidRngError
 from reference import identity
 from variants import (
     LENGTHS,
@@ -80,6 +79,54 @@ def test_any_flax_cell_is_a_layers_cell(cell, reverse, key):
     actual = apply(layer, variables, inputs, start, lengths=lengths)
     params = {"params": variables["params"]["cell"]}
     assert_close(actual, loop(cell, params, inputs, start, lengths=LENGTHS, reverse=reverse), 1e-6)
+
+
+class NoisyCell(nn.SimpleCell):
+    """A user's cell with dropout of its own: zoneout, in which some units keep their state."""
+
+    @nn.compact
+    def __call__(self, carry, inputs):
+        """Adds up its inputs where it does not keep its state."""
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 0.5, carry.shape)
+        h = jnp.where(kept, carry, carry + 1)
+        return h, h
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_a_cells_own_dropout_is_another_at_each_step(chunk, key):
+    layer = Recurrent(NoisyCell(64), chunk=chunk)
+    outputs, _ = layer.apply({}, jnp.zeros((2, 12, 3)), rngs={"dropout": key})
+    steps = np.diff(outputs, axis=1, prepend=0.0)
+    assert set(np.unique(steps)) == {0.0, 1.0}
+    assert len(np.unique(steps.reshape(-1, 64), axis=0)) > 12
+    assert abs(steps.mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, GRUCell, ElmanCell])
+def test_a_cells_own_start_is_where_every_sequence_starts(cell, key):
+    layer = Recurrent(cell(H, carry_init=nn.initializers.ones))
+    variables, inputs, start = drawn(layer, key)
+    ones = jax.tree.map(jnp.ones_like, start)
+    resets = jnp.zeros((B, T), bool).at[:, 3].set(True)
+    outputs, _ = apply(layer, variables, inputs, resets=resets)
+    first, _ = apply(layer, variables, inputs[:, :3], ones)
+    second, _ = apply(layer, variables, inputs[:, 3:], ones)
+    assert_close(outputs, jnp.concatenate([first, second], axis=1), 1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
+@pytest.mark.parametrize("name", ["minlstm", "mingru"])
+def test_what_is_not_finite_stays_in_its_own_sequence(name, implementation, reverse, key):
+    layer = Recurrent(CELLS[name](H), implementation=implementation, reverse=reverse)
+    variables, inputs, start = drawn(layer, key)
+    resets = jnp.zeros((B, T), bool).at[:, 3].set(True)
+    wanted, _ = apply(layer, variables, inputs, start, resets=resets)
+    broken = 4 if reverse else 1  # in the sequence that comes first
+    outputs, _ = apply(layer, variables, inputs.at[:, broken].set(jnp.nan), start, resets=resets)
+    clean = slice(0, 3) if reverse else slice(3, None)
+    assert_close(outputs[:, clean], wanted[:, clean], 1e-6)
+    assert np.isnan(outputs[:, broken]).all()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -232,5 +279,5 @@ def test_a_deterministic_layer_drops_nothing(key):
     chex.assert_trees_all_equal(
         apply(layer, variables, inputs, start, deterministic=True, rngs={"dropout": key}), whole
     )
-    with pytest.raises(InvalidRngError, match="dropout"):
+    with pytest.raises(ValueError, match="deterministic=False needs a key"):
         layer.apply(variables, inputs, start, deterministic=False)

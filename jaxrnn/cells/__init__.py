@@ -24,7 +24,7 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "lstm": LSTMCell,
     "gru": GRUCell,
     "rnn": ElmanCell,
-    "irnn": partial(  # Le, Jaitly and Hinton (2015), section 2
+    "irnn": partial(  # Le, Jaitly and Hinton (2015)
         ElmanCell,
         activation_fn=nn.relu,
         kernel_init="normal_0.001",

@@ -12,6 +12,7 @@ class ElmanCell(nn.SimpleCell):
 
         h' = tanh(W_i x + b_i + W_h h)
 
+    With `residual=True`, h is added in the tanh.
     Parameters and equations are those of `flax.linen.SimpleCell`. With `activation_fn=nn.relu` and
     recurrent weights that start as the identity it is the IRNN of Le, Jaitly and Hinton (2015),
     which is `CELLS["irnn"]`.
@@ -54,5 +55,6 @@ class ElmanCell(nn.SimpleCell):
             **types,
         )
         hidden = carry if hidden_mask is None else carry * hidden_mask
-        h = self.activation_fn(from_input(inputs) + from_hidden(hidden))
+        h = from_input(inputs) + from_hidden(hidden)
+        h = self.activation_fn(h + carry if self.residual else h)
         return h, h

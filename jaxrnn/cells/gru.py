@@ -17,10 +17,10 @@ class GRUCell(nn.GRUCell):
         n = tanh(W_in x + b_in + W_hn (r * h))                reset before it
         h' = (1 - z) * n + z * h
 
-    The gates are sown as intermediates, for `recurrent.read_gates`.
+    The gates are sown as intermediates, for `gates.read_gates`.
 
-    Sources: Cho et al. (2014), eq. 5 to 8, reset before the product (their z is 1 - z here), as
-    TensorFlow 1 and ONNX do by default; after it is what Flax, PyTorch, cuDNN and Keras do.
+    Sources: Cho et al. (2014), eq. 5 to 8, reset before the product, as TensorFlow 1 and ONNX do
+    by default; after it is what Flax, PyTorch, cuDNN and Keras do.
 
     Attributes:
       features: H.

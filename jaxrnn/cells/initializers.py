@@ -21,9 +21,9 @@ INITIALIZERS: dict[str, Initializer] = {
     "lecun_normal": initializers.lecun_normal(),
     "he_uniform": initializers.he_uniform(),  # He et al. (2015), section 2.2
     "he_normal": initializers.he_normal(),
-    "orthogonal": initializers.orthogonal(),  # Saxe et al. (2014), section 3
-    "identity": _identity,  # Le, Jaitly and Hinton (2015), section 2, the recurrent weights
-    "normal_0.001": initializers.normal(0.001),  # the same, the input weights
+    "orthogonal": initializers.orthogonal(),  # Saxe et al. (2014)
+    "identity": _identity,  # Le, Jaitly and Hinton (2015), the recurrent weights
+    "normal_0.001": initializers.normal(0.001),  # the same paper, the input weights
     "zeros": initializers.zeros,
 }
 """A name is always the same function, so that equal modules compare equal and compile once."""

@@ -28,20 +28,19 @@ class LSTMCell(nn.LSTMCell):
         c' = f * c + i * g                       h' = o * tanh(c')
 
     As it stands, parameters and equations are those of `flax.linen.LSTMCell`, whose one bias
-    initialiser cannot tell the forget gate from the others. The gates are sown as intermediates,
-    for `recurrent.read_gates`; where nobody reads them they cost nothing.
+    initialiser cannot tell the forget gate from the others; the weights start otherwise. The gates
+    are sown as intermediates, for `gates.read_gates`; where nobody reads them they cost nothing.
 
-    Sources: Hochreiter and Schmidhuber (1997); the forget gate is from Gers et al. (2000), eq. 3
-    to 5.
+    Sources: Hochreiter and Schmidhuber (1997); the forget gate is from Gers et al. (2000).
 
     Attributes:
       features: H.
       kernel_init, recurrent_kernel_init: names in `INITIALIZERS`, or initialisers; each gate's
         matrix is made by itself.
-      forget_bias: what the forget gate's bias starts at. 1.0 is from Jozefowicz et al. (2015),
-        section 5, and is what TensorFlow's BasicLSTMCell and Keras do.
+      forget_bias: what the forget gate's bias starts at. 1.0 is from Jozefowicz et al. (2015), and
+        is what TensorFlow's BasicLSTMCell and Keras do.
       peepholes: the gates see the cell state: `p_i * c` and `p_f * c` are added in i and f, and
-        `p_o * c'` in o, the p [H] each. Gers et al. (2002), eq. 4 to 9; Graves (2013), eq. 7 to 11.
+        `p_o * c'` in o, the p [H] each. Gers et al. (2002); Graves (2013), eq. 7 to 11.
       layer_norm: the products with x and with h, the four gates of each side by side, [B, 4H],
         are normalised before they are summed, and c' before it goes into h'. Ba et al. (2016),
         eq. 20 to 22. The biases b become the shift of the product with h.
@@ -92,7 +91,7 @@ class LSTMCell(nn.LSTMCell):
         if not self.peepholes:
             return gate
         weight = self.param(name, self.bias_init, (self.features,), self.param_dtype)
-        return gate + jnp.broadcast_to(weight, c.shape) * c
+        return (gate + jnp.broadcast_to(weight, c.shape) * c).astype(gate.dtype)
 
     def _norm(self, name: str, parts: list[jax.Array], **options: Any) -> list[jax.Array]:
         """Normalise parts side by side: over the units of all of them together."""
@@ -111,7 +110,7 @@ class LSTMCell(nn.LSTMCell):
         return jnp.concatenate([self._bias(gate)(key, each, dtype) for gate in GATES])
 
     @nn.nowrap
-    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> LSTMCarry:
-        """The zero carry for inputs of `input_shape` ([..., F]); `rng` is not used."""
-        zeros = jnp.zeros((*input_shape[:-1], self.features), self.param_dtype)
-        return LSTMCarry(c=zeros, h=zeros)
+    def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> LSTMCarry:
+        """The carry that inputs of `input_shape` ([..., F]) start from: `carry_init`'s."""
+        c, h = super().initialize_carry(rng, input_shape)
+        return LSTMCarry(c, h)

@@ -20,7 +20,9 @@ _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"} | {
 """The format's names of number types, and NumPy's. Its own reader has no bfloat16."""
 
 
-def save_params(path: Path, params: Params, metadata: Mapping[str, str] | None = None) -> None:
+def save_params(
+    path: str | Path, params: Params, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write parameters of any model as a safetensors file.
 
     The file is complete or not there: an older one of that name stays until the new one is whole.
@@ -33,13 +35,23 @@ def save_params(path: Path, params: Params, metadata: Mapping[str, str] | None =
 
     Raises:
       OSError: if the file cannot be written.
+      ValueError: if a name has a slash in it, or an array is of a type that the file cannot hold.
     """
     import safetensors.numpy
 
+    path, known = Path(path), set(_TYPES.values())
+    for keys, array in flatten_dict(params).items():
+        if any("/" in key for key in keys):
+            raise ValueError(f"{keys} has a slash in a name, which a file keeps between names")
+        if str(getattr(array, "dtype", None)) not in known:
+            name = "/".join(keys)
+            raise ValueError(
+                f"{name} must be an array of a type that files hold, not {array!r:.60}"
+            )
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     # The writer takes the memory as it lies, so a transposed view must be laid out anew.
     arrays = {name: np.asarray(array, order="C") for name, array in flat.items()}
-    content = safetensors.numpy.save(arrays, dict(metadata or {}))
+    content = safetensors.numpy.save(arrays, dict(metadata) if metadata else None)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
@@ -49,7 +61,7 @@ def save_params(path: Path, params: Params, metadata: Mapping[str, str] | None =
             partial.unlink(missing_ok=True)
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: str | Path) -> Params:
     """Read what `save_params` wrote, to the bit, or another system's safetensors file.
 
     Returns:
@@ -61,6 +73,7 @@ def load_params(path: Path) -> Params:
     """
     import safetensors
 
+    path = Path(path)
     try:
         arrays = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:

@@ -32,7 +32,7 @@ def from_keras(layer: nn.Module, weights: Weights | Sequence[Weights]) -> Params
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if Keras has no such cell, or an array is missing, left over, or misshapen.
+      ValueError: if Keras has no such layer, or an array is missing, left over, or misshapen.
     """
     cells = []
     every = matrices.one_a_level(layer, weights)
@@ -59,7 +59,7 @@ def to_keras(layer: nn.Module, params: Params) -> Arrays | list[Arrays]:
     """The same the other way: one dictionary; for a `Stack` a list of them, one a layer.
 
     Raises:
-      ValueError: if Keras has no such cell, or parameters are missing.
+      ValueError: if Keras has no such layer, or the parameters are another layer's.
     """
     every = []
     for directions in matrices.levels(layer):

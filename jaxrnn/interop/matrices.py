@@ -11,8 +11,8 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from jaxrnn.recurrent import Path, Recurrent, recurrent_layers
-from jaxrnn.stack import Bidirectional, Stack
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.stack import Bidirectional, Path, Stack, recurrent_layers
 from jaxrnn.types import Params
 
 Weights = Mapping[str, np.ndarray]
@@ -43,13 +43,33 @@ def kind_of(cell: nn.RNNCellBase, system: str, *, peepholes: bool = False) -> st
     for option, known in (("layer_norm", False), ("peepholes", peepholes)):
         if getattr(cell, option, False) and not known:
             raise ValueError(f"{system} has no {name} with {option}")
-    if isinstance(cell, nn.LSTMCell | nn.OptimizedLSTMCell):
-        return "lstm"
-    if isinstance(cell, nn.GRUCell):
-        return "gru"
-    if isinstance(cell, nn.SimpleCell):
-        return "rnn"
-    raise ValueError(f"{system} has no {name}")
+    kinds = {nn.LSTMCell: "lstm", nn.OptimizedLSTMCell: "lstm", nn.GRUCell: "gru"}
+    kinds |= {nn.SimpleCell: "rnn"}
+    kind = next((kind for base, kind in kinds.items() if isinstance(cell, base)), None)
+    if kind is None:
+        raise ValueError(f"{system} has no {name}")
+    activation = (nn.tanh, nn.relu) if kind == "rnn" else (nn.tanh,)
+    usual: Any = {"gate_fn": (nn.sigmoid,), "activation_fn": activation, "residual": (False,)}
+    for option, choices in usual.items():
+        if getattr(cell, option, choices[0]) not in choices:
+            raise ValueError(f"{system} has no {name} with this {option}")
+    return kind
+
+
+def check_alike(directions: Sequence[tuple[Path, Recurrent]], system: str) -> None:
+    """Refuse, with a ValueError, cells that one module of a system cannot hold together."""
+    alike = {
+        (
+            kind_of(direction.cell, system, peepholes=True),
+            getattr(direction.cell, "features", None),
+            getattr(direction.cell, "activation_fn", None),
+            getattr(direction.cell, "peepholes", False),
+            resets_after(direction.cell),
+        )
+        for _, direction in directions
+    }
+    if len(alike) > 1:
+        raise ValueError(f"{system} has one kind and size of cell in all directions of a module")
 
 
 def resets_after(cell: nn.RNNCellBase) -> bool:
@@ -88,7 +108,7 @@ def to_params(cell: nn.RNNCellBase, matrices: Matrices, gates: Sequence[str]) ->
     return cast(cell, params)
 
 
-def to_matrices(cell: nn.RNNCellBase, params: Params, gates: Sequence[str]) -> Matrices:
+def to_matrices(cell: Any, params: Params, gates: Sequence[str]) -> Matrices:
     """A cell's parameters as matrices whose gates stand in this order.
 
     A bias that stands for the sum of two comes out on the side where the cell keeps it.
@@ -96,9 +116,17 @@ def to_matrices(cell: nn.RNNCellBase, params: Params, gates: Sequence[str]) -> M
     Raises:
       ValueError: if the parameters are another cell's.
     """
-    missing = [side + gate for gate in gates for side in "ih" if side + gate not in params]
-    if missing:
-        raise ValueError(f"params must have {missing[0]}, as a {type(cell).__name__} has")
+    name, hidden = type(cell).__name__, cell.features
+    dense = {side + gate for gate in gates for side in "ih"}
+    peepholes = {"pi", "pf", "po"} if getattr(cell, "peepholes", False) else set()
+    for missing in sorted((dense | peepholes) - set(params)):
+        raise ValueError(f"params must have {missing}, as a {name} has")
+    for extra in sorted(set(params) - dense - peepholes):
+        raise ValueError(f"params have {extra}, which this {name} has not")
+    for part in sorted(dense):
+        units = np.shape(params[part]["kernel"])[-1]
+        if units != hidden:
+            raise ValueError(f"params must have H = {hidden}, as the cell has, but H = {units}")
 
     def row(side: str, name: str) -> np.ndarray:
         dense = [params[side + gate] for gate in gates]
@@ -146,7 +174,10 @@ class Names:
     """The arrays of a dictionary, each to be taken once, by name."""
 
     def __init__(self, weights: Weights) -> None:
-        """Keep what is to be taken."""
+        """Keep what is to be taken; refuse, with a ValueError, what is no dictionary."""
+        if not isinstance(weights, Mapping):
+            name = type(weights).__name__
+            raise ValueError(f"weights must be a dictionary of arrays by name, not a {name}")
         self._left = dict(weights)
 
     def __contains__(self, name: str) -> bool:

@@ -32,13 +32,14 @@ def from_onnx(layer: nn.Module, weights: Weights | Sequence[Weights]) -> Params:
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if ONNX has no such cell, or an array is missing, left over, or misshapen.
+      ValueError: if ONNX has no such layer, or an array is missing, left over, or misshapen.
     """
     cells = []
     every = matrices.one_a_level(layer, weights)
     for level, directions in zip(every, matrices.levels(layer), strict=True):
         names, count = Names(level), len(directions)
-        cell = directions[0][1].cell  # the operator has one kind and one size for both directions
+        matrices.check_alike(directions, "ONNX")
+        cell = directions[0][1].cell
         gates = ORDER[matrices.kind_of(cell, "ONNX", peepholes=True)]
         k, hidden = len(gates), cell.features
         kernels = names.take("W", f"D, {k}H, F", (count, k * hidden, None))
@@ -62,10 +63,11 @@ def to_onnx(layer: nn.Module, params: Params) -> Arrays | list[Arrays]:
     """The same the other way: one dictionary; for a `Stack` a list of them, one a layer.
 
     Raises:
-      ValueError: if ONNX has no such cell, or parameters are missing.
+      ValueError: if ONNX has no such layer, or the parameters are another layer's.
     """
     every = []
     for directions in matrices.levels(layer):
+        matrices.check_alike(directions, "ONNX")
         parts = []
         for path, direction in directions:
             cell, own = direction.cell, matrices.cell_params(params, path)

@@ -14,8 +14,7 @@ from flax import linen as nn
 
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Matrices, Names, Weights
-from jaxrnn.recurrent import Path
-from jaxrnn.stack import Stack
+from jaxrnn.stack import Path, Stack
 from jaxrnn.types import Params
 
 GATES = "igfo"
@@ -43,6 +42,8 @@ def from_tf1(
         hidden = cell.features
         both = names.take(prefix + "kernel", "F+H, 4H", (None, 4 * hidden))
         bias = names.take(prefix + "bias", "4H", (4 * hidden,))
+        if len(both) <= hidden:
+            raise ValueError(f"{prefix}kernel must have F+H rows, more than H = {hidden}")
         theirs = Matrices(both[:-hidden], both[-hidden:], _forget(hidden, forget_bias), bias)
         cells.append((path, matrices.to_params(cell, theirs, GATES)))
     names.finish()
@@ -55,7 +56,7 @@ def to_tf1(
     """The same the other way: what a cell with that `forget_bias` must be given.
 
     Raises:
-      ValueError: if the layer is no such one, or parameters are missing.
+      ValueError: if the layer is no such one, or the parameters are another layer's.
     """
     weights = {}
     for path, cell, prefix in _cells(layer, scope):

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Matrices, Names, Weights
-from jaxrnn.recurrent import Path
+from jaxrnn.stack import Path
 from jaxrnn.types import Params
 
 ORDER = {"lstm": "ifgo", "gru": "rzn", "rnn": ("",)}
@@ -32,7 +32,7 @@ def from_torch(layer: nn.Module, weights: Weights) -> Params:
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if PyTorch has no such cell, or an array is missing, left over, or misshapen.
+      ValueError: if PyTorch has no such layer, or an array is missing, left over, or misshapen.
     """
     names, cells = Names(weights), []
     for path, cell, gates, suffix in _cells(layer):
@@ -55,7 +55,7 @@ def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
     Where a cell has one bias for PyTorch's two, the other is zero.
 
     Raises:
-      ValueError: if PyTorch has no such cell, or parameters are missing.
+      ValueError: if PyTorch has no such layer, or the parameters are another layer's.
     """
     weights = {}
     for path, cell, gates, suffix in _cells(layer):
@@ -69,7 +69,11 @@ def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
 
 def _cells(layer: nn.Module) -> Iterator[tuple[Path, Any, Sequence[str], str]]:
     """Each cell: its layer's path, itself, its gates in order, and the end of its arrays' names."""
-    for level, directions in enumerate(matrices.levels(layer)):
+    every = matrices.levels(layer)
+    matrices.check_alike([direction for level in every for direction in level], "torch")
+    if len(set(map(len, every))) > 1:
+        raise ValueError("torch has the same directions in all layers of a module")
+    for level, directions in enumerate(every):
         if len(directions) == 1 and directions[0][1].reverse:
             raise ValueError("torch has no layer that runs backwards alone")
         for path, direction in directions:

@@ -29,18 +29,22 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def run(tmp_path: Path, cache_home: Path) -> Run:
-    """Run a script of experiments/ as a user does, in an empty working directory."""
-    # The second is what importing JAX has set here.
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """A user's environment: without settings of JAX, and without what importing it has set here."""
     ours = ("JAX_", "TF_CPP_MIN_LOG_LEVEL")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
-    def run(script: str, *arguments: str | bytes, **environment: str):
+
+@pytest.fixture
+def run(tmp_path: Path, cache_home: Path, environment: dict[str, str]) -> Run:
+    """Run a script of experiments/ as a user does, in an empty working directory."""
+
+    def run(script: str, *arguments: str | bytes, **settings: str):
         return subprocess.run(
             [sys.executable, str(EXPERIMENTS / script), *arguments],
             cwd=tmp_path,
-            env=plain | {"XDG_CACHE_HOME": str(cache_home)} | environment,
+            env=environment | {"XDG_CACHE_HOME": str(cache_home)} | settings,
             capture_output=True,
             text=True,
             timeout=300,

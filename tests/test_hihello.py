@@ -1,7 +1,6 @@
 """The main job: as a pure function, and as the script that a user runs."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -222,23 +221,26 @@ def test_help_names_every_option(run):
     assert all(cell in result.stdout for cell in CELLS)
 
 
-def test_a_reader_that_leaves_early_costs_nothing(run, tmp_path):
+def test_a_reader_that_leaves_early_costs_nothing(tmp_path, environment):
     shell = f"{sys.executable} {hihello.__file__} | head -n 1; exit ${{PIPESTATUS[0]}}"
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     result = subprocess.run(
-        ["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["bash", "-c", shell],
+        cwd=tmp_path,
+        env=environment | {"PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("0 loss: ")
     assert (tmp_path / "runs/hihello/0001/states.png").exists()
 
 
-def test_ctrl_c_leaves_nothing(tmp_path):
+def test_ctrl_c_leaves_nothing(tmp_path, environment):
     """Interrupted while it compiles, once its run directory is there."""
     process = subprocess.Popen(
         [sys.executable, hihello.__file__],
         cwd=tmp_path,
-        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        env=environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,7 +6,8 @@ module `(carry, inputs [B, F]) -> (carry, outputs [B, H])` that can make its own
 >>> CELLS["lstm"](8).features, CELLS["gru"](8, reset_after=False).reset_after
 (8, False)
 
-Any Flax cell is as good a layer's cell as these; to be had by name, it needs an entry here.
+Any Flax cell over [B, F] whose only variables are parameters is as good a layer's cell as these; to
+be had by name, it needs an entry here.
 """
 
 from collections.abc import Callable

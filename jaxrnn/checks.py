@@ -88,16 +88,6 @@ def check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name} must be from 0 to less than 1, not {rate!r}")
 
 
-def check_static(name: str, value: bool) -> None:
-    """Refuse, with a TypeError, a choice that JAX traces and that so cannot be made."""
-    if isinstance(value, Tracer):
-        inside = f"nn.remat(lambda layer, x: layer(x, {name}=False))(layer, x)"
-        raise TypeError(
-            f"{name} must be True or False, but is a traced array, as jit and nn.remat make every"
-            f" argument; set it inside: {inside}"
-        )
-
-
 def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
     """Whether a bound module must draw dropout masks; if so, that it can.
 
@@ -107,7 +97,12 @@ def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
     """
     if not rate:
         return False
-    check_static("deterministic", deterministic)
+    if isinstance(deterministic, Tracer):
+        inside = "nn.remat(lambda layer, x: layer(x, deterministic=False))(layer, x)"
+        raise TypeError(
+            "deterministic must be True or False, but is a traced array, as jit and nn.remat make"
+            f" every argument; set it inside: {inside}"
+        )
     if not deterministic and not module.has_rng("dropout"):
         raise ValueError('deterministic=False needs a key: apply(..., rngs={"dropout": key})')
     return not deterministic

@@ -9,22 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn import unroll
-from jaxrnn.cells import (
-    ElmanCell,
-    GRUCell,
-    LinearCell,
-    LSTMCell,
-    MinGRUCell,
-    MinLSTMCell,
-)
-from jaxrnn.checks import (
-    check_axes,
-    check_carry,
-    check_kind,
-    check_lengths,
-    check_rate,
-    drops,
-)
+from jaxrnn.cells import ElmanCell, GRUCell, LinearCell, LSTMCell, MinGRUCell, MinLSTMCell
+from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate, drops
 from jaxrnn.types import Carry
 
 KNOWN = (
@@ -126,8 +112,8 @@ class Recurrent(nn.Module):
         Raises:
           TypeError: if `inputs` or a carry is not float, `lengths` not int, `resets` not bool, or
             a step makes numbers that the carry's type cannot hold.
-          ValueError: if shapes do not fit each other or the parameters, or a length is out of
-            range.
+          ValueError: if shapes do not fit each other or the parameters, a length is out of range,
+            or there is no key for dropout.
         """
         inputs = jnp.asarray(inputs)
         sizes = check_axes("inputs", inputs, "BTF")

@@ -145,9 +145,9 @@ def in_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
     """The same, keeping for the backward pass only the carries between chunks of time.
 
     The steps inside a chunk are computed a second time when their gradients are wanted (Chen et
-    al. 2016). Chunks of about the square root of T need the least memory: that many
-    carries, and the residuals of that many steps, in place of the residuals of all T; what grows
-    with T itself is then only the inputs and outputs.
+    al. 2016). Chunks of about the square root of T need the least memory: that many carries, and
+    the residuals of that many steps, in place of the residuals of all T; what grows with T itself
+    is then only the inputs and outputs.
 
     Args:
       unroll: a function of this module.

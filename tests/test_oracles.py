@@ -122,10 +122,10 @@ def under(prefix: str, arrays: Arrays) -> dict[str, Any]:
 
 TORCH = read("torch_recurrent.npz")
 TORCH_CELLS: dict[str, MakeCell] = {
-    "lstm": partial(LSTMCell, param_dtype=jnp.float64),
-    "gru": partial(GRUCell, param_dtype=jnp.float64),
-    "rnn": partial(ElmanCell, param_dtype=jnp.float64),
-    "rnn_relu": partial(ElmanCell, activation_fn=nn.relu, param_dtype=jnp.float64),
+    "lstm": LSTMCell,
+    "gru": GRUCell,
+    "rnn": ElmanCell,
+    "rnn_relu": partial(ElmanCell, activation_fn=nn.relu),
 }
 
 
@@ -156,7 +156,22 @@ def torch_gradients(layer: nn.Module, gradients: Any, hidden_candidate: bool) ->
     ],
 )
 def test_a_layer_and_its_gradients_are_torchs(kind, form, chunk, float64):
-    case, make_cell = TORCH[f"{kind}.{form}"], TORCH_CELLS[kind]
+    check_torch(kind, form, chunk, np.float64)
+
+
+@pytest.mark.parametrize("form", ["single", "stacked"])
+@pytest.mark.parametrize("kind", TORCH_CELLS)
+def test_in_single_precision_they_are_torchs_too(kind, form):
+    check_torch(kind, form, None, np.float32)
+
+
+def check_torch(kind: str, form: str, chunk: int | None, dtype: Any) -> None:
+    """Outputs, last carry and all gradients of one case, computed in one type of number."""
+    make_cell = partial(TORCH_CELLS[kind], param_dtype=dtype)
+    case = {
+        name: array if name == "lengths" else array.astype(dtype)
+        for name, array in TORCH[f"{kind}.{form}"].items()
+    }
     if form == "stacked":
         both = [make_layer(make_cell, "bidirectional", chunk=chunk) for _ in range(2)]
         layer, names = Stack(tuple(both)), ("h_0", "c_0") if kind == "lstm" else ("h_0",)
@@ -203,7 +218,7 @@ def test_the_loss_is_torchs_that_ignores_padding(float64):
 
 def test_a_model_from_inputs_to_loss_is_torchs(float64):
     case = TORCH["readout"]
-    layer = make_layer(TORCH_CELLS["lstm"], "forward")
+    layer = make_layer(partial(LSTMCell, param_dtype=jnp.float64), "forward")
     model, targets = SequenceModel(layer, V), jnp.asarray(case["targets"])
     readout = {"kernel": case["readout.weight"].T, "bias": case["readout.bias"]}
     params = {"recurrent": from_torch(layer, torch_weights(case)), "readout": readout}

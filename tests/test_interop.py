@@ -225,6 +225,18 @@ BAD = {
         lambda: interop.from_torch(Stack((both(GRUCell), Recurrent(GRUCell(H)))), {}),
         "torch has the same directions in all layers",
     ),
+    "residual layers in torch": (
+        lambda: interop.to_torch(Stack((Recurrent(GRUCell(H)),), residual=True), {}),
+        "torch has no residual layers",
+    ),
+    "residual layers in TensorFlow": (
+        lambda: interop.from_tf1(Stack((Recurrent(LSTMCell(H)),), residual=True), {}),
+        "MultiRNNCell has no residual layers",
+    ),
+    "directions added up in torch": (
+        lambda: interop.from_torch(Stack((both(GRUCell).clone(merge="sum"),)), {}),
+        "torch has no merge='sum'",
+    ),
     "a kernel without inputs": (
         lambda: interop.from_tf1(
             LAYERS["lstm"](),

@@ -72,6 +72,16 @@ def check_alike(directions: Sequence[tuple[Path, Recurrent]], system: str) -> No
         raise ValueError(f"{system} has one kind and size of cell in all directions of a module")
 
 
+def check_plain(layer: nn.Module, system: str) -> None:
+    """Refuse, with a ValueError, what stands between layers that are one module elsewhere."""
+    if isinstance(layer, Stack) and layer.residual:
+        raise ValueError(f"{system} has no residual layers in a module")
+    if isinstance(layer, Bidirectional) and layer.merge != "concat":
+        raise ValueError(f"{system} has no merge={layer.merge!r}")
+    for part in getattr(layer, "layers", ()):
+        check_plain(part, system)
+
+
 def resets_after(cell: nn.RNNCellBase) -> bool:
     """Whether the cell is a GRU that resets after the recurrent product."""
     return isinstance(cell, nn.GRUCell) and getattr(cell, "reset_after", True)

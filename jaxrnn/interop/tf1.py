@@ -74,6 +74,7 @@ def _forget(hidden: int, forget_bias: float) -> np.ndarray:
 
 def _cells(layer: nn.Module, scope: str) -> Iterator[tuple[Path, Any, str]]:
     """Each cell: its layer's path, itself, and the start of its variables' names."""
+    matrices.check_plain(layer, "MultiRNNCell")
     for level, directions in enumerate(matrices.levels(layer)):
         path, direction = directions[0]
         kind = matrices.kind_of(direction.cell, "BasicLSTMCell")

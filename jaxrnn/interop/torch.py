@@ -69,6 +69,7 @@ def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
 
 def _cells(layer: nn.Module) -> Iterator[tuple[Path, Any, Sequence[str], str]]:
     """Each cell: its layer's path, itself, its gates in order, and the end of its arrays' names."""
+    matrices.check_plain(layer, "torch")
     every = matrices.levels(layer)
     matrices.check_alike([direction for level in every for direction in level], "torch")
     if len(set(map(len, every))) > 1:

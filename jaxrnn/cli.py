@@ -4,7 +4,9 @@ import contextlib
 import gc
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -31,6 +33,7 @@ def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
     gc.enable()  # a script may have switched it off while it imported
     if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals that lack a character
         sys.stdout.reconfigure(errors="backslashreplace")
+    sys.unraisablehook = _insist_on_interrupts
     try:
         main(_parse(config_type))
         print(end="", flush=True)
@@ -48,6 +51,16 @@ def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
         sys.exit(130)
     finally:
         gc.freeze()  # taking all of JAX apart, object by object, would cost 0.25 s at exit
+
+
+def _insist_on_interrupts(ignored: "sys.UnraisableHookArgs") -> None:
+    """Send Ctrl-C again if it came in a finaliser or callback, where Python drops exceptions."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _parse(config_type: type[Config]) -> Config:

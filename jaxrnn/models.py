@@ -13,6 +13,9 @@ class SequenceModel(nn.Module):
     Attributes:
       recurrent: `Recurrent`, `Bidirectional` or `Stack`.
       output_size: V.
+
+    Raises:
+      ValueError: if `recurrent` is no layer.
     """
 
     recurrent: nn.Module
@@ -33,7 +36,10 @@ class SequenceModel(nn.Module):
         resets: jax.Array | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, Carry]:
-        """inputs [B, T, F] -> logits [B, T, V], and the carry; arguments are as for `Recurrent`."""
+        """inputs [B, T, F] -> logits [B, T, V], and the layers' carry.
+
+        Arguments and errors are as for `Recurrent`.
+        """
         hidden, carry = self.recurrent(
             inputs, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
         )

@@ -110,8 +110,8 @@ class Recurrent(nn.Module):
           apply: the piece before it does not see it.)
 
         Raises:
-          TypeError: if `inputs` or a carry is not float, `lengths` not int, `resets` not bool, or
-            a step makes numbers that the carry's type cannot hold.
+          TypeError: if `inputs` is not float, `lengths` not int, `resets` not bool, the carry not
+            of the cell's type, or a step makes numbers that this type cannot hold.
           ValueError: if shapes do not fit each other or the parameters, a length is out of range,
             or there is no key for dropout.
         """

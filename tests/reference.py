@@ -22,7 +22,7 @@ def identity(x):
 
 
 def positive(x):
-    """Feng et al. (2024), appendix B.2.1, their g."""
+    """Feng et al. (2024), appendix B, their g."""
     return np.where(x >= 0, x + 0.5, sigmoid(x))
 
 
@@ -99,7 +99,7 @@ def rnn(params, xs, h=0.0, *, mask=1.0, activation_fn=np.tanh):
 
 
 def irnn(params, xs, h=0.0, *, mask=1.0):
-    """Le, Jaitly and Hinton (2015), section 2."""
+    """Le, Jaitly and Hinton (2015)."""
     return rnn(params, xs, h, mask=mask, activation_fn=relu)
 
 

@@ -12,7 +12,6 @@ class ElmanCell(nn.SimpleCell):
 
         h' = tanh(W_i x + b_i + W_h h)
 
-    With `residual=True`, h is added in the tanh.
     Parameters and equations are those of `flax.linen.SimpleCell`. With `activation_fn=nn.relu` and
     recurrent weights that start as the identity it is the IRNN of Le, Jaitly and Hinton (2015),
     which is `CELLS["irnn"]`.
@@ -23,6 +22,7 @@ class ElmanCell(nn.SimpleCell):
       features: H.
       kernel_init, recurrent_kernel_init: names in `INITIALIZERS`, or initialisers.
       activation_fn: in place of tanh.
+      residual: whether h is added to what the tanh is taken of.
       dtype: of products and outputs; None: that of inputs and parameters. The carry keeps
         `param_dtype`.
       param_dtype: of parameters and carry.

@@ -82,6 +82,18 @@ def check_lengths(lengths: Any, batch: int, steps: int) -> jax.Array:
     return jnp.asarray(lengths)
 
 
+def check_counts(settings: Any, *names: str) -> None:
+    """Refuse settings that are not whole numbers from 1 to 2**31 - 1, with a ValueError."""
+    for name in names:
+        value, words = getattr(settings, name), name.replace("_", " ")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{words} must be a whole number, not {value!r}")
+        if value < 1:
+            raise ValueError(f"{words} must be at least 1")
+        if value >= 2**31:
+            raise ValueError(f"{words} must be less than 2**31")
+
+
 def check_rate(name: str, rate: float) -> None:
     """Refuse a dropout rate that is not from 0 to less than 1, with a ValueError."""
     if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:

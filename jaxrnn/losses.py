@@ -1,4 +1,4 @@
-"""Weighted losses over sequences, and what is measured of a run."""
+"""Weighted losses over sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -52,18 +52,23 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
     return weighted_mean(losses, weights)
 
 
-def learned_at(correct: jax.Array) -> jax.Array:
-    """The first training step that was right and stayed right.
+def sequence_squared_error(outputs: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """The weighted mean of each step's squared error.
 
     Args:
-      correct: [..., N] bool: whether all was right after each step's update.
+      outputs: [B, T, 1] float.
+      targets: [B, T] float (anything where the weight is 0).
+      weights: [B, T] float, not negative.
 
     Returns:
-      [...] int: a step in 0..N-1, or N if the last step was not right.
+      [] float, in the square of the targets' unit.
 
-    >>> import numpy as np
-    >>> int(learned_at(np.array([False, True, False, True, True])))
-    3
+    Raises:
+      ValueError: if the shapes do not fit each other.
     """
-    steps = jnp.arange(1, correct.shape[-1] + 1)
-    return jnp.max(jnp.where(correct, 0, steps), axis=-1)
+    sizes = check_axes("outputs", outputs, "BTV", V=1)
+    check_axes("targets", targets, "BT", **sizes)
+    check_axes("weights", weights, "BT", **sizes)
+    # Errors of weight 0 go before they are squared: infinity times 0 would spoil the gradient.
+    errors = jnp.where(weights > 0, outputs[..., 0] - targets, 0.0)
+    return weighted_mean(errors**2, weights)

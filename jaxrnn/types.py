@@ -26,5 +26,6 @@ class Batch(NamedTuple):
     """What a task hands to one training step."""
 
     inputs: jax.Array  # [B, T, F] float
-    targets: jax.Array  # [B, T] int: the class to say at each step
+    targets: jax.Array  # [B, T] int: the class to say at each step; or float: the number
     weights: jax.Array  # [B, T] float: how much each step counts in the loss, 0 for padding
+    lengths: jax.Array | None = None  # [B] int: the steps of each row that are no padding

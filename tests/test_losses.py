@@ -1,4 +1,4 @@
-"""The weighted loss against its definition, and the step from which a run was right."""
+"""The weighted losses against their definitions."""
 
 import chex
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn.losses import learned_at, sequence_cross_entropy, weighted_mean
+from jaxrnn.losses import sequence_cross_entropy, sequence_squared_error, weighted_mean
 
 B, T, V = 2, 5, 3
 
@@ -67,11 +67,45 @@ def test_shapes_that_do_not_fit_are_refused(batch):
         weighted_mean(weights, weights[:1])
 
 
-def test_learned_at_is_the_first_step_of_the_last_right_stretch(key):
-    correct = np.asarray(jax.random.bernoulli(key, 0.7, (50, 6)))
-    expected = []
-    for row in correct:
-        right_from = [n for n in range(6) if row[n:].all()]
-        expected.append(right_from[0] if right_from else 6)
-    assert {0, 6} < set(expected)
-    np.testing.assert_array_equal(learned_at(jnp.asarray(correct)), expected)
+@pytest.fixture
+def numbers(batch, key):
+    """Outputs, targets and weights of a task that says numbers; one step weighs nothing."""
+    logits, _, weights = batch
+    return logits[..., :1], 3.0 * jax.random.normal(key, (B, T)), weights
+
+
+def test_squared_error_is_its_definition(numbers):
+    outputs, targets, weights = (np.asarray(array, np.float64) for array in numbers)
+    total, expected = 0.0, np.zeros((B, T, 1))
+    for b in range(B):
+        for t in range(T):
+            total += weights[b, t] * (outputs[b, t, 0] - targets[b, t]) ** 2
+            expected[b, t, 0] = 2 * weights[b, t] * (outputs[b, t, 0] - targets[b, t])
+    loss, gradient = jax.value_and_grad(sequence_squared_error)(*numbers)
+    np.testing.assert_allclose(loss, total / weights.sum(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("output", "target"), [(np.inf, 0.0), (0.0, -np.inf), (np.inf, np.inf), (1e30, np.nan)]
+)
+def test_numbers_of_weight_zero_change_nothing(numbers, output, target):
+    outputs, targets, weights = numbers
+    value_and_grad = jax.value_and_grad(sequence_squared_error)
+    expected = value_and_grad(outputs, targets, weights)
+    other = outputs.at[1, 3].set(output), targets.at[1, 3].set(target)
+    chex.assert_trees_all_equal(value_and_grad(*other, weights), expected)
+
+
+def test_numbers_whose_shapes_do_not_fit_are_refused(numbers):
+    outputs, targets, weights = numbers
+    with pytest.raises(ValueError, match=r"outputs must be \[B, T, V\], but its shape is \(2, 5\)"):
+        sequence_squared_error(targets, targets, weights)
+    with pytest.raises(ValueError, match=r"outputs must be \[B, T, V\] with V = 1"):
+        sequence_squared_error(jnp.tile(outputs, 2), targets, weights)
+    with pytest.raises(ValueError, match=r"targets must be \[B, T\]"):
+        sequence_squared_error(outputs, outputs, weights)
+    with pytest.raises(ValueError, match=r"targets must be \[B, T\] with T = 5"):
+        sequence_squared_error(outputs, targets[:, :1], weights)
+    with pytest.raises(ValueError, match=r"weights must be \[B, T\] with B = 2"):
+        sequence_squared_error(outputs, targets, weights[:1])

@@ -23,7 +23,7 @@ def test_a_character_outside_the_vocabulary_is_named():
 
 
 def test_a_task_reads_all_but_the_last_and_says_all_but_the_first(key):
-    batch = NextCharacter("if you want you").sample_batch(key)
+    batch = NextCharacter("if you want you").sample_batch(key, 0)
     characters = vocabulary("if you want you")
     read = decode(np.asarray(batch.inputs[0].argmax(-1)), characters)
     assert (read, decode(np.asarray(batch.targets[0]), characters)) == (

@@ -1,34 +1,39 @@
 """Say every next character of one fixed text: the task of the classic hihello lab."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.tasks.task import Task
 from jaxrnn.text import encode, normalise, vocabulary
-from jaxrnn.types import Batch
+from jaxrnn.types import Batch, Metrics
 
 
 @dataclass(frozen=True)
-class NextCharacter:
+class NextCharacter(Task):
     """One sequence: input `text[:-1]`, target `text[1:]`, every step of weight 1.
 
     Source: the lab `hihell` -> `ihello` of the TensorFlow 1 course "Deep Learning Zero to All".
 
     Attributes:
       text: two characters or more.
+      shown: of how many positions, from the first, the probabilities are logged; if any, then
+        also what the network says.
 
     Raises:
       ValueError: if the text is shorter than two characters, or is not valid UTF-8.
 
     >>> task = NextCharacter("hihello")
-    >>> batch = task.sample_batch(jax.random.key(0))
+    >>> batch = task.sample_batch(jax.random.key(0), jnp.int32(0))
     >>> task.characters, batch.targets.tolist()
     (('h', 'i', 'e', 'l', 'o'), [[1, 0, 2, 3, 3, 4]])
     """
 
     text: str = "hihello"
+    shown: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", normalise(self.text))
@@ -45,10 +50,40 @@ class NextCharacter:
         """The text in numbers, [T+1] int32: the first T are read, the last T are to be said."""
         return encode(self.text, self.characters)
 
-    def sample_batch(self, key: jax.Array) -> Batch:
-        """The one batch there is, B=1, F=V, one-hot; `key` is not used."""
-        del key
-        inputs = jax.nn.one_hot(self.ids[None, :-1], len(self.characters), dtype=jnp.float32)
+    @property
+    def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """V, a score for each character."""
+        return len(self.characters)
+
+    @property
+    def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Nats of the best guess from the last character alone: H(next character | character)."""
+        counts = np.zeros((self.output_size, self.output_size))
+        np.add.at(counts, (self.ids[:-1], self.ids[1:]), 1)
+        seen = counts[counts > 0]
+        given = np.broadcast_to(counts.sum(1, keepdims=True), counts.shape)[counts > 0]
+        return float(-(seen * np.log(seen / given)).sum() / counts.sum())
+
+    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:
+        """The one batch there is, B=1, F=V, one-hot; neither `key` nor `step` is used."""
+        del key, step
+        inputs = jax.nn.one_hot(self.ids[None, :-1], self.output_size, dtype=jnp.float32)
         return Batch(
             inputs, jnp.asarray(self.ids[None, 1:]), jnp.ones(inputs.shape[:2], jnp.float32)
         )
+
+    def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
+        """outputs [1, T, V] -> `correct` [], whether every character is the likeliest.
+
+        With `shown`, also `prediction` [T], the likeliest, and `probability` [shown, V], of all.
+        """
+        said = outputs[0].argmax(-1)
+        metrics = {"correct": jnp.all(said == batch.targets[0])}
+        if self.shown:
+            metrics["prediction"] = said
+            metrics["probability"] = jax.nn.softmax(outputs[0, : self.shown])
+        return metrics
+
+    def solved(self, metrics: dict[str, Any]) -> np.ndarray:
+        """[S] bool: whether every character is said."""
+        return np.asarray(metrics["correct"], bool)

@@ -1,0 +1,59 @@
+"""What every task has: how its batches are drawn, what a readout must do, when it is solved."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrnn import losses
+from jaxrnn.types import Batch, Metrics
+
+
+class Task:
+    """What a network is trained on. A task is a frozen dataclass that inherits from this.
+
+    It must have `output_size`, `baseline` and `sample_batch`. The rest has defaults, for tasks
+    that name a class at each step.
+
+    Attributes:
+      output_size: V, the size of the readout.
+      baseline: the loss of the best predictor that remembers nothing.
+      keeps_carry: whether row b of a batch goes on where row b of the batch before it stopped.
+        The carry is then handed from batch to batch (truncated backpropagation through time).
+      files: the data files it reads; a run keeps their SHA-256.
+    """
+
+    output_size: int
+    baseline: float
+    keeps_carry: bool = False
+    files: tuple[Path, ...] = ()
+
+    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:
+        """The batch of one training step: a pure function, traced into the compiled program.
+
+        Args:
+          key: [] PRNG key, folded from the step's number.
+          step: [] int32, the number itself: for a walk through data, or a curriculum.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define sample_batch(key, step)")
+
+    def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        """outputs [B, T, V] -> [], what training makes small: cross-entropy in nats."""
+        return losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
+
+    def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
+        """outputs [B, T, V] -> what else is logged, by name: the accuracy, from 0 to 1."""
+        right = outputs.argmax(-1) == batch.targets
+        return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), batch.weights)}
+
+    def solved(self, metrics: dict[str, Any]) -> np.ndarray:
+        """Whether a network has learned it: its loss is below a tenth of the baseline.
+
+        Args:
+          metrics: by name, [S] each, of the trained networks; not-a-number where one broke off.
+
+        Returns:
+          [S] bool.
+        """
+        return np.asarray(metrics["loss"]) < self.baseline / 10

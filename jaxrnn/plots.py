@@ -1,6 +1,7 @@
 """Pictures of a run, drawn from plain arrays. Imported only where a picture is wanted."""
 
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,139 @@ from matplotlib import rc_context, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrnn import fonts
+from jaxrnn import fonts, report
 
 INK, ACCENT = "#22313f", "#c8553d"
 MOST_POSITIONS = 24  # characters along an axis that can still be read
 MOST_UNITS = 64  # hidden units likewise
 WIDEST = 15.0  # inches of a picture; panels that do not fit beside each other go below
+MOST_POINTS = 500  # along a curve; of more rows each point stands for several
+FEWEST_POINTS = 20  # of fewer each has a marker
+LOGARITHMIC = ("loss", "grad_norm")
+
+
+def curves(
+    path: Path,
+    steps: np.ndarray,
+    metrics: Mapping[str, np.ndarray],
+    baseline: float | None,
+    title: str,
+) -> None:
+    """What was measured over the training steps, a panel each: the loss first.
+
+    Over several seeds: the median, the quartiles and 5% to 95% of those that are finite.
+
+    Args:
+      path: the PNG file to write.
+      steps: [R] int, the steps that were measured.
+      metrics: by name, [S, R] numbers each; what has more axes is left out.
+      baseline: the loss of the best predictor without memory, if that is known.
+      title: says which run this is.
+    """
+    panels = report.scalars(metrics)
+    columns = 1 if len(panels) <= 3 else 2  # readable where pictures are shown small
+    lines = math.ceil(len(panels) / columns)
+    text = title + "".join(panels)
+    with _lettering(text) as labels:
+        letters = dict(zip(text, labels, strict=True)) | {" ": " "}
+        figure = Figure(
+            figsize=(6.4 if columns == 1 else 9.6, 1.1 + 2.2 * lines), layout="constrained"
+        )
+        grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
+        for axis in grid.flat[len(panels) :]:
+            axis.set_axis_off()
+        rows = -(-len(steps) // MOST_POINTS)
+        each = f" (each point is the median of {rows} rows)" if rows > 1 else ""
+        for i, (axis, (name, values)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+            _curve_panel(axis, steps, values)
+            shown = values[np.isfinite(values)]
+            if name == "loss" and baseline is not None:
+                axis.axhline(baseline, color=ACCENT, ls="--", lw=1.2, label="without memory")
+                shown = np.append(shown, baseline)
+            if name in LOGARITHMIC and shown.size and shown.min() >= 0 < shown.max():
+                _log_scale(axis)
+            axis.set_title("".join(letters[c] for c in name), fontsize=10, loc="left")
+            if i + columns >= len(panels):  # none below
+                axis.set_xlabel("training step" + each)
+                axis.tick_params(labelbottom=True)
+        wrapped = textwrap.wrap("".join(letters[c] for c in title), 70 * columns)
+        figure.suptitle("\n".join(wrapped), fontsize=11)
+        handles, names = grid[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=4,
+            fontsize=9,
+            columnspacing=1.2,
+            frameon=False,
+        )
+        _write(figure, path)
+
+
+def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
+    """One curve with its bands: values [S, R]."""
+    several, thinned = len(values) > 1, len(steps) > MOST_POINTS
+    x, (low, first, median, third, high) = _points(steps, values)
+    bands = []
+    if several or thinned:
+        name = "5% to 95% of seeds" if several else "lowest to highest"
+        bands.append((low, high, 0.12 if several else 0.25, name))
+    if several:
+        bands.append((first, third, 0.25, "quartiles"))
+    there = np.isfinite(median)
+    before, after = np.append(False, there[:-1]), np.append(there[1:], False)
+    lone = there & ~before & ~after  # there no line or band can be seen
+    for bottom, top, alpha, name in bands:
+        axis.fill_between(x, bottom, top, color=INK, alpha=alpha, lw=0, label=name)
+        axis.vlines(x[lone], bottom[lone], top[lone], color=INK, alpha=alpha, lw=6)
+    finite = "" if np.isfinite(values).all() else " of the finite"
+    axis.plot(x, median, color=INK, lw=1.2, label="median" + finite if several else None)
+    dots = there if len(x) < FEWEST_POINTS else lone
+    axis.plot(x[dots], median[dots], "o", color=INK, ms=3.5)
+    if not there.any():
+        axis.text(0.5, 0.5, "nowhere finite", transform=axis.transAxes, ha="center", color=ACCENT)
+        axis.set_yticks([])
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    if len(steps) == 1:
+        axis.set_xticks(steps)
+    if len(steps) and steps[-1] >= 10_000:
+        axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+
+
+def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Percentiles over the seeds, of so many steps as can be seen.
+
+    Args:
+      steps: [R].
+      values: [S, R].
+
+    Returns:
+      [P] steps, and [5, P]: the percentiles 5, 25, 50, 75, 95, of many rows their medians; of one
+      seed's many rows the lowest, three times the median, the highest.
+    """
+    spread = report.quantiles(values, [5, 25, 50, 75, 95])
+    size = -(-len(steps) // MOST_POINTS)
+    if size <= 1:
+        return steps, spread
+    padded = np.pad(spread, ((0, 0), (0, -len(steps) % size)), constant_values=np.nan)
+    lowest, median, highest = report.quantiles(
+        np.moveaxis(padded.reshape(5, -1, size), -1, 0), [0, 50, 100]
+    )
+    if len(values) == 1:
+        median[0], median[4] = lowest[0], highest[4]
+    middle = np.minimum(np.arange(median.shape[1]) * size + size // 2, len(steps) - 1)
+    return steps[middle], median
+
+
+def _log_scale(axis: Axes) -> None:
+    """Powers of ten along y; over a short range the numbers between them too."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    if high < 100 * low:
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:

@@ -15,28 +15,32 @@ if __name__ == "__main__":  # before JAX is imported:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
-from jaxrnn import cli, compilation_cache, keys, losses, report, runs, train
-from jaxrnn.benchmark import run_timed
+from jaxrnn import cli, experiment, report
 from jaxrnn.cells import CELLS
+from jaxrnn.checks import check_counts
+from jaxrnn.experiment import Result
 from jaxrnn.gates import read_gates
+from jaxrnn.metrics import History
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Stack
+from jaxrnn.stretches import replay
+from jaxrnn.study import Study
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.text import decode, visible
-from jaxrnn.types import Params
+from jaxrnn.train import Train
 
 MOST_LAYERS = 100  # each is compiled by itself
+SHOWN = 24  # positions of a picture, and of the probabilities that are logged
 PANELS = {
     "i": "input gate",
     "f": "forget gate",
@@ -77,108 +81,64 @@ class Config:
     """Print only the last sentence."""
 
     def __post_init__(self) -> None:
-        NextCharacter(self.text)  # raises for a text that is too short
         if self.cell not in CELLS:
             raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        for name in ("layers", "hidden_size", "steps", "seeds"):
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{option} must be at least 1")
-            if value >= 2**31:
-                raise ValueError(f"{option} must be less than 2**31")
-        single = np.finfo(np.float32)
-        if not single.tiny <= self.learning_rate <= single.max:
-            raise ValueError(
-                "--learning-rate must be a positive finite number (in single precision:"
-                f" {single.tiny:.3g} to {single.max:.3g})"
-            )
+        check_counts(self, "layers", "hidden_size")
         if self.layers > MOST_LAYERS:
-            raise ValueError(f"--layers must be at most {MOST_LAYERS}")
-        if not 0 <= self.seed <= keys.MAX_SEED - self.seeds + 1:
-            raise ValueError(f"--seed must be from 0, and no seed above {keys.MAX_SEED}")
+            raise ValueError(f"layers must be at most {MOST_LAYERS}")
+        make_study(self)  # raises for what it cannot be made of
 
 
-class Curves(NamedTuple):
-    """How the training of one network went; over several seeds, each with a leading axis S."""
-
-    loss: jax.Array  # [N] nats, before each update
-    correct: jax.Array  # [N] bool: whether every character was right after each update
-    learned_at: jax.Array  # [] int: the first step that was right and stayed right, N if none
-
-
-class Lesson(NamedTuple):
-    """All that is known of one network's training."""
-
-    curves: Curves
-    params: Params  # after the last update
-    prediction: jax.Array  # [N, T] int: the likeliest character, after each update
-    probability: jax.Array  # [N, T, V] of each character, after each update
-
-
-def make_model(config: Config) -> SequenceModel:
-    """The network: recurrent layers, read out to a score for each character."""
+def make_study(config: Config) -> Study:
+    """What is trained, on what and how: with Adam as it is, without clipping, as in the lab."""
+    task = NextCharacter(config.text, shown=SHOWN if config.seeds == 1 else 0)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
-    characters = NextCharacter(config.text).characters
-    return SequenceModel(Stack(tuple(map(Recurrent, cells))), len(characters))
-
-
-def learn(key: jax.Array, config: Config) -> Lesson:
-    """The whole run, a pure function of a key: initialise, update N times, look after each."""
-    task, model = NextCharacter(config.text), make_model(config)
+    model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Flattened: one update of one vector, not of fourteen small arrays, compiles and runs faster.
-    optimizer = optax.flatten(optax.adam(config.learning_rate))
-    state, before = train.fit(key, model, optimizer, task.sample_batch, config.steps)
-    # The batch never changes, so what the network says after update n is what step n+1 sees
-    # before its own; only after the last update does it take one more look.
-    batch = task.sample_batch(key)
-    last = train.measure(model, state.params, batch)
-    logits, prediction = (
-        jnp.concatenate([before[name][1:], last[name][None]])[:, 0]
-        for name in ("logits", "prediction")
-    )
-    correct = jnp.all(prediction == batch.targets, axis=-1)
-    curves = Curves(before["loss"], correct, losses.learned_at(correct))
-    return Lesson(curves, state.params, prediction, jax.nn.softmax(logits))
+    train = Train(config.steps, config.learning_rate, clip_norm=None, flatten=True)
+    return Study(task, model, train, config.seed, config.seeds)
 
 
 def main(config: Config) -> None:
     """Train, save and report: what `python experiments/hihello.py` does."""
-    compilation_cache.enable()
-    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
-
-    def learn_one(seed: jax.Array) -> Lesson:
-        return learn(keys.root_key(seed), config)
-
-    def learn_all(seeds: jax.Array) -> Curves:
-        return jax.vmap(lambda seed: learn_one(seed).curves)(seeds)
-
-    with runs.new_run("hihello", config.run_dir) as run_dir:
-        lesson = None
+    study = make_study(config)
+    result = experiment.run(
+        study.task,
+        model=study.model,
+        train=study.train,
+        seed=config.seed,
+        seeds=config.seeds,
+        run_dir=config.run_dir,
+        name="hihello",
+        picture=False,
+    )
+    if not config.no_plots:
+        draw(config, result)
+    if not config.quiet:
         if config.seeds == 1:
-            lesson, clock = run_timed(learn_one, seeds[0])
-            curves = jax.tree.map(lambda value: value[None], lesson.curves)
+            print_steps(NextCharacter(config.text), result.history)
         else:
-            curves, clock = run_timed(learn_all, seeds)
-        metrics = {"loss": curves.loss, "correct": curves.correct}
-        runs.save(run_dir, config, seeds, metrics)
-        if not config.no_plots:
-            draw(run_dir, config, lesson or run_timed(learn_one, seeds[0])[0], curves)
-        if not config.quiet:
-            if lesson:
-                print_steps(NextCharacter(config.text), lesson)
-            else:
-                print(report.distribution(curves.learned_at, config.steps))
-        print(
-            f"{outcome(config, lesson, curves)}; the training took {clock}, on"
-            f" {jax.default_backend()}; {'the run is' if config.no_plots else 'pictures are'} in"
-            f" {run_dir}."
-        )
+            print(report.distribution(learned_at(result.history), config.steps))
+    print(
+        f"{outcome(config, result)}; the training took {result.clock}, on"
+        f" {jax.default_backend()}; {'the run is' if config.no_plots else 'pictures are'} in"
+        f" {result.run_dir}."
+    )
 
 
-def print_steps(task: NextCharacter, lesson: Lesson) -> None:
+def learned_at(history: History) -> np.ndarray:
+    """[S] int: the first step that was right and stayed right, N if none.
+
+    Row n+1 of the metrics is what the network says after update n.
+    """
+    return report.learned_at(np.nan_to_num(history.values["correct"][:, 1:]) > 0)
+
+
+def print_steps(task: NextCharacter, history: History) -> None:
     """Print each step as the lab does: the loss before its update, the prediction after it."""
     true = one_line(task.ids[None, 1:])
-    for n, (loss, prediction) in enumerate(zip(lesson.curves.loss, lesson.prediction, strict=True)):
+    losses, predictions = (history.values[name][0] for name in ("loss", "prediction"))
+    for n, (loss, prediction) in enumerate(zip(losses[:-1], predictions[1:], strict=True)):
         print(f"{n} loss: {loss!s} prediction: {one_line(prediction[None])} true Y: {true}")
         print("\tPrediction str: ", visible(decode(prediction, task.characters)))
 
@@ -188,46 +148,43 @@ def one_line(array: np.ndarray) -> str:
     return np.array2string(array, max_line_width=sys.maxsize, threshold=sys.maxsize)
 
 
-def outcome(config: Config, lesson: Lesson | None, curves: Curves) -> str:
+def outcome(config: Config, result: Result) -> str:
     """The main clause of the last sentence."""
-    task = NextCharacter(config.text)
+    task, history = NextCharacter(config.text), result.history
     target = f"'{visible(task.text[1:])}'"
-    finite = np.isfinite(curves.loss)  # [S, N]
-    if lesson is None:
-        learned = np.sum(finite.all(1) & (curves.learned_at < config.steps))
-        broken = np.sum(~finite.all(1))
+    if config.seeds > 1:
+        learned, broken = np.sum(result.solved), len(result.broken)
         but = f" (the loss of {broken} did not stay finite)" if broken else ""
         return f"{learned} of {config.seeds} seeds learned {target}{but}"
-    if not finite.all():
-        return f"Did not learn {target}: the loss is not finite from step {finite[0].argmin()} on"
-    if curves.learned_at[0] < config.steps:
-        return f"Learned {target}: right at step {curves.learned_at[0]} and ever after"
-    said = visible(decode(np.asarray(lesson.prediction[-1]), task.characters))
+    if result.solved[0]:
+        return f"Learned {target}: right at step {learned_at(history)[0]} and ever after"
+    said = visible(decode(history.values["prediction"][0, -1], task.characters))
     return f"Did not learn {target}: the last prediction is '{said}'"
 
 
-def draw(run_dir: Path, config: Config, lesson: Lesson, curves: Curves) -> None:
+def draw(config: Config, result: Result) -> None:
     """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
     from jaxrnn import fonts, plots  # not at the top: Matplotlib takes a second to import
 
-    task = NextCharacter(config.text)
+    run_dir, history = result.run_dir, result.history
+    task, model = NextCharacter(config.text), result.study.model
     inputs, targets = task.ids[:-1].tolist(), task.ids[1:].tolist()
     network = f"{config.cell}, {config.hidden_size} hidden units, seed {config.seed}"
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
-    plots.loss_curve(run_dir / "loss.png", np.asarray(curves.loss), np.asarray(curves.learned_at))
+    plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
+    if config.seeds > 1:  # what each of many says is not logged
+        _, history = replay(make_study(replace(config, seeds=1)))
+    said, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
-        run_dir / "probabilities.png",
-        np.asarray(lesson.probability),
-        task.characters,
-        inputs,
-        targets,
-        network,
+        run_dir / "probabilities.png", probability, task.characters, inputs, targets, network
     )
-    batch = task.sample_batch(jax.random.key(0))
-    gates = read_gates(make_model(config), lesson.params, batch.inputs)[-1]
+    batch = task.sample_batch(jax.random.key(0), jnp.int32(0))
+    params = jax.tree.map(lambda leaf: leaf[0], result.state.params)
+    gates = read_gates(model, params, batch.inputs)[-1]
     panels = {PANELS[name]: np.asarray(gates[name][0]) for name in PANELS if name in gates}
-    said = lesson.prediction[-1].tolist()
-    plots.states(run_dir / "states.png", panels, task.characters, inputs, said, network + top)
+    plots.states(
+        run_dir / "states.png", panels, task.characters, inputs, said[-1].tolist(), network + top
+    )
     missing = fonts.undrawable(task.text)
     if missing:
         print(

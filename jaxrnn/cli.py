@@ -4,44 +4,64 @@ import contextlib
 import gc
 import io
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import jax
 import tyro
 
+from jaxrnn.errors import DivergedError, RunError
+from jaxrnn.names import loading_script
 from jaxrnn.text import visible
 
-Config = TypeVar("Config")
 
-
-def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
+def run(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
     """Parse the command line into `config_type`, call `main` with it, and exit the process.
 
-    Exit codes: 0; 2 for a bad argument, a file that cannot be read or written, or too little
-    memory, after one line on standard error; 130 after Ctrl-C. Any
-    other exception is a defect and shows its traceback.
-
     Args:
-      config_type: a dataclass; its `__post_init__` may raise ValueError.
-      main: does the work; an OSError that it raises is the user's to mend.
+      config_type: a dataclass, or a union of some, a verb each; a `__post_init__` may raise
+        ValueError.
+      main: does the work, inside `exits`.
+      prog: how the program is called, if not by the path of its file.
     """
     gc.freeze()  # what is imported stays: keep the collector from walking it again and again
     gc.enable()  # a script may have switched it off while it imported
+    try:
+        with exits():
+            main(_parse(config_type, prog))
+    finally:
+        gc.freeze()  # taking all of JAX apart, object by object, would cost 0.25 s at exit
+
+
+@contextlib.contextmanager
+def exits() -> Iterator[None]:
+    """What a script does inside ends with one clear line when something is wrong.
+
+    Exit codes: 0; 2 for a bad argument, a run or file that cannot be used, or too little memory; 3
+    where training cannot go on, as the loss is not finite; 130 after Ctrl-C, 143 after SIGTERM. Any
+    other exception is a defect and shows its traceback.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals that lack a character
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.unraisablehook = _insist_on_interrupts
     try:
-        main(_parse(config_type))
+        yield
         print(end="", flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         _drop_output()
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _refuse(f"{error.strerror or error}{where}")
+    except RunError as error:
+        if loading_script():  # then whoever loads it says so
+            raise
+        _refuse(str(error))
+    except DivergedError as error:
+        _refuse(str(error), 3)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -49,8 +69,6 @@ def run(config_type: type[Config], main: Callable[[Config], None]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-    finally:
-        gc.freeze()  # taking all of JAX apart, object by object, would cost 0.25 s at exit
 
 
 def _insist_on_interrupts(ignored: "sys.UnraisableHookArgs") -> None:
@@ -63,25 +81,23 @@ def _insist_on_interrupts(ignored: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(ignored)
 
 
-def _parse(config_type: type[Config]) -> Config:
+def _parse(config_type: Any, prog: str | None) -> Any:
     """tyro's parser, with its box of a message made one line."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return _tyro(config_type)
+            return _tyro(config_type, prog)
     except SystemExit as stop:
         if not stop.code:
             raise
     os.environ["COLUMNS"] = "10000"  # once more, for a message that is not wrapped
     box = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stderr(box):
-        _tyro(config_type)
-    _refuse(
-        _first_paragraph(box.getvalue()).removeprefix(f"Error parsing {config_type.__name__}: ")
-    )
+        _tyro(config_type, prog)
+    _refuse(re.sub(r"^Error parsing (?!--)\S+: ", "", _first_paragraph(box.getvalue())))
 
 
-def _tyro(config_type: type[Config]) -> Config:
-    return tyro.cli(config_type, config=(tyro.conf.FlagCreatePairsOff,))
+def _tyro(config_type: Any, prog: str | None) -> Any:
+    return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _first_paragraph(box: str) -> str:
@@ -91,13 +107,13 @@ def _first_paragraph(box: str) -> str:
     return " ".join(lines[:rule])
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse(message: str, code: int = 2) -> NoReturn:
     try:
         print(end="", flush=True)
     except OSError:
         _drop_output()
     print(f"error: {visible(message)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _drop_output() -> None:

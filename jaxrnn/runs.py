@@ -1,80 +1,117 @@
-"""A run on disk: one directory with what made it, what was measured, and its pictures.
+"""A run on disk: one directory, taken by one process at a time.
 
-config.json     the settings; written last of the data, so its presence says: here is a run
-metrics.jsonl   one line a training step and seed
+config.json     rebuilds the run
+manifest.json   its status, and what it was made with
+metrics.jsonl   one line a logged step and seed; whoever works in the directory holds a lock on it
+checkpoints/    all that going on needs
+tensorboard/    the metrics once more, as TensorBoard reads them
 *.png           pictures
 """
 
 import contextlib
-import dataclasses
+import fcntl
 import itertools
-import json
-import math
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import BinaryIO, NamedTuple
 
 CONFIG = "config.json"
+MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
-_PARTIAL = "config.json.partial"
-_IN_USE = "{} already holds a run; choose another --run-dir"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+PICTURE = "curves.png"
+_UNBEGUN = {METRICS, MANIFEST, f"{MANIFEST}.partial", f"{CONFIG}.partial"}
+_IN_USE = "{0} already holds a run; go on with it by `python -m jaxrnn resume {0}`, or choose"
+_IN_USE += " another run directory"
+_TAKEN = "another process works on the run in {}; wait for it, or stop it first"
+
+
+class RunDirectory(NamedTuple):
+    """A run's directory, taken by this process."""
+
+    path: Path
+    metrics: BinaryIO  # metrics.jsonl, open for writing at its end, and locked
 
 
 @contextlib.contextmanager
-def new_run(experiment: str, run_dir: Path | None) -> Iterator[Path]:
-    """Make a directory for a new run; if the run breaks off before it is saved, remove it again.
+def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
+    """Make a directory for a new run. If an error ends it before it has measured, it is removed.
 
     Args:
-      experiment: names the parent of numbered directories: `runs/<experiment>/0001`, `0002`, ...
+      name: names the parent of numbered directories: `runs/<name>/0001`, `0002`, ...
       run_dir: a directory of the user's choice instead, new or empty.
 
     Yields:
-      the directory.
+      the directory, with an empty metrics.jsonl.
 
     Raises:
       FileExistsError: if `run_dir` holds a run or anything else; nothing in it is touched.
       OSError: if the directory cannot be made or written.
     """
-    path, made = _make_numbered(Path("runs") / experiment) if run_dir is None else _take(run_dir)
+    path, made = _make_numbered(Path("runs") / name) if run_dir is None else _take(run_dir)
     try:
-        _claim(path)
+        metrics = _claim(path)
     except OSError:
         _remove_empty(made)
         raise
-    try:
-        yield path
-    except BaseException:
-        if not (path / CONFIG).exists():
-            for name in (METRICS, _PARTIAL):
-                (path / name).unlink(missing_ok=True)
-            _remove_empty(made)
-        raise
+    with _closed_after(metrics):
+        try:
+            yield RunDirectory(path, metrics)
+        except Exception:  # not Ctrl-C, nor SIGTERM: such a run is to be gone on with
+            if not (path / METRICS).stat().st_size:
+                for file in (METRICS, CONFIG, MANIFEST):
+                    (path / file).unlink(missing_ok=True)
+                for folder in (CHECKPOINTS, TENSORBOARD):
+                    shutil.rmtree(path / folder, ignore_errors=True)
+                _remove_empty(made)
+            raise
 
 
-def save(path: Path, config: Any, seeds: np.ndarray, metrics: Mapping[str, np.ndarray]) -> None:
-    """Write a run's data.
+@contextlib.contextmanager
+def open_run(path: Path) -> Iterator[RunDirectory]:
+    """Take the directory of a run that is there.
 
-    Args:
-      path: the run's directory.
-      config: a dataclass of JSON values and paths.
-      seeds: [S] int.
-      metrics: by name, [S, N] each. A number that is not finite is written as null.
+    Raises:
+      OSError: if there is no run, if it cannot be written, or if another process works on it.
     """
-    with (path / METRICS).open("w", encoding="utf-8") as file:
-        for step in range(next(iter(metrics.values())).shape[1]):
-            columns = {name: values[:, step].tolist() for name, values in metrics.items()}
-            for s, seed in enumerate(seeds.tolist()):
-                row = {name: _finite(values[s]) for name, values in columns.items()}
-                file.write(json.dumps({"step": step, "seed": seed, **row}) + "\n")
-    text = json.dumps(dataclasses.asdict(config), ensure_ascii=False, indent=2, default=str)
-    (path / _PARTIAL).write_text(text + "\n", "utf-8", errors="backslashreplace")
-    (path / _PARTIAL).replace(path / CONFIG)
+    require_run(path)
+    try:
+        metrics = (path / METRICS).open("ab")
+    except OSError as error:
+        raise OSError(f"cannot write in the run directory {path}: {error.strerror}") from None
+    with _closed_after(metrics):
+        _lock(path, metrics)
+        yield RunDirectory(path, metrics)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
+def require_run(path: Path) -> None:
+    """Refuse a directory that holds no run, with a FileNotFoundError."""
+    for file in (CONFIG, METRICS):
+        if not (path / file).is_file():
+            raise FileNotFoundError(f"{path} holds no run: there is no {file} in it")
+
+
+def is_taken(path: Path) -> bool:
+    """Whether another process works on the run in this directory."""
+    with (path / METRICS).open("rb") as metrics:
+        try:
+            fcntl.flock(metrics, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def require_idle(path: Path) -> None:
+    """Refuse a directory that holds no run, or one that another process works on.
+
+    Raises:
+      OSError: if so.
+    """
+    require_run(path)
+    if is_taken(path):
+        raise BlockingIOError(_TAKEN.format(path))
 
 
 def _make_numbered(parent: Path) -> tuple[Path, list[Path]]:
@@ -87,13 +124,17 @@ def _make_numbered(parent: Path) -> tuple[Path, list[Path]]:
 
 
 def _take(path: Path) -> tuple[Path, list[Path]]:
-    """Take the directory that the user named: a new or an empty one; returns as `_make`."""
+    """Take the directory that the user named: a new or an empty one; returns as `_make`.
+
+    What a kill left of a run before it began counts as empty: there is nothing to go on with.
+    """
     if not path.is_dir():
         return _make(path)
-    if (path / CONFIG).exists() or (path / METRICS).exists():
+    inside = {entry.name for entry in path.iterdir()}
+    if CONFIG in inside or (METRICS in inside and not inside <= _UNBEGUN):
         raise FileExistsError(_IN_USE.format(path))
-    if any(path.iterdir()):
-        raise FileExistsError(f"{path} is not empty; choose another --run-dir")
+    if not inside <= _UNBEGUN:
+        raise FileExistsError(f"{path} is not empty; choose another run directory")
     return path, []
 
 
@@ -113,14 +154,39 @@ def _make(path: Path) -> tuple[Path, list[Path]]:
     return path, missing
 
 
-def _claim(path: Path) -> None:
-    """Take the directory for this process alone, and find out whether files can be made here."""
+def _claim(path: Path) -> BinaryIO:
+    """Take a new directory for this process, and find out whether files can be made here."""
     try:
-        (path / METRICS).open("x").close()
-    except FileExistsError:
-        raise FileExistsError(_IN_USE.format(path)) from None
+        metrics = (path / METRICS).open("ab")
     except OSError as error:
         raise OSError(f"cannot write in the run directory {path}: {error.strerror}") from None
+    with contextlib.suppress(BlockingIOError):
+        _lock(path, metrics)
+        if not metrics.tell() and not (path / CONFIG).exists():
+            return metrics
+    metrics.close()  # another process was quicker
+    raise FileExistsError(_IN_USE.format(path))
+
+
+def _lock(path: Path, metrics: BinaryIO) -> None:
+    """Keep others out; the lock goes with the process, however it ends."""
+    try:
+        fcntl.flock(metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        metrics.close()
+        raise BlockingIOError(_TAKEN.format(path)) from None
+
+
+@contextlib.contextmanager
+def _closed_after(metrics: BinaryIO) -> Iterator[None]:
+    """Close the file at the end. After an error, what could not be written is no second one."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            metrics.close()
+        raise
+    metrics.close()
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -1,20 +1,114 @@
-"""Training: one pure step, and the loop of all steps as one compiled program.
+"""Training: the settings, the state, and one pure step.
 
 Nothing here knows a task by name, prints, or touches a disk.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, cast
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxrnn import losses
-from jaxrnn.keys import child_key
+from jaxrnn.checks import check_counts
+from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Carry, Metrics, Params
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
+
+
+@dataclass(frozen=True)
+class Train:
+    """How to train, and how often to look and to save.
+
+    Attributes:
+      steps: N, updates.
+      learning_rate: at its height.
+      optimizer: one of `OPTIMIZERS`.
+      options: more arguments of the optimiser, such as `{"b2": 0.99}`.
+      schedule: what becomes of the learning rate after the warm-up: it stays, or goes to 0 at
+        step N in a line or in half a cosine.
+      warmup_steps: steps in which the learning rate rises from 0, in a line.
+      clip_norm: the gradient's largest global norm (Pascanu, Mikolov and Bengio 2013, section
+        3.2); None for no clipping.
+      flatten: update one vector, not many small arrays; quicker for small networks.
+      log_every: steps from one line of metrics to the next; the first and last step have one.
+      chunk: the most steps of one call of the compiled program.
+      checkpoint_seconds: how much work may be lost at most; 0 saves after every call.
+
+    Raises:
+      ValueError: if one of them is out of range.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    options: Mapping[str, float] = field(default_factory=dict)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    clip_norm: float | None = 1.0
+    flatten: bool = False
+    log_every: int = 1
+    chunk: int = 1000
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps", "log_every", "chunk")
+        single = jnp.finfo(jnp.float32)
+        low, high = float(single.tiny), float(single.max)
+        if not low <= self.learning_rate <= high:
+            raise ValueError(
+                "learning rate must be a positive finite number (in single precision:"
+                f" {low:.3g} to {high:.3g})"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
+            )
+        if self.schedule not in ("constant", "linear", "cosine"):
+            raise ValueError(f"schedule must be constant, linear or cosine, not {self.schedule!r}")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise ValueError("warmup steps must be from 0 to less than steps")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError("clip norm must be a positive finite number, or None for no clipping")
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError("checkpoint seconds must be 0 or more")
+        try:
+            make_optimizer(self)
+        except TypeError as error:
+            raise ValueError(
+                f"options do not fit the optimizer {self.optimizer}: {error}"
+            ) from None
+
+
+def make_schedule(train: Train) -> optax.Schedule | float:
+    """The learning rate: a function of the step's number, or one number."""
+    decay_steps = train.steps - train.warmup_steps
+    after = {
+        "constant": optax.constant_schedule(train.learning_rate),
+        "linear": optax.linear_schedule(train.learning_rate, 0.0, decay_steps),
+        "cosine": optax.cosine_decay_schedule(train.learning_rate, decay_steps),
+    }[train.schedule]
+    if train.warmup_steps:
+        rise = optax.linear_schedule(0.0, train.learning_rate, train.warmup_steps)
+        return optax.join_schedules([rise, after], [train.warmup_steps])
+    return train.learning_rate if train.schedule == "constant" else after
+
+
+def make_optimizer(train: Train) -> optax.GradientTransformation:
+    """Clipping, then the optimiser with its schedule."""
+    optimizer = OPTIMIZERS[train.optimizer](make_schedule(train), **train.options)
+    if train.clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(train.clip_norm), optimizer)
+    return optax.flatten(optimizer) if train.flatten else optimizer
 
 
 class TrainState(NamedTuple):
@@ -23,108 +117,73 @@ class TrainState(NamedTuple):
     step: jax.Array  # [] int32: updates made so far
     params: Params  # the model's parameters
     opt_state: Any  # the optimiser's state, e.g. Adam's moments
+    carry: Carry = None  # the layers' carry after the last batch, where the task keeps it
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-SampleBatch = Callable[[jax.Array], Batch]  # a task's `key -> Batch`
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
 def init_state(
-    key: jax.Array, model: nn.Module, optimizer: optax.GradientTransformation, inputs: jax.Array
+    key: jax.Array,
+    task: Task,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
 ) -> TrainState:
     """The state before the first update.
 
     Args:
       key: [] PRNG key; it is consumed.
-      model: a module `inputs [B, T, F] -> (logits [B, T, V], carry)`, as `SequenceModel`.
+      task: says whether the carry is kept.
+      model: a module `inputs [B, T, F] -> (outputs [B, T, V], carry)`, as `SequenceModel`.
       optimizer: whose state is to go with the parameters.
-      inputs: [B, T, F], of which only shape and type matter.
+      batch: of which only shapes and types matter.
     """
+    inputs = jnp.zeros(batch.inputs.shape, batch.inputs.dtype)
     params = model.init(key, inputs)["params"]
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+    carry = None
+    if task.keeps_carry:  # rows of length 0 give back the carry that they were given: a fresh one
+        nothing = jnp.zeros(inputs.shape[0], jnp.int32)
+        _, carry = cast(Any, model.apply({"params": params}, inputs, lengths=nothing))
+    return TrainState(jnp.int32(0), params, optimizer.init(params), carry)
 
 
-@partial(jax.jit, static_argnums=0)
-def measure(model: nn.Module, params: Params, batch: Batch) -> Metrics:
-    """The model on one batch: its loss [], in nats, logits [B, T, V] and prediction [B, T].
+def make_train_step(
+    task: Task, model: nn.Module, optimizer: optax.GradientTransformation
+) -> TrainStep:
+    """A pure `train_step(state, batch, dropout_key) -> (state, metrics)`, not yet compiled.
 
-    Compiled once a model and batch shape; inside a larger program it is traced only once.
-    """
-    logits, _ = cast(tuple[jax.Array, Carry], model.apply({"params": params}, batch.inputs))
-    loss = losses.sequence_cross_entropy(logits, batch.targets, batch.weights)
-    return {"loss": loss, "logits": logits, "prediction": logits.argmax(-1)}
-
-
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainStep:
-    """A pure `train_step(state, batch) -> (state, metrics)`, not yet compiled.
-
-    The metrics are those of `measure`, taken before the update.
+    The metrics are taken before the update: the loss, `grad_norm`, the global norm of its gradient
+    before it is clipped, and the task's own.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def loss_and_metrics(params: Params) -> tuple[jax.Array, Metrics]:
-            metrics = measure(model, params, batch)
-            return metrics["loss"], metrics
+    def train_step(
+        state: TrainState, batch: Batch, dropout_key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, Carry]]:
+            outputs, carry = cast(
+                tuple[jax.Array, Carry],
+                model.apply(
+                    {"params": params},
+                    batch.inputs,
+                    state.carry,
+                    lengths=batch.lengths,
+                    deterministic=False,
+                    rngs={"dropout": dropout_key},
+                ),
+            )
+            return task.loss(outputs, batch), (outputs, carry)
 
-        gradients, metrics = jax.grad(loss_and_metrics, has_aux=True)(state.params)
+        (loss, (outputs, carry)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        carry = carry if task.keeps_carry else None
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
+        return (
+            TrainState(state.step + 1, params, opt_state, carry),
+            metrics | task.metrics(outputs, batch),
+        )
 
     return train_step
-
-
-def train_steps(
-    state: TrainState,
-    data_key: jax.Array,
-    train_step: TrainStep,
-    sample_batch: SampleBatch,
-    steps: int,
-) -> tuple[TrainState, Metrics]:
-    """Go on training for `steps` updates, as one `lax.scan`.
-
-    The batch of step n is drawn inside the program, from a key folded from n: a loop broken off
-    and gone on with sees the batches it would have seen.
-
-    Args:
-      state: where to go on from.
-      data_key: [] PRNG key of the run's data.
-      train_step: from `make_train_step`.
-      sample_batch: a task's `key -> Batch`.
-      steps: N, 1 or more.
-
-    Returns:
-      the state after N more updates, and the metrics of each step, stacked: [N, ...]. Under `jit`
-      what the caller drops of them is neither computed nor kept.
-    """
-
-    def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        return train_step(state, sample_batch(jax.random.fold_in(data_key, state.step)))
-
-    return jax.lax.scan(step, state, length=steps)
-
-
-def fit(
-    key: jax.Array,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    sample_batch: SampleBatch,
-    steps: int,
-) -> tuple[TrainState, Metrics]:
-    """Initialise and train: a pure function of a key, to be put under `jit`, or `jit` and `vmap`.
-
-    Args:
-      key: [] PRNG key of the run, from `keys.root_key`.
-      model: a module `inputs [B, T, F] -> (logits [B, T, V], carry)`, as `SequenceModel`.
-      optimizer: an optax transformation, such as `optax.adam(0.1)`.
-      sample_batch: a task's `key -> Batch`.
-      steps: N, 1 or more.
-
-    Returns:
-      as `train_steps`.
-    """
-    data_key = child_key(key, "data")
-    shape = jax.eval_shape(sample_batch, data_key).inputs
-    inputs = jnp.zeros(shape.shape, shape.dtype)
-    state = init_state(child_key(key, "init"), model, optimizer, inputs)
-    return train_steps(state, data_key, make_train_step(model, optimizer), sample_batch, steps)

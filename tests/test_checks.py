@@ -224,12 +224,12 @@ class LeakySum(nn.RNNCellBase):
     """A cell that calls its parameter as the cells here call a matrix."""
 
     @nn.compact
-    def __call__(self, carry, inputs):  # noqa: D102
+    def __call__(self, carry, inputs):
         h = carry * self.param("i", nn.initializers.ones, (1, 1)) + inputs
         return h, h
 
     @nn.nowrap
-    def initialize_carry(self, rng, input_shape):  # noqa: D102
+    def initialize_carry(self, rng, input_shape):
         return jnp.zeros(input_shape)
 
 

@@ -60,16 +60,20 @@ def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
 
 def trace(golden, optimizer):
     """Each step's loss, before its update, and prediction, after it."""
-    batch = NextCharacter().sample_batch(jax.random.key(0))
+    task, key = NextCharacter(shown=1), jax.random.key(0)
+    batch = task.sample_batch(key, jnp.int32(0))
     params = params_of(golden, "init")
     state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
-    train_step = jax.jit(train.make_train_step(MODEL, optimizer))
-    losses, predictions = [], []
+    train_step = jax.jit(train.make_train_step(task, MODEL, optimizer))
+    history = []
     for _ in range(50):
-        state, metrics = train_step(state, batch)
-        losses.append(metrics["loss"])
-        predictions.append(train.measure(MODEL, state.params, batch)["logits"][0].argmax(-1))
-    return np.array(losses), np.array(predictions), state.params
+        state, metrics = train_step(state, batch, key)
+        history.append(metrics)
+    trained = state.params
+    history.append(train_step(state, batch, key)[1])  # a last look
+    losses = [metrics["loss"] for metrics in history[:-1]]
+    predictions = [metrics["prediction"] for metrics in history[1:]]
+    return np.array(losses), np.array(predictions), trained
 
 
 def test_every_loss_and_prediction_is_tensorflows(golden):

@@ -1,6 +1,4 @@
-"""The step and the loop: compiled once, the same by hand, the same twice, the same in two parts."""
-
-from functools import cache
+"""The settings, and the step: gradient, clipping and update as written out by hand."""
 
 import chex
 import jax
@@ -8,105 +6,157 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tasks import Echo
 
-from jaxrnn import keys, train
-from jaxrnn.cells import CELLS
+from jaxrnn import losses
+from jaxrnn.cells import LSTMCell
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.types import Batch
+from jaxrnn.train import Train, init_state, make_optimizer, make_schedule, make_train_step
 
-B, T, V, STEPS = 3, 5, 4, 12
-
-
-def sample_batch(key) -> Batch:
-    """Random data, other at every step, to be repeated one step later."""
-    ids = jax.random.randint(key, (B, T), 0, V)
-    targets = jnp.roll(ids, 1, axis=1)
-    weights = jnp.ones((B, T)).at[:, 0].set(0.0)
-    return Batch(jax.nn.one_hot(ids, V), targets, weights)
+MODEL = SequenceModel(Recurrent(LSTMCell(6)), 4)
 
 
-@pytest.fixture(params=CELLS)
-def parts(request):
-    return build(request.param)
+def start(task, train, key, model=MODEL):
+    batch = task.sample_batch(key, 0)
+    return init_state(key, task, model, make_optimizer(train), batch), batch
 
 
-@cache
-def build(cell, hidden_size=6):
-    return SequenceModel(Recurrent(CELLS[cell](hidden_size)), V), optax.adam(0.01), sample_batch
+def loss_by_hand(task, batch, initial_carry=None, model=MODEL, **options):
+    def loss(params):
+        outputs, _ = model.apply(
+            {"params": params}, batch.inputs, initial_carry, lengths=batch.lengths, **options
+        )
+        return losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
+
+    return loss
 
 
-@cache
-def program(parts, steps):
-    """Compiling takes most of the time here, so tests share what can be shared."""
-    return jax.jit(lambda seed: train.fit(keys.root_key(seed), *parts, steps=steps))
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_step_is_the_gradient_clipped_and_taken(key, clip_norm, ragged):
+    task = Echo(ragged=ragged)
+    train = Train(9, 0.5, optimizer="sgd", clip_norm=clip_norm)
+    state, batch = start(task, train, key)
+    new, metrics = make_train_step(task, MODEL, make_optimizer(train))(state, batch, key)
+    loss, gradient = jax.value_and_grad(loss_by_hand(task, batch))(state.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    assert norm > 0.1  # so that 0.05 does clip
+    scale = 0.5 * (1.0 if clip_norm is None else clip_norm / norm)
+    expected = jax.tree.map(lambda p, g: p - scale * g, state.params, gradient)
+    chex.assert_trees_all_close(new.params, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    assert 0 <= metrics["accuracy"] <= 1
+    assert new.step == 1
 
 
-def run(seed, parts, steps=STEPS):
-    return program(parts, steps)(np.uint32(seed))
+def test_flattened_it_is_the_same_update(key):
+    task = Echo()
+    results = []
+    for flatten in (False, True):
+        train = Train(9, 0.1, flatten=flatten, clip_norm=0.05)
+        state, batch = start(task, train, key)
+        new, _ = make_train_step(task, MODEL, make_optimizer(train))(state, batch, key)
+        results.append(new.params)
+    chex.assert_trees_all_close(*results, rtol=1e-6)
 
 
-def test_the_loop_equals_the_step_by_hand(parts):
-    model, optimizer, sample = parts
-    state, metrics = run(7, parts)
-    root = keys.root_key(7)
-    data_key = keys.child_key(root, "data")
-    inputs = sample(data_key).inputs
-    by_hand = train.init_state(keys.child_key(root, "init"), model, optimizer, inputs)
-    train_step = jax.jit(train.make_train_step(model, optimizer))
-    for n in range(STEPS):
-        by_hand, step_metrics = train_step(by_hand, sample(jax.random.fold_in(data_key, n)))
-        np.testing.assert_allclose(metrics["loss"][n], step_metrics["loss"], rtol=1e-6)
-        np.testing.assert_allclose(metrics["logits"][n], step_metrics["logits"], atol=1e-6)
-    assert state.step == by_hand.step == STEPS
-    chex.assert_trees_all_close(state.params, by_hand.params, atol=1e-6)
+def test_dropout_draws_from_its_key(key):
+    task, train = Echo(), Train(9, 0.1, optimizer="sgd", clip_norm=None)
+    model = SequenceModel(Recurrent(LSTMCell(6), recurrent_dropout=0.5), 4)
+    state, batch = start(task, train, key, model)
+    step = make_train_step(task, model, make_optimizer(train))
+    first, again, other = (
+        step(state, batch, dropout_key)[1]["loss"] for dropout_key in (key, key, jax.random.key(21))
+    )
+    assert first == again != other
+    by_hand = loss_by_hand(task, batch, model=model, deterministic=False, rngs={"dropout": key})
+    np.testing.assert_allclose(first, by_hand(state.params), rtol=1e-6)
 
 
-def test_one_seed_is_one_run_and_another_is_another(parts):
-    state, metrics = run(7, parts)
-    program.cache_clear()  # so that it is compiled anew
-    again, metrics_again = run(7, parts)
-    chex.assert_trees_all_equal((state, metrics), (again, metrics_again))
-    _, other = run(8, parts)
-    assert (np.asarray(metrics["loss"]) != np.asarray(other["loss"])).all()
+def test_the_carry_goes_from_batch_to_batch_where_the_task_keeps_it(key):
+    train = Train(9, 0.1)
+    for keeps in (False, True):
+        task = Echo(keeps_carry=keeps)
+        state, batch = start(task, train, key)
+        step = make_train_step(task, MODEL, make_optimizer(train))
+        middle, _ = step(state, batch, key)
+        _, metrics = step(middle, batch, key)
+        _, after = MODEL.apply({"params": state.params}, batch.inputs)
+        carry = after if keeps else None
+        by_hand = loss_by_hand(task, batch, carry)(middle.params)
+        np.testing.assert_allclose(metrics["loss"], by_hand, rtol=1e-5)
+        assert (middle.carry is not None) == keeps
+    assert not np.allclose(by_hand, loss_by_hand(task, batch)(middle.params), rtol=1e-3)
 
 
-def test_gone_on_with_equals_never_broken_off(parts):
-    model, optimizer, sample = parts
-    whole, metrics = run(7, parts)
-    half, first = run(7, parts, steps=5)
-    data_key = keys.child_key(keys.root_key(7), "data")
-    train_step = train.make_train_step(model, optimizer)
-    state, second = jax.jit(
-        lambda state: train.train_steps(state, data_key, train_step, sample, STEPS - 5)
-    )(half)
-    chex.assert_trees_all_equal(state, whole)
-    np.testing.assert_array_equal(jnp.concatenate([first["loss"], second["loss"]]), metrics["loss"])
-
-
-def test_a_second_step_compiles_nothing(parts, key):
-    model, optimizer, sample = parts
+def test_a_second_step_compiles_nothing(key):
+    task, train = Echo(), Train(9, 0.1)
+    state, batch = start(task, train, key)
     chex.clear_trace_counter()
-    train_step = jax.jit(chex.assert_max_traces(train.make_train_step(model, optimizer), n=1))
-    state = train.init_state(key, model, optimizer, sample(key).inputs)
-    for n in range(3):
-        state, _ = train_step(state, sample(jax.random.fold_in(key, n)))
+    step = jax.jit(chex.assert_max_traces(make_train_step(task, MODEL, make_optimizer(train)), n=1))
+    for _ in range(3):
+        state, _ = step(state, batch, key)
     with pytest.raises(AssertionError, match="traced"):
-        train_step(state, jax.tree.map(lambda leaf: leaf[:1], sample(key)))
+        step(state, jax.tree.map(lambda leaf: leaf[:1], batch), key)
 
 
-def test_what_is_dropped_is_not_kept(parts):
-    """The logits of all steps, [N, B, T, V], are not in a program that returns the loss alone."""
-    stacked = f"f32[{STEPS},{B},{T},{V}]"
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0, 0.1, 0.2, 0.3, 0.4] + [0.4] * 5),
+        ("linear", [0, 0.1, 0.2, 0.3] + [0.4 * (1 - n / 6) for n in range(6)]),
+        (
+            "cosine",
+            [0, 0.1, 0.2, 0.3] + [0.2 * (1 + np.cos(np.pi * n / 6)) for n in range(6)],
+        ),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(schedule, expected):
+    rate = make_schedule(Train(10, 0.4, schedule=schedule, warmup_steps=4))
+    assert callable(rate)
+    rates = np.array([rate(jnp.int32(n)) for n in range(10)])
+    np.testing.assert_allclose(rates, expected, atol=1e-7)
 
-    all_of_it = program(parts, STEPS)
-    loss_alone = jax.jit(lambda seed: all_of_it(seed)[1]["loss"])
-    assert stacked in str(all_of_it.lower(np.uint32(0)).compile().as_text())
-    assert stacked not in str(loss_alone.lower(np.uint32(0)).compile().as_text())
+
+def test_the_optimizer_has_its_options_and_its_schedule(key):
+    """Two steps of momentum along a line, by hand."""
+    train = Train(
+        4, 0.4, optimizer="sgd", options={"momentum": 0.5}, schedule="linear", clip_norm=None
+    )
+    optimizer = make_optimizer(train)
+    params, gradients = jnp.array([1.0, -2.0]), [jnp.array([1.0, 3.0]), jnp.array([-2.0, 1.0])]
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    first = np.array([1.0, -2.0]) - 0.4 * np.array([1.0, 3.0])
+    second = first - 0.3 * (np.array([-2.0, 1.0]) + 0.5 * np.array([1.0, 3.0]))
+    np.testing.assert_allclose(np.asarray(params), second, rtol=1e-6)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_training_learns(cell):
-    """With units enough for the IRNN, whose inputs start at next to nothing."""
-    _, metrics = run(7, build(cell, hidden_size=32), steps=300)
-    assert metrics["loss"][-20:].mean() < 0.5 * metrics["loss"][:5].mean()
+BAD = {
+    "no steps": ({"steps": 0}, "steps must be at least 1"),
+    "half a step": ({"steps": 1.5}, "steps must be a whole number"),
+    "too many steps": ({"steps": 2**31}, "steps must be less than 2"),
+    "a switch for a number": ({"chunk": True}, "chunk must be a whole number"),
+    "no line": ({"log_every": 0}, "log every must be at least 1"),
+    "no rate": ({"learning_rate": 0.0}, "learning rate must be a positive finite number"),
+    "not a number": ({"learning_rate": float("nan")}, "learning rate must be"),
+    "beyond single precision": ({"learning_rate": 1e39}, "learning rate must be"),
+    "unknown optimizer": ({"optimizer": "adma"}, "one of adam, adamw, rmsprop, sgd, not 'adma'"),
+    "unknown option": ({"options": {"b3": 0.9}}, "options do not fit adam: .*b3"),
+    "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not 'step'"),
+    "all warm-up": ({"warmup_steps": 5}, "warmup steps must be from 0 to less than steps"),
+    "clipped to nothing": ({"clip_norm": 0.0}, "clip norm must be a positive finite number"),
+    "clipped at infinity": ({"clip_norm": float("inf")}, "clip norm must be"),
+    "time runs backwards": ({"checkpoint_seconds": -1.0}, "checkpoint seconds must be 0 or more"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_settings_out_of_range_are_refused(case):
+    settings, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        Train(**({"steps": 5} | settings))

@@ -1,0 +1,128 @@
+"""How many seeds to train side by side: all (`vmap`), one (`map`), or groups, by measuring.
+
+What is faster depends on the sizes and the machine: batched, small products make better use of
+it; large ones only push each other out of its caches, or do not fit its memory at all.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import platformdirs
+import psutil
+
+from jaxrnn import config
+from jaxrnn.files import write_json
+from jaxrnn.study import Program, Study, compile_program, make_program
+
+SHARE = 0.8  # of the memory that is free
+SECONDS = 0.1  # a measurement's aim
+WORTH = 1.2  # how much slower than the fastest a larger group may be, so that noise decides nothing
+
+
+def choose(study: Study) -> Study:
+    """The study with the group that is fastest here among those that fit memory.
+
+    The choice is kept in the user's cache directory: the same study on the same machine has the
+    same batch shape, and so the same bits, in every run.
+    """
+    if study.seeds == 1:
+        return replace(study, group=1)
+    kept = _kept(study)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
+        before = replace(study, group=json.loads(kept.read_text())["group"])
+        _say(f"{_words(before.group, study.seeds)}, as measured here before")
+        return before
+    seconds = _measure(study)
+    group = next(g for g, took in seconds.items() if took <= WORTH * min(seconds.values()))
+    measured = ", ".join(f"{g}: {s * 1e3:.3g} ms" for g, s in seconds.items())
+    _say(f"{_words(group, study.seeds)} (a step of all, by group size: {measured})")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"group": group, "seconds_a_step": seconds})
+    except OSError as error:
+        _say(f"this choice cannot be kept in {kept.parent}: {error.strerror}; name it with --group")
+    return replace(study, group=group)
+
+
+def _measure(study: Study) -> dict[int, float]:
+    """By group size, largest first, the seconds of one step of all seeds.
+
+    All at once, then groups of about the root of their number, and only if these are worth it one
+    at a time: each of them has to be compiled. If all at once do not fit memory, as many as do.
+    """
+    seconds: dict[int, float] = {}
+    room = SHARE * _free_memory()
+    groups = list(dict.fromkeys([study.seeds, math.isqrt(study.seeds), 1]))
+    while groups:
+        candidate = replace(study, group=groups.pop(0))
+        program = make_program(candidate)
+        compiled = compile_program(candidate, program)
+        if (needed := _needed(compiled)) > room and candidate.group > 1:
+            fits = int(candidate.group * room / needed)
+            groups = sorted({max(fits, 1), *(g for g in groups if g < fits), 1}, reverse=True)
+            continue
+        took = _seconds(program, compiled, candidate)
+        worth_it = all(took * WORTH < larger for larger in seconds.values())
+        seconds[candidate.group] = took
+        if not worth_it:
+            break
+    return seconds
+
+
+def _seconds(program: Program, run: Any, study: Study) -> float:
+    """The seconds of one step of all seeds, the best of a few calls."""
+    last = study.train.steps
+    states, _ = run(program.blank, study.seed_numbers, np.int32(0), np.int32(1))
+    jax.block_until_ready(states)
+    best, at, steps, spent = math.inf, 1, 1, 0.0
+    while spent < SECONDS and at + steps <= last:
+        start = time.perf_counter()
+        states, _ = run(states, study.seed_numbers, np.int32(at), np.int32(at + steps))
+        jax.block_until_ready(states)
+        took = time.perf_counter() - start
+        best, spent, at = min(best, took / steps), spent + took, at + steps
+        steps = min(2 * steps, study.train.chunk)
+    return best if at > 1 else 0.0
+
+
+def _needed(compiled: Any) -> int:
+    """Bytes that a compiled program takes beside its arguments."""
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def _free_memory() -> int:
+    """Bytes that are free on the device that JAX computes on."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available
+
+
+def _kept(study: Study) -> Path:
+    """The file that keeps the choice for such a study on such a machine."""
+    device = jax.devices()[0]
+    parts = [config.to_json(replace(study, seed=0, group=1)), jax.__version__, device.device_kind]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(platformdirs.user_cache_dir("jaxrnn")) / "groups" / f"{digest}.json"
+
+
+def _words(group: int, seeds: int) -> str:
+    if group == seeds:
+        return f"{seeds} seeds side by side"
+    if group == 1:
+        return f"{seeds} seeds in turn"
+    return f"{seeds} seeds in groups of {group}"
+
+
+def _say(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""What `python -m jaxrnn info RUN_DIR` says: what a run is, how far it came, how to go on."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxrnn import checkpoints, metrics, record, runs
+
+
+def of_run(run_dir: Path) -> str:
+    """A few lines of plain text.
+
+    Raises:
+      RunError: if the run's files are damaged.
+      OSError: if there is no run.
+    """
+    runs.require_run(run_dir)
+    facts, study = record.load(run_dir), record.load_study(run_dir)
+    history = metrics.read(run_dir / runs.METRICS)
+    saved = checkpoints.steps(run_dir / runs.CHECKPOINTS)
+    status = facts["status"]
+    if status == "running":
+        status = "at work just now" if runs.is_taken(run_dir) else "broken off"
+    logged = f"up to step {history.steps[-1]}" if history.steps.size else "nothing yet"
+    last = study.seed + study.seeds - 1
+    lines = [
+        f"{run_dir}: {status}",
+        f"  task         {_short(study.task)}",
+        f"  model        {_short(study.model)}",
+        f"  training     {_short(study.train)}",
+        f"  seeds        {study.seed} to {last}, {study.group} side by side",
+        f"  logged       {logged} of {study.train.steps}",
+        f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
+    ]
+    for session in facts["sessions"]:
+        ended = f"to step {session['to']}, {session['ended']}" if "to" in session else "broken off"
+        lines.append(f"  worked on    from step {session['from']}, {session['began']}, {ended}")
+    for seed, step in facts.get("not_finite", {}).items():
+        lines.append(f"  not finite   seed {seed}, at step {step}")
+    if status in ("broken off", "interrupted"):
+        lines.append(f"Go on with it: python -m jaxrnn resume {run_dir}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    """A dataclass or module on one line, with the fields that are not at their defaults."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    fields = [
+        f"{field.name}={_short(part)}"
+        for field in dataclasses.fields(value)
+        if field.name not in ("parent", "name")
+        and (part := getattr(value, field.name)) is not field.default
+        and part != field.default
+        and part != {}
+    ]
+    return f"{type(value).__name__}({', '.join(fields)})"

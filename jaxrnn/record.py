@@ -1,0 +1,117 @@
+"""config.json and manifest.json: what a run is made of, what it was made with, how it goes."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxrnn import config, manifest, names, runs
+from jaxrnn.errors import RunError
+from jaxrnn.files import read_json, sha256_of, write_json
+from jaxrnn.study import Study
+
+
+def begin(path: Path, study: Study) -> None:
+    """Write both files of a new run.
+
+    Raises:
+      RunError: if a part of the study cannot be written.
+      OSError: if a file cannot be.
+    """
+    script = names.script_of_main()
+    try:
+        rebuilds = {"study": config.to_json(study), "script": str(script) if script else None}
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    batch = study.batch_shape
+    facts = {
+        "status": "running",
+        "created": manifest.utc_now(),
+        "sessions": [],
+        "batch_shape": {
+            name: f"{array.dtype}{list(array.shape)}"
+            for name, array in batch._asdict().items()
+            if array is not None
+        },
+        "seeds_side_by_side": study.group,
+        "baseline": study.task.baseline,
+        "data_files": {str(file): sha256_of(file) for file in study.task.files},
+        "surroundings": manifest.surroundings(script),
+    }
+    write_json(path / runs.MANIFEST, facts)
+    write_json(path / runs.CONFIG, rebuilds)
+
+
+def load_study(path: Path) -> Study:
+    """The study of a run, rebuilt from its config.json.
+
+    Raises:
+      RunError: if the file is damaged, or names what is not there any more.
+      OSError: if it cannot be read.
+    """
+    rebuilds = _read(path / runs.CONFIG, "study", "script")
+    try:
+        study = config.from_json(rebuilds["study"], _script(rebuilds), "study")
+    except ValueError as error:
+        raise RunError(f"{path / runs.CONFIG}: {error}") from error
+    if not isinstance(study, Study):
+        raise RunError(f"{path / runs.CONFIG} holds no study")
+    return study
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A run's manifest.json.
+
+    Raises:
+      RunError: if it is damaged.
+      OSError: if it cannot be read.
+    """
+    return _read(path / runs.MANIFEST, "status", "sessions", "surroundings", "data_files")
+
+
+def baseline(path: Path) -> float | None:
+    """The loss of the best predictor without memory, if the manifest is there to say it."""
+    return load(path).get("baseline") if (path / runs.MANIFEST).exists() else None
+
+
+def differences(path: Path) -> list[str]:
+    """What may give this process other bits than the run had; nothing if they must be equal."""
+    script = _script(_read(path / runs.CONFIG, "script"))
+    return manifest.differences(load(path)["surroundings"], manifest.surroundings(script))
+
+
+def check_data(path: Path) -> None:
+    """Refuse data files that are not what the run began with, with a RunError."""
+    for file, digest in load(path)["data_files"].items():
+        if sha256_of(Path(file)) != digest:
+            raise RunError(f"{file} is not what the run in {path} began with; put it back")
+
+
+def begin_session(path: Path, step: int) -> None:
+    """Say in the manifest that this process works on the run, from this step on."""
+    facts = load(path)
+    session = {"command": [sys.executable, *sys.argv], "began": manifest.utc_now(), "from": step}
+    sessions = [*facts["sessions"], session]
+    write_json(path / runs.MANIFEST, facts | {"status": "running", "sessions": sessions})
+
+
+def end_session(path: Path, status: str, step: int, broken: dict[int, int]) -> None:
+    """Say in the manifest how it ended: "finished", "interrupted" or "diverged"."""
+    facts = load(path)
+    *before, session = facts["sessions"]
+    sessions = [*before, session | {"ended": manifest.utc_now(), "to": step}]
+    ends = {"status": status, "sessions": sessions, "not_finite": broken}
+    write_json(path / runs.MANIFEST, facts | ends)
+
+
+def _read(file: Path, *keys: str) -> dict[str, Any]:
+    try:
+        facts = read_json(file)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    if not isinstance(facts, dict) or not facts.keys() >= set(keys):
+        raise RunError(f"{file} is not the {file.name} of a run of jaxrnn")
+    return facts
+
+
+def _script(rebuilds: dict[str, Any]) -> Path | None:
+    return Path(rebuilds["script"]) if rebuilds.get("script") else None

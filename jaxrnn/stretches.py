@@ -1,0 +1,78 @@
+"""A study's program, called again and again: where the clock meets the compiled steps."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrnn.metrics import History, blank_broken, join, last_loss
+from jaxrnn.progress import Progress
+from jaxrnn.study import Study, compile_program, make_program
+from jaxrnn.train import TrainState
+
+SECONDS_A_CALL = 2.0  # how long Ctrl-C waits, and a line of progress stands still
+
+
+class Stretch(NamedTuple):
+    """What one call of the compiled program gave."""
+
+    step: int  # where a run that broke off here goes on
+    state: TrainState
+    history: History  # of the logged steps
+    broken: dict[int, int]  # so far: by seed, the step whose loss or gradient was not finite
+    ends: bool  # all steps are done, or no seed is left to go on with
+    seconds: float
+
+
+def replay(study: Study, until: int | None = None) -> tuple[TrainState, History]:
+    """Train in memory alone, from nothing, to the end or to before the step `until`.
+
+    Returns:
+      the state, each leaf [S, ...] a NumPy array, and what was measured.
+    """
+    program = make_program(study)
+    compiled = compile_program(study, program)
+    state, histories = program.blank, []
+    with Progress(study.train.steps if until is None else until) as progress:
+        for stretch in stretches(study, compiled, state, 0, until):
+            state = stretch.state
+            histories.append(stretch.history)
+            progress.update(stretch.step, last_loss(histories))
+    return jax.device_get(state), join(histories)
+
+
+def stretches(
+    study: Study, compiled: Any, state: TrainState, step: int, until: int | None = None
+) -> Iterator[Stretch]:
+    """Call a study's compiled program, some seconds a call, until it is done.
+
+    Args:
+      study: what is trained.
+      compiled: its program.
+      state: from where on; it is donated.
+      step: the first step to take.
+      until: the step to stop before, if not after the last.
+    """
+    last, seeds, pace = study.train.steps, study.seed_numbers, 1
+    until = last + 1 if until is None else until
+    while step < until:
+        began, stop = time.perf_counter(), min(step + pace, until)
+        state, values = compiled(state, seeds, np.int32(step), np.int32(stop))
+        values = jax.device_get(values)
+        updates = np.array(state.step)  # [S]
+        seconds = time.perf_counter() - began
+        pace = int(np.clip(SECONDS_A_CALL * (stop - step) / seconds, 1, values["loss"].shape[1]))
+        off = ~np.isfinite(values["loss"][:, stop - step - 1])
+        lost = (updates < min(stop, last)) | (off & (stop > last))
+        shown = updates.max() + 1 if lost.all() else stop  # of later steps there is nothing to say
+        logged = study.logged(np.arange(step, shown))
+        order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
+        values = {name: values[name][:, logged - step] for name in order}
+        history = History(seeds, logged, blank_broken(values, logged, updates))
+        broken = {int(seed): int(n) for seed, n in zip(seeds[lost], updates[lost], strict=True)}
+        step = int(updates.max()) if lost.all() else stop
+        yield Stretch(step, state, history, broken, stop > last or bool(lost.all()), seconds)
+        if lost.all():
+            return

@@ -1,0 +1,114 @@
+"""How many seeds side by side: what is chosen by what was measured, and kept."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from tasks import Echo
+
+from jaxrnn import grouping
+from jaxrnn.cells import ElmanCell
+from jaxrnn.models import SequenceModel
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.study import Study
+from jaxrnn.train import Train
+
+STUDY = Study(Echo(), SequenceModel(Recurrent(ElmanCell(3)), 4), Train(5), seeds=100)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of which the tests say how fast and how large it is."""
+    machine = SimpleNamespace(seconds={}, bytes_a_seed=1, memory=1000, measured=[])
+
+    def seconds(program, compiled, study):
+        machine.measured.append(study.group)
+        return machine.seconds[study.group]
+
+    monkeypatch.setattr(grouping, "compile_program", lambda study, program: study.group)
+    monkeypatch.setattr(grouping, "_seconds", seconds)
+    monkeypatch.setattr(grouping, "_needed", lambda group: group * machine.bytes_a_seed)
+    monkeypatch.setattr(grouping, "_free_memory", lambda: machine.memory / grouping.SHARE)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("seconds", "group", "measured"),
+    [
+        ({100: 1.0, 10: 2.0}, 100, [100, 10]),
+        ({100: 1.0, 10: 0.9}, 100, [100, 10]),  # not worth it
+        ({100: 1.0, 10: 0.5, 1: 0.45}, 10, [100, 10, 1]),
+        ({100: 1.0, 10: 0.5, 1: 0.2}, 1, [100, 10, 1]),
+    ],
+)
+def test_the_fastest_is_chosen_and_of_equals_the_largest(machine, capsys, seconds, group, measured):
+    machine.seconds = seconds
+    assert grouping.choose(STUDY) == replace(STUDY, group=group)
+    assert machine.measured == measured
+    said = capsys.readouterr().err
+    words = {100: "100 seeds side by side", 10: "100 seeds in groups of 10", 1: "100 seeds in turn"}
+    assert said.startswith(f"note: {words[group]} (")
+    assert all(f"{each}: {seconds[each] * 1e3:.3g} ms" in said for each in measured)
+
+
+def test_what_does_not_fit_memory_is_not_tried(machine):
+    machine.seconds = {70: 1.0, 10: 2.0}
+    machine.bytes_a_seed, machine.memory = 10, 700
+    assert grouping.choose(STUDY).group == 70
+    assert 100 not in machine.measured
+    machine.bytes_a_seed, machine.seconds = 10**6, {1: 1.0}
+    assert grouping.choose(replace(STUDY, seeds=99)).group == 1
+
+
+def test_the_choice_is_kept_for_such_a_study_alone(machine, cache, capsys):
+    machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
+    first = grouping.choose(STUDY)
+    capsys.readouterr()
+    machine.measured.clear()
+    machine.seconds = {100: 0.1, 10: 1.0, 1: 1.0}
+    assert grouping.choose(replace(STUDY, seed=5)) == replace(first, seed=5)
+    assert machine.measured == []
+    assert "as measured here before" in capsys.readouterr().err
+    assert grouping.choose(replace(STUDY, train=Train(6))).group == 100
+    (kept, _) = (cache / "jaxrnn/groups").iterdir()
+    assert json.loads(kept.read_text()).keys() == {"group", "seconds_a_step"}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"group": 0}', '{"group": 101}', '{"group": "a"}']
+)
+def test_a_damaged_choice_is_made_again(machine, cache, content):
+    machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
+    grouping.choose(STUDY)
+    (kept,) = (cache / "jaxrnn/groups").iterdir()
+    kept.write_text(content)
+    assert grouping.choose(STUDY).group == 10
+    assert json.loads(kept.read_text())["group"] == 10
+
+
+def test_a_choice_that_cannot_be_kept_is_said(machine, cache, capsys):
+    cache.write_text("a file")
+    machine.seconds = {100: 1.0, 10: 2.0}
+    assert grouping.choose(STUDY).group == 100
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+def test_one_seed_needs_no_choice(machine, capsys):
+    assert grouping.choose(replace(STUDY, seeds=1, group=1)).group == 1
+    assert machine.measured == []
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_measured_is_the_real_program():
+    study = replace(STUDY, seeds=4)
+    seconds = grouping._measure(study)
+    assert next(iter(seconds)) == 4
+    assert all(0 < took < 10 and math.isfinite(took) for took in seconds.values())

@@ -157,8 +157,8 @@ def draw(run_dir: Path) -> Path:
     history = metrics.read(file)
     if not history.steps.size:
         raise RunError(f"{file} has no line yet, so there is nothing to draw")
-    path = run_dir / runs.PICTURE
-    plots.curves(path, history.steps, history.values, record.baseline(run_dir), run_dir.name)
+    path, title = run_dir / runs.PICTURE, "/".join(run_dir.resolve().parts[-2:])
+    plots.curves(path, history.steps, history.values, record.baseline(run_dir), title)
     return path
 
 

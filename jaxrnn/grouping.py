@@ -49,7 +49,7 @@ def choose(study: Study) -> Study:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"group": group, "seconds_a_step": seconds})
     except OSError as error:
-        _say(f"this choice cannot be kept in {kept.parent}: {error.strerror}; name it with --group")
+        _say(f"this choice cannot be kept in {kept.parent} ({error.strerror}): the next may differ")
     return replace(study, group=group)
 
 

@@ -35,7 +35,7 @@ def replay(study: Study, until: int | None = None) -> tuple[TrainState, History]
     program = make_program(study)
     compiled = compile_program(study, program)
     state, histories = program.blank, []
-    with Progress(study.train.steps if until is None else until) as progress:
+    with Progress(study.train.steps) as progress:
         for stretch in stretches(study, compiled, state, 0, until):
             state = stretch.state
             histories.append(stretch.history)

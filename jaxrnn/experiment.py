@@ -206,7 +206,7 @@ def _train(
     """Train to the end, or until a signal asks to stop or no seed is left."""
     path, train = directory.path, study.train
     saved = time.perf_counter()
-    compiled = compile_program(study, program)
+    compiled = compile_program(study, program, meanwhile=_import_writers)
     compile_seconds = time.perf_counter() - saved
     state = program.blank if start.state is None else start.state
     histories, seconds, step, broken = [*start.history], 0.0, start.step, start.broken
@@ -247,6 +247,13 @@ def _train(
         signals.stop(asked[0])
     clock = Clock(compile_seconds, seconds)
     return Result(path, study, metrics.join(histories), jax.device_get(state), broken, clock)
+
+
+def _import_writers() -> None:
+    """Import what saving takes, so that it need not be waited for later."""
+    import orbax.checkpoint
+    import tensorboardX.proto.event_pb2
+    import tensorboardX.record_writer  # noqa: F401
 
 
 def _name(task: Task) -> str:

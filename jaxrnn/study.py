@@ -6,6 +6,7 @@ How a run is cut into stretches changes no bit of it.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,6 +109,7 @@ def make_program(study: Study) -> Program:
     shapes = jax.eval_shape(init, study.seed_numbers[0])
     blank = jax.tree.map(lambda leaf: np.zeros((study.seeds, *leaf.shape), leaf.dtype), shapes)
 
+    @jax.jit  # likewise
     def step(state: TrainState, seed: jax.Array, n: jax.Array) -> tuple[TrainState, Metrics]:
         data, dropout = (
             jax.random.fold_in(child_key(root_key(seed), stream), n)
@@ -157,11 +159,21 @@ def make_program(study: Study) -> Program:
     return Program(stretch, blank)
 
 
-def compile_program(study: Study, program: Program) -> Any:
-    """The program, compiled. It reuses its states' memory: do not use them after a call."""
+def compile_program(
+    study: Study, program: Program, meanwhile: Callable[[], object] = lambda: None
+) -> Any:
+    """The program, compiled. It reuses its states' memory: do not use them after a call.
+
+    `meanwhile` is called in another thread while XLA compiles, which leaves Python free.
+    """
     stretch = jax.jit(program.stretch, donate_argnums=0)
     zero = np.int32(0)
-    return stretch.lower(program.blank, study.seed_numbers, zero, zero).compile()
+    lowered = stretch.lower(program.blank, study.seed_numbers, zero, zero)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(meanwhile)
+        compiled = lowered.compile()
+        done.result()
+    return compiled
 
 
 def _alone(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 INPUTS, TARGETS = "hihell", "ihello"
-INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"  # as in jaxrnn/plots.py
+INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"  # as in jaxrnn/show/plots.py
 FOLDED, FIRST, STEP = 58, 332, 96  # x of the folded network, of t = 0, from each t to the next
 PREDICTION, READOUT, CELL, INPUT, TIME = 50, 124, 204, 288, 329  # y of the rows
 BOX, CELL_WIDTH, CELL_HEIGHT, READOUT_HEIGHT = 36, 52, 56, 32  # sizes

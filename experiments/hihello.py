@@ -24,14 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxrnn import cli, experiment, report
+from jaxrnn import cli, experiment
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
+from jaxrnn.disk.metrics import History
 from jaxrnn.experiment import Result
 from jaxrnn.gates import read_gates
-from jaxrnn.metrics import History
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
+from jaxrnn.show import report
 from jaxrnn.stack import Stack
 from jaxrnn.stretches import replay
 from jaxrnn.study import Study
@@ -164,7 +165,7 @@ def outcome(config: Config, result: Result) -> str:
 
 def draw(config: Config, result: Result) -> None:
     """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
-    from jaxrnn import fonts, plots  # not at the top: Matplotlib takes a second to import
+    from jaxrnn.show import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     run_dir, history = result.run_dir, result.history
     task, model = NextCharacter(config.text), result.study.model

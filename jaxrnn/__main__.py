@@ -61,7 +61,7 @@ class Info(OfRun):
     """Say what a run is, how far it came, and how to go on."""
 
     def __call__(self) -> None:
-        from jaxrnn import info
+        from jaxrnn.show import info
 
         print(info.of_run(self.run_dir))
 
@@ -71,7 +71,7 @@ class Doctor:
     """Print what a report of a fault needs; exit code 1 if JAX computes wrong here."""
 
     def __call__(self) -> None:
-        from jaxrnn import doctor
+        from jaxrnn.surroundings import doctor
 
         text, healthy = doctor.report()
         print(text)

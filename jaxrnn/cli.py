@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import jax
 import tyro
 
+from jaxrnn.disk.names import loading_script
 from jaxrnn.errors import DivergedError, RunError
-from jaxrnn.names import loading_script
 from jaxrnn.text import visible
 
 

@@ -16,25 +16,17 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn import (
-    checkpoints,
-    compilation_cache,
-    grouping,
-    manifest,
-    metrics,
-    names,
-    record,
-    report,
-    runs,
-    signals,
-)
+from jaxrnn import grouping, signals
+from jaxrnn.disk import checkpoints, metrics, names, record, runs
+from jaxrnn.disk.metrics import History
+from jaxrnn.disk.tensorboard import Events
 from jaxrnn.errors import DivergedError, RunError
-from jaxrnn.metrics import History
-from jaxrnn.progress import Progress
+from jaxrnn.show import report
+from jaxrnn.show.progress import Progress
 from jaxrnn.stretches import stretches
 from jaxrnn.study import Program, Study, compile_program, make_program
+from jaxrnn.surroundings import compilation_cache, manifest
 from jaxrnn.tasks.task import Task
-from jaxrnn.tensorboard import Events
 from jaxrnn.train import Train, TrainState
 
 
@@ -151,7 +143,7 @@ def draw(run_dir: Path) -> Path:
       RunError: if there is nothing in it yet, or something else.
       OSError: if there is no metrics.jsonl, or the picture cannot be written.
     """
-    from jaxrnn import plots  # not at the top: Matplotlib takes a second to import
+    from jaxrnn.show import plots  # not at the top: Matplotlib takes a second to import
 
     file = run_dir / runs.METRICS
     history = metrics.read(file)
@@ -251,7 +243,6 @@ def _train(
 
 def _import_writers() -> None:
     """Import what saving takes, so that it need not be waited for later."""
-    import orbax.checkpoint
     import tensorboardX.proto.event_pb2
     import tensorboardX.record_writer  # noqa: F401
 

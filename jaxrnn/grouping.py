@@ -19,8 +19,8 @@ import numpy as np
 import platformdirs
 import psutil
 
-from jaxrnn import config
-from jaxrnn.files import write_json
+from jaxrnn.disk import config
+from jaxrnn.disk.files import write_json
 from jaxrnn.study import Program, Study, compile_program, make_program
 
 SHARE = 0.8  # of the memory that is free

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrnn.metrics import History, blank_broken, join, last_loss
-from jaxrnn.progress import Progress
+from jaxrnn.disk.metrics import History, blank_broken, join, last_loss
+from jaxrnn.show.progress import Progress
 from jaxrnn.study import Study, compile_program, make_program
 from jaxrnn.train import TrainState
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrnn import checkpoints, compilation_cache, metrics, record, runs
-from jaxrnn.metrics import History
+from jaxrnn.disk import checkpoints, metrics, record, runs
+from jaxrnn.disk.metrics import History
 from jaxrnn.stretches import replay
 from jaxrnn.study import make_program
+from jaxrnn.surroundings import compilation_cache
 
 TOLERANCE = 1e-3
 """Elsewhere: how far a number may be off, relative to the largest of its metric in the run. Other

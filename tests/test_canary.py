@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrnn.canary import Canary, canary
+from jaxrnn.surroundings.canary import Canary, canary
 
 
 def test_jit_agrees_with_eager():

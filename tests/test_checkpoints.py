@@ -18,8 +18,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn import arrays, checkpoints, checksums
-from jaxrnn.checkpoints import CheckpointError
+from jaxrnn.disk import arrays, checkpoints, checksums
+from jaxrnn.disk.checkpoints import CheckpointError
 
 POSITION = {"next_step": 50, "text": "안녕", "parts": [0.1, None]}
 
@@ -354,7 +354,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(folder, monkeypatch):
 # What a child process does, and how it ends. The server imports once; each child is a fork of it.
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["jaxrnn.checkpoints", "orbax.checkpoint", "optax", "pytest"])
+CHILDREN.set_forkserver_preload(["jaxrnn.disk.checkpoints", "orbax.checkpoint", "optax", "pytest"])
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
 
@@ -452,7 +452,7 @@ FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
 import numpy as np
-from jaxrnn import checkpoints
+from jaxrnn.disk import checkpoints
 
 folder, tree = Path(sys.argv[1]), lambda size: {str(n): np.random.rand(size) for n in range(9)}
 checkpoints.save(folder, 40, tree(10), {})
@@ -493,7 +493,7 @@ PLAIN = """
 import sys, threading, time
 from pathlib import Path
 import jax, numpy as np
-from jaxrnn import checkpoints
+from jaxrnn.disk import checkpoints
 
 folder, mesh = Path(sys.argv[1]), jax.make_mesh((2,), ("seeds",))
 spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seeds"))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from variants import VARIANTS
 
 from jaxrnn.cells import CELLS, ElmanCell, GRUCell, LSTMCell, MinGRUCell, positive
-from jaxrnn.config import MARKS, from_json, to_json
+from jaxrnn.disk.config import MARKS, from_json, to_json
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Bidirectional, Stack

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn import doctor, manifest
+from jaxrnn.surroundings import doctor, manifest
 
 TITLES = [
     "Versions",

@@ -16,11 +16,13 @@ import pytest
 from flax import linen as nn
 from tasks import Echo, Trap
 
-from jaxrnn import checkpoints, experiment, info, metrics, record
+from jaxrnn import experiment
 from jaxrnn.cells import LSTMCell
+from jaxrnn.disk import checkpoints, metrics, record
 from jaxrnn.errors import DivergedError, RunError
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
+from jaxrnn.show import info
 from jaxrnn.stretches import replay
 from jaxrnn.study import Study, make_program
 from jaxrnn.train import Train

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from jaxrnn.files import read_json, sha256_of, write_json
+from jaxrnn.disk.files import read_json, sha256_of, write_json
 
 VALUE = {"text": "안녕\n", "numbers": [1, 0.1, None, True], "name": "no text: \udcff", "nested": {}}
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrnn import metrics
 from jaxrnn.cells import CELLS
+from jaxrnn.disk import metrics
 from jaxrnn.stretches import replay
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jaxrnn import machine
+from jaxrnn.surroundings import machine
 
 X86 = """\
 processor\t: 0

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 import jaxrnn
-from jaxrnn import machine, manifest
+from jaxrnn.surroundings import machine, manifest
 
 HARMLESS = {
     ("command",),

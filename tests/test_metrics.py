@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxrnn import metrics
+from jaxrnn.disk import metrics
+from jaxrnn.disk.metrics import History
 from jaxrnn.errors import RunError
-from jaxrnn.metrics import History
 
 SEEDS, STEPS = np.array([7, 9]), np.array([0, 10, 20])
 

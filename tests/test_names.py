@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 from flax import linen as nn
 
-from jaxrnn import names
-from jaxrnn.config import from_json, loading_script, script_of_main, to_json
+from jaxrnn.disk import names
+from jaxrnn.disk.config import from_json, loading_script, script_of_main, to_json
 from jaxrnn.recurrent import Recurrent
 
 ECHO = """
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from flax import linen as nn
 
 from beside import SIZE
-from jaxrnn import config
+from jaxrnn.disk import config
 
 loading = config.loading_script()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-from jaxrnn import fonts, plots
+from jaxrnn.show import fonts, plots
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from jaxrnn.progress import Progress
+from jaxrnn.show.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -229,7 +229,7 @@ def test_a_terminal_that_goes_away_meanwhile_costs_only_the_line(clock, terminal
 
 def test_no_standard_error_and_no_rich_before_it_is_needed():
     program = (
-        "import sys, jaxrnn.progress as p; sys.stderr = None\n"
+        "import sys, jaxrnn.show.progress as p; sys.stderr = None\n"
         "for seconds in 1.0, 60.0:\n"
         "    clock = iter([0.0, seconds])\n"
         "    with p.Progress(9, clock=lambda: next(clock)) as progress:\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxrnn import report
+from jaxrnn.show import report
 
 
 @pytest.mark.parametrize(

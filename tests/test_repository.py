@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrnn import manifest, repository
+from jaxrnn.surroundings import manifest, repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

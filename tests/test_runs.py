@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrnn import runs
+from jaxrnn.disk import runs
 
 
 def save(directory):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jaxrnn import tensorboard
-from jaxrnn.tensorboard import Events
+from jaxrnn.disk import tensorboard
+from jaxrnn.disk.tensorboard import Events
 
 
 def masked_crc(data):

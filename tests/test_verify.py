@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tasks import Echo
 
-from jaxrnn import checkpoints, experiment, record
+from jaxrnn import experiment
 from jaxrnn.cells import ElmanCell
+from jaxrnn.disk import checkpoints, record
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.study import make_program

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxrnn.machine import output_of
+from jaxrnn.surroundings.machine import output_of
 
 
 def root_of(file: Path) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrnn import report
+from jaxrnn.show import report
 
 QUARTILES = {"first quartile": 25, "median": 50, "third quartile": 75}
 """What is written of several seeds, in percent: TensorBoard cannot draw a thousand curves."""

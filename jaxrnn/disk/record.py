@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxrnn import config, manifest, names, runs
+from jaxrnn.disk import config, names, runs
+from jaxrnn.disk.files import read_json, sha256_of, write_json
 from jaxrnn.errors import RunError
-from jaxrnn.files import read_json, sha256_of, write_json
 from jaxrnn.study import Study
+from jaxrnn.surroundings import manifest
 
 
 def begin(path: Path, study: Study) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 import jaxrnn
-from jaxrnn import keys, machine, repository
-from jaxrnn.files import sha256_of
+from jaxrnn import keys
+from jaxrnn.disk.files import sha256_of
+from jaxrnn.surroundings import machine, repository
 from jaxrnn.text import visible
 
 PACKAGES = (

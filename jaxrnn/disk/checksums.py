@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from jaxrnn.files import sha256_of
+from jaxrnn.disk.files import sha256_of
 
 SUMS = "SHA256SUMS"
 

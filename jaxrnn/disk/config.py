@@ -21,8 +21,8 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from jaxrnn import names
-from jaxrnn.names import loading_script, script_of_main
+from jaxrnn.disk import names
+from jaxrnn.disk.names import loading_script, script_of_main
 
 __all__ = ["from_json", "loading_script", "script_of_main", "to_json"]
 

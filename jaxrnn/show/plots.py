@@ -13,7 +13,7 @@ from matplotlib import rc_context, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxrnn import fonts, report
+from jaxrnn.show import fonts, report
 
 INK, ACCENT = "#22313f", "#c8553d"
 MOST_POSITIONS = 24  # characters along an axis that can still be read

@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrnn import arrays, checksums
-from jaxrnn.files import read_json, write_json
+from jaxrnn.disk import arrays, checksums
+from jaxrnn.disk.files import read_json, write_json
 
 STATE = "state"
 POSITION = "position.json"

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxrnn import checkpoints, metrics, record, runs
+from jaxrnn.disk import checkpoints, metrics, record, runs
 
 
 def of_run(run_dir: Path) -> str:

@@ -15,8 +15,8 @@ import jax
 import platformdirs
 
 import jaxrnn
-from jaxrnn import machine, manifest, repository
-from jaxrnn.canary import canary
+from jaxrnn.surroundings import machine, manifest, repository
+from jaxrnn.surroundings.canary import canary
 from jaxrnn.text import visible
 
 BAD_VERSIONS = {

@@ -1,0 +1,1 @@
+"""What surrounds a run: code, versions, machine, and JAX's compilation cache."""

@@ -1,7 +1,7 @@
 """Recurrent networks in JAX and Flax: small pure functions, reproducible to the bit.
 
 Read in this order: `types` (the axis letters), `cells.lstm`, `unroll`, `recurrent`, `models`,
-`train`.
+`train`, `study`, `experiment`.
 """
 
 __version__ = "0.1.0"

@@ -1,38 +1,16 @@
-"""Timing: compilation apart from running, and several systems side by side."""
+"""Timing: several systems side by side, calls or whole processes."""
 
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
-
-
-@dataclass(frozen=True)
-class Clock:
-    """What a compiled program cost: once to compile, and each time to run."""
-
-    compile_seconds: float  # tracing, lowering, and XLA's compilation or its loading from the cache
-    run_seconds: float
-
-    def __str__(self) -> str:
-        run = self.run_seconds
-        took = f"{run * 1e3:.1f} ms" if run < 1 else f"{run:.2f} s"
-        return f"{took} after {self.compile_seconds:.2f} s of compiling"
-
-
-def run_timed(function: Callable[..., Any], *args: Any) -> tuple[Any, Clock]:
-    """Compile a pure function, then run it once.
-
-    Returns:
-      its results as NumPy arrays, and what they cost.
-    """
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*args).compile()
-    compile_seconds = time.perf_counter() - start
-    results, run_seconds = timed(compiled, *args)
-    return jax.device_get(results), Clock(compile_seconds, run_seconds)
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -47,7 +25,11 @@ def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 def interleave(
-    systems: Mapping[str, Callable[[], Any]], repeats: int, burst: int = 1
+    systems: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    burst: int = 1,
+    *,
+    own_clock: bool = False,
 ) -> dict[str, list[float]]:
     """Time several systems in turn, A B A B, so that a slow moment of the machine hits all.
 
@@ -58,17 +40,43 @@ def interleave(
       repeats: how many turns each gets.
       burst: how many calls a turn has. More than one for calls of milliseconds, of which the
         first finds the caches, and the second core, still taken up by the system before.
+      own_clock: whether a system returns the seconds that count, as only a part of the call does.
 
     Returns:
       the seconds of each call, [repeats * burst] a system.
     """
+
+    def call(system: Callable[[], Any]) -> float:
+        result, seconds = timed(system)
+        return result if own_clock else seconds
+
     for system in systems.values():
-        timed(system)
+        call(system)
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(repeats):
         for name, system in systems.items():
-            seconds[name] += [timed(system)[1] for _ in range(burst)]
+            seconds[name] += [call(system) for _ in range(burst)]
     return seconds
+
+
+def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None:
+    """Run a Python process of its own, as a user does: `python *arguments`.
+
+    Args:
+      arguments: the script, or "-c" and its text, and what it is given.
+      folder: the working directory.
+      cache: the user's cache directory, where compiled programs are kept; a new one if None.
+
+    Raises:
+      ChildProcessError: if it fails, with the last line that it said.
+    """
+    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    environment["XDG_CACHE_HOME"] = str(cache or tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        *_, said = ["nothing was said", *done.stderr.splitlines()]
+        raise ChildProcessError(f"python ended with code {done.returncode}: {said}")
 
 
 def table(title: str, seconds: Mapping[str, list[float]], against: str) -> str:
@@ -78,12 +86,19 @@ def table(title: str, seconds: Mapping[str, list[float]], against: str) -> str:
       title: stands above the names of the systems.
       seconds: by system, as `interleave` returns them.
       against: the system that stands as 1.0x.
+
+    >>> print(table("a call", {"ours": [0.002, 0.001], "theirs": [3.0, 3.0]}, against="theirs"))
+    a call                                               min      median   median, ratio
+      ours                                           1.00 ms     1.50 ms          0.001x
+      theirs                                          3.00 s      3.00 s          1.000x
     """
     median = {name: statistics.median(values) for name, values in seconds.items()}
     lines = [f"{title:<44}{'min':>12}{'median':>12}{'median, ratio':>16}"]
     for name, values in seconds.items():
-        ratio = median[name] / median[against]
-        lines.append(
-            f"  {name:<42}{min(values) * 1e3:>9.2f} ms{median[name] * 1e3:>9.2f} ms{ratio:>15.3f}x"
-        )
+        figures = f"{_amount(min(values)):>12}{_amount(median[name]):>12}"
+        lines.append(f"  {name:<42}{figures}{median[name] / median[against]:>15.3f}x")
     return "\n".join(lines)
+
+
+def _amount(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"

@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 from jax.core import Tracer
 
+from jaxrnn.errors import SettingError
+
 
 def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
     """Refuse an array that has not these axes.
@@ -83,15 +85,15 @@ def check_lengths(lengths: Any, batch: int, steps: int) -> jax.Array:
 
 
 def check_counts(settings: Any, *names: str) -> None:
-    """Refuse settings that are not whole numbers from 1 to 2**31 - 1, with a ValueError."""
+    """Refuse settings that are not whole numbers from 1 to 2**31 - 1, with a SettingError."""
     for name in names:
         value, words = getattr(settings, name), name.replace("_", " ")
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{words} must be a whole number, not {value!r}")
+            raise SettingError(f"{words} must be a whole number, not {value!r}")
         if value < 1:
-            raise ValueError(f"{words} must be at least 1")
+            raise SettingError(f"{words} must be at least 1")
         if value >= 2**31:
-            raise ValueError(f"{words} must be less than 2**31")
+            raise SettingError(f"{words} must be less than 2**31")
 
 
 def check_rate(name: str, rate: float) -> None:

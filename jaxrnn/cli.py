@@ -15,7 +15,7 @@ import jax
 import tyro
 
 from jaxrnn.disk.names import loading_script
-from jaxrnn.errors import DivergedError, RunError
+from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.text import visible
 
 
@@ -56,7 +56,7 @@ def exits() -> Iterator[None]:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _refuse(f"{error.strerror or error}{where}")
-    except RunError as error:
+    except (RunError, SettingError) as error:
         if loading_script():  # then whoever loads it says so
             raise
         _refuse(str(error))
@@ -66,6 +66,10 @@ def exits() -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _refuse("not enough memory for this many seeds, steps, characters or hidden units")
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        _refuse(str(error).splitlines()[0])
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

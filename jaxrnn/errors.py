@@ -1,6 +1,10 @@
 """What a run may end in, other than its end. `cli` makes one line and an exit code of each."""
 
 
+class SettingError(ValueError):
+    """A setting is out of range, or does not fit the others. Exit code 2."""
+
+
 class RunError(Exception):
     """A run cannot be made, or gone on with, until the user mends something. Exit code 2."""
 

@@ -1,45 +1,27 @@
-"""The one loop with side effects: run a study, and go on with one that broke off.
+"""Run a study in a directory of its own, go on with one that broke off, draw it.
 
-Everything a run's numbers depend on is in its `Study`; this file adds disk, clock and signals.
+Everything a run's numbers depend on is in its `Study`; what adds disk, clock and signals to it is
+`session`.
 """
 
-import os
 import re
-import signal
-import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn import grouping, signals
-from jaxrnn.disk import checkpoints, metrics, names, record, runs
+from jaxrnn import grouping, session, signals
+from jaxrnn.disk import metrics, names, record, runs
 from jaxrnn.disk.metrics import History
-from jaxrnn.disk.tensorboard import Events
-from jaxrnn.errors import DivergedError, RunError
+from jaxrnn.errors import RunError
+from jaxrnn.session import Clock
 from jaxrnn.show import report
-from jaxrnn.show.progress import Progress
-from jaxrnn.stretches import stretches
-from jaxrnn.study import Program, Study, compile_program, make_program
-from jaxrnn.surroundings import compilation_cache, manifest
+from jaxrnn.show.progress import note
+from jaxrnn.study import Study, make_program
+from jaxrnn.surroundings import compilation_cache
 from jaxrnn.tasks.task import Task
 from jaxrnn.train import Train, TrainState
-
-
-class Clock(NamedTuple):
-    """What a run cost this process."""
-
-    compile_seconds: float  # tracing, lowering, and XLA's compilation or its loading from the cache
-    run_seconds: float
-
-    def __str__(self) -> str:
-        run = self.run_seconds
-        took = f"{run * 1e3:.1f} ms" if run < 1 else f"{run:.2f} s"
-        return f"{took} after {self.compile_seconds:.2f} s of compiling"
 
 
 class Result(NamedTuple):
@@ -81,7 +63,8 @@ def run(
 
     Args:
       task: draws the batches.
-      model: a module `inputs [B, T, F] -> (outputs [B, T, V], carry)`, as `SequenceModel`.
+      model: a module with the call of `SequenceModel`: inputs [B, T, F], an initial carry, lengths
+        and deterministic -> outputs [B, T, V], carry; its variables are all parameters.
       train: the settings.
       seed: the first seed.
       seeds: S, how many networks to train, with the seeds from `seed` on.
@@ -100,43 +83,47 @@ def run(
     if names.loading_script():
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
     compilation_cache.enable()
-    study = Study(task, model, train, seed, seeds, group or 1)
+    study = Study(task, model, train, seed, seeds, 1 if group is None else group)
+    record.check(study)
     wanted = None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, runs.new_run(name or _name(task), wanted) as directory:
         if group is None:
             study = grouping.choose(study)
         record.begin(directory.path, study)
-        result = _train(directory, study, make_program(study), Start(), asked)
+        ended = session.work(directory, study, make_program(study), session.Start(), asked)
+        result = Result(directory.path, study, *ended)
     if picture:
         draw(result.run_dir)
     return result
 
 
-def resume(run_dir: Path) -> Result:
+def resume(run_dir: Path | str) -> Result:
     """Go on with a run that broke off, from its last whole checkpoint.
 
-    On the same machine and versions it ends bitwise equal to a run never broken off.
+    On the same machine and versions it ends bitwise equal to a run never broken off. One that has
+    ended already stays as it is.
 
     Raises:
       RunError: if its files do not fit each other, or what they name is not there any more.
       OSError: if there is no run, another process works on it, or no checkpoint is whole.
       DivergedError, KeyboardInterrupt: as `run`.
     """
+    run_dir = Path(run_dir)
     compilation_cache.enable()
     with signals.deferred() as asked, runs.open_run(run_dir) as directory:
         study = record.load_study(run_dir)
         for difference in record.differences(run_dir):
-            _note(f"{difference}; the run may not end with the bits it would have had")
+            note(f"{difference}; the run may not end with the bits it would have had")
         record.check_data(run_dir)
         program = make_program(study)
-        start = _restore(run_dir, study, program)
+        start = session.restore(run_dir, study, program)
         metrics.cut(run_dir / runs.METRICS, start.step)
-        result = _train(directory, study, program, start, asked)
+        ended = session.work(directory, study, program, start, asked)
     draw(run_dir)
-    return result
+    return Result(run_dir, study, *ended)
 
 
-def draw(run_dir: Path) -> Path:
+def draw(run_dir: Path | str) -> Path:
     """Draw a run's picture, from its metrics.jsonl.
 
     Raises:
@@ -145,112 +132,16 @@ def draw(run_dir: Path) -> Path:
     """
     from jaxrnn.show import plots  # not at the top: Matplotlib takes a second to import
 
-    file = run_dir / runs.METRICS
+    run_dir = Path(run_dir)
+    file, path = run_dir / runs.METRICS, run_dir / runs.PICTURE
     history = metrics.read(file)
     if not history.steps.size:
         raise RunError(f"{file} has no line yet, so there is nothing to draw")
-    path, title = run_dir / runs.PICTURE, "/".join(run_dir.resolve().parts[-2:])
+    title = "/".join(run_dir.resolve().parts[-2:])
     plots.curves(path, history.steps, history.values, record.baseline(run_dir), title)
     return path
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins, or goes on."""
-
-    step: int = 0
-    state: Any = None  # None: from nothing
-    seconds: float = 0.0  # of work done
-    history: tuple[History, ...] = ()
-    broken: dict[int, int] = field(default_factory=dict)  # as of `Result`
-
-
-def _restore(run_dir: Path, study: Study, program: Program) -> Start:
-    """The last whole checkpoint, and the metrics before it."""
-    restored = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
-    if restored is None:
-        return Start()
-    for path, reason in restored.broken:
-        _note(f"{path} is passed over: {reason}")
-    step, file = restored.position["next_step"], run_dir / runs.METRICS
-    history = metrics.read(file, before=step)
-    wanted = (study.seed_numbers.tolist(), study.logged(np.arange(step)).tolist())
-    if (history.seeds.tolist(), history.steps.tolist()) != wanted:
-        raise RunError(
-            f"{file} lacks lines that were there when {restored.path} was saved; put them back, or"
-            " start anew in another directory"
-        )
-    updates, last = restored.state.step, study.train.steps
-    lost = updates < min(step, last)  # [S]
-    if step > last:
-        lost |= ~np.isfinite(history.values["loss"][:, -1])
-    broken = dict(zip(study.seed_numbers[lost].tolist(), updates[lost].tolist(), strict=True))
-    return Start(step, restored.state, restored.position["seconds"], (history,), broken)
-
-
-def _train(
-    directory: runs.RunDirectory,
-    study: Study,
-    program: Program,
-    start: Start,
-    asked: list[signal.Signals],
-) -> Result:
-    """Train to the end, or until a signal asks to stop or no seed is left."""
-    path, train = directory.path, study.train
-    saved = time.perf_counter()
-    compiled = compile_program(study, program, meanwhile=_import_writers)
-    compile_seconds = time.perf_counter() - saved
-    state = program.blank if start.state is None else start.state
-    histories, seconds, step, broken = [*start.history], 0.0, start.step, start.broken
-    checkpoint = None
-    record.begin_session(path, step)
-    with Progress(train.steps, step) as progress, Events(path / runs.TENSORBOARD, step) as events:
-        for stretch in stretches(study, compiled, state, step) if not asked else ():
-            step, state, history, broken, ends, took = stretch
-            seconds += took
-            histories.append(history)
-            now = {"utc": manifest.utc_now(), "seconds": round(start.seconds + seconds, 6)}
-            metrics.append(directory.metrics, history, now)
-            events.add(history.steps, history.values, [time.time()] * len(history.steps))
-            progress.update(min(step, train.steps), metrics.last_loss(histories))
-            due = time.perf_counter() - saved >= train.checkpoint_seconds
-            # Before step N one look is left to be taken; then the last checkpoint is of N updates.
-            if ends or ((asked or due) and step != train.steps):
-                os.fsync(directory.metrics.fileno())
-                position = {"next_step": step, "seconds": start.seconds + seconds}
-                folder, updates = path / runs.CHECKPOINTS, min(step, train.steps)
-                checkpoint = checkpoints.save(folder, updates, state, position)
-                saved = time.perf_counter()
-                if asked:
-                    break
-    finished = step > train.steps
-    status = "diverged" if len(broken) == study.seeds else "finished" if finished else "interrupted"
-    record.end_session(path, status, step, broken)
-    if status == "diverged":
-        which = f"seed {study.seed}" if study.seeds == 1 else f"each of {study.seeds} seeds"
-        raise DivergedError(
-            f"the loss or gradient of {which} is not finite, at step {max(broken.values())}; the"
-            f" last good checkpoint, from before that step, is {checkpoint}"
-        )
-    if asked:
-        _note(
-            f"stopped at step {min(step, train.steps)}; go on with: python -m jaxrnn resume {path}"
-        )
-        signals.stop(asked[0])
-    clock = Clock(compile_seconds, seconds)
-    return Result(path, study, metrics.join(histories), jax.device_get(state), broken, clock)
-
-
-def _import_writers() -> None:
-    """Import what saving takes, so that it need not be waited for later."""
-    import tensorboardX.proto.event_pb2
-    import tensorboardX.record_writer  # noqa: F401
 
 
 def _name(task: Task) -> str:
     """NextCharacter -> next_character."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(task).__name__).lower()
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import math
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,9 @@ import psutil
 
 from jaxrnn.disk import config
 from jaxrnn.disk.files import write_json
+from jaxrnn.show.progress import note
 from jaxrnn.study import Program, Study, compile_program, make_program
+from jaxrnn.surroundings import machine
 
 SHARE = 0.8  # of the memory that is free
 SECONDS = 0.1  # a measurement's aim
@@ -39,17 +40,17 @@ def choose(study: Study) -> Study:
     kept = _kept(study)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
         before = replace(study, group=json.loads(kept.read_text())["group"])
-        _say(f"{_words(before.group, study.seeds)}, as measured here before")
+        note(f"{_words(before.group, study.seeds)}, as measured here before")
         return before
     seconds = _measure(study)
     group = next(g for g, took in seconds.items() if took <= WORTH * min(seconds.values()))
     measured = ", ".join(f"{g}: {s * 1e3:.3g} ms" for g, s in seconds.items())
-    _say(f"{_words(group, study.seeds)} (a step of all, by group size: {measured})")
+    note(f"{_words(group, study.seeds)} (a step of all, by group size: {measured})")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"group": group, "seconds_a_step": seconds})
     except OSError as error:
-        _say(f"this choice cannot be kept in {kept.parent} ({error.strerror}): the next may differ")
+        note(f"this choice cannot be kept in {kept.parent} ({error.strerror}): the next may differ")
     return replace(study, group=group)
 
 
@@ -66,7 +67,9 @@ def _measure(study: Study) -> dict[int, float]:
         candidate = replace(study, group=groups.pop(0))
         program = make_program(candidate)
         compiled = compile_program(candidate, program)
-        if (needed := _needed(compiled)) > room and candidate.group > 1:
+        if (needed := _needed(compiled)) > room:
+            if candidate.group == 1:
+                raise MemoryError
             fits = int(candidate.group * room / needed)
             groups = sorted({max(fits, 1), *(g for g in groups if g < fits), 1}, reverse=True)
             continue
@@ -81,9 +84,10 @@ def _measure(study: Study) -> dict[int, float]:
 def _seconds(program: Program, run: Any, study: Study) -> float:
     """The seconds of one step of all seeds, the best of a few calls."""
     last = study.train.steps
+    start = time.perf_counter()
     states, _ = run(program.blank, study.seed_numbers, np.int32(0), np.int32(1))
     jax.block_until_ready(states)
-    best, at, steps, spent = math.inf, 1, 1, 0.0
+    best, at, steps, spent = time.perf_counter() - start, 1, 1, 0.0
     while spent < SECONDS and at + steps <= last:
         start = time.perf_counter()
         states, _ = run(states, study.seed_numbers, np.int32(at), np.int32(at + steps))
@@ -91,13 +95,24 @@ def _seconds(program: Program, run: Any, study: Study) -> float:
         took = time.perf_counter() - start
         best, spent, at = min(best, took / steps), spent + took, at + steps
         steps = min(2 * steps, study.train.chunk)
-    return best if at > 1 else 0.0
+    return best
+
+
+def require_memory(compiled: Any) -> None:
+    """Refuse a program that does not fit memory, before the system kills the process.
+
+    Raises:
+      MemoryError: if so.
+    """
+    if _needed(compiled) > _free_memory():
+        raise MemoryError
 
 
 def _needed(compiled: Any) -> int:
-    """Bytes that a compiled program takes beside its arguments."""
+    """Bytes that a compiled program takes."""
     memory = compiled.memory_analysis()
-    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+    sizes = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
+    return sum(sizes)
 
 
 def _free_memory() -> int:
@@ -111,7 +126,8 @@ def _free_memory() -> int:
 def _kept(study: Study) -> Path:
     """The file that keeps the choice for such a study on such a machine."""
     device = jax.devices()[0]
-    parts = [config.to_json(replace(study, seed=0, group=1)), jax.__version__, device.device_kind]
+    deciding = (study.task, study.model, study.train.optimizer, study.train.flatten, study.seeds)
+    parts = [config.to_json(deciding), jax.__version__, device.device_kind, machine.cpu()]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return Path(platformdirs.user_cache_dir("jaxrnn")) / "groups" / f"{digest}.json"
 
@@ -122,7 +138,3 @@ def _words(group: int, seeds: int) -> str:
     if group == 1:
         return f"{seeds} seeds in turn"
     return f"{seeds} seeds in groups of {group}"
-
-
-def _say(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)

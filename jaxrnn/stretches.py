@@ -39,7 +39,7 @@ def replay(study: Study, until: int | None = None) -> tuple[TrainState, History]
         for stretch in stretches(study, compiled, state, 0, until):
             state = stretch.state
             histories.append(stretch.history)
-            progress.update(stretch.step, last_loss(histories))
+            progress.update(min(stretch.step, study.train.steps), last_loss(histories))
     return jax.device_get(state), join(histories)
 
 

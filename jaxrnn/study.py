@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.keys import MAX_SEED, child_key, root_key
 from jaxrnn.tasks.task import Task
 from jaxrnn.train import Train, TrainState, init_state, make_optimizer, make_train_step
@@ -29,7 +30,7 @@ class Study:
 
     Attributes:
       task: draws the batches.
-      model: a module `inputs [B, T, F] -> (outputs [B, T, V], carry)`, as `SequenceModel`.
+      model: a module with the call of `SequenceModel`, whose variables are all parameters.
       train: the settings.
       seed: the first seed.
       seeds: S; the others are seed+1, seed+2, ...
@@ -50,9 +51,9 @@ class Study:
     def __post_init__(self) -> None:
         check_counts(self, "seeds", "group")
         if not 0 <= self.seed <= MAX_SEED - self.seeds + 1:
-            raise ValueError(f"seed must be from 0, and no seed above {MAX_SEED}")
+            raise SettingError(f"seed must be from 0, and no seed above {MAX_SEED}")
         if self.group > self.seeds:
-            raise ValueError(f"group must be at most seeds, {self.seeds}")
+            raise SettingError(f"group must be at most seeds, {self.seeds}")
 
     @property
     def seed_numbers(self) -> np.ndarray:
@@ -78,6 +79,7 @@ class Program(NamedTuple):
 
     stretch: Callable[[TrainState, Any, Any, Any], tuple[TrainState, Metrics]]
     blank: TrainState  # zeros, each leaf [S, ...]
+    metrics: dict[str, jax.ShapeDtypeStruct]  # by name, of one seed and step
 
 
 def make_program(study: Study) -> Program:
@@ -120,6 +122,7 @@ def make_program(study: Study) -> Program:
         goes_on = finite & (state.step == n) & (n < steps)
         return jax.tree.map(partial(jnp.where, goes_on), new, state), metrics
 
+    _, measured = jax.eval_shape(step, shapes, study.seed_numbers[0], np.int32(0))
     side_by_side = jax.vmap if study.group > 1 else _alone
 
     def of_group(group: tuple[TrainState, jax.Array], start: jax.Array, stop: jax.Array):
@@ -156,7 +159,7 @@ def make_program(study: Study) -> Program:
         )
         return jax.tree.map(join, results)
 
-    return Program(stretch, blank)
+    return Program(stretch, blank, measured)
 
 
 def compile_program(

@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Carry, Metrics, Params
 
@@ -23,6 +24,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
+
+
+RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
+"""What a line of metrics has beside the task's own."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Train:
       checkpoint_seconds: how much work may be lost at most; 0 saves after every call.
 
     Raises:
-      ValueError: if one of them is out of range.
+      SettingError: if one of them is out of range.
     """
 
     steps: int
@@ -64,29 +69,36 @@ class Train:
         check_counts(self, "steps", "log_every", "chunk")
         single = jnp.finfo(jnp.float32)
         low, high = float(single.tiny), float(single.max)
-        if not low <= self.learning_rate <= high:
-            raise ValueError(
+        if not isinstance(self.learning_rate, int | float) or not low <= self.learning_rate <= high:
+            raise SettingError(
                 "learning rate must be a positive finite number (in single precision:"
                 f" {low:.3g} to {high:.3g})"
             )
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
+            raise SettingError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
             )
         if self.schedule not in ("constant", "linear", "cosine"):
-            raise ValueError(f"schedule must be constant, linear or cosine, not {self.schedule!r}")
-        if not 0 <= self.warmup_steps < self.steps:
-            raise ValueError("warmup steps must be from 0 to less than steps")
+            raise SettingError(f"schedule must be constant, linear or cosine, not {self.schedule}")
+        if not isinstance(self.warmup_steps, int) or not 0 <= self.warmup_steps < self.steps:
+            raise SettingError("warmup steps must be a whole number, from 0 to less than steps")
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ValueError("clip norm must be a positive finite number, or None for no clipping")
+            raise SettingError("clip norm must be a positive finite number; None clips nothing")
         if not self.checkpoint_seconds >= 0:
-            raise ValueError("checkpoint seconds must be 0 or more")
+            raise SettingError("checkpoint seconds must be 0 or more")
         try:
             make_optimizer(self)
         except TypeError as error:
-            raise ValueError(
-                f"options do not fit the optimizer {self.optimizer}: {error}"
-            ) from None
+            raise SettingError(f"options do not fit {self.optimizer}: {error}") from None
+
+
+def _check_metrics(own: Metrics) -> None:
+    """Refuse metrics of a task that cannot be logged, with a SettingError."""
+    if taken := RESERVED & own.keys():
+        raise SettingError(f"a task's metrics must not be called {', '.join(sorted(taken))}")
+    for name, value in own.items():
+        if not value.size or jnp.iscomplexobj(value):
+            raise SettingError(f"the metric {name} must hold real numbers, one at least")
 
 
 def make_schedule(train: Train) -> optax.Schedule | float:
@@ -135,7 +147,7 @@ def init_state(
     Args:
       key: [] PRNG key; it is consumed.
       task: says whether the carry is kept.
-      model: a module `inputs [B, T, F] -> (outputs [B, T, V], carry)`, as `SequenceModel`.
+      model: a module with the call of `SequenceModel`, whose variables are all parameters.
       optimizer: whose state is to go with the parameters.
       batch: of which only shapes and types matter.
     """
@@ -172,6 +184,11 @@ def make_train_step(
                     rngs={"dropout": dropout_key},
                 ),
             )
+            if outputs.shape[-1] != task.output_size:
+                raise SettingError(
+                    f"the model's outputs are [..., {outputs.shape[-1]}], but the task's"
+                    f" output_size is {task.output_size}"
+                )
             return task.loss(outputs, batch), (outputs, carry)
 
         (loss, (outputs, carry)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
@@ -181,9 +198,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         carry = carry if task.keeps_carry else None
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
-        return (
-            TrainState(state.step + 1, params, opt_state, carry),
-            metrics | task.metrics(outputs, batch),
-        )
+        own = {name: jnp.asarray(value) for name, value in task.metrics(outputs, batch).items()}
+        _check_metrics(own)
+        return TrainState(state.step + 1, params, opt_state, carry), metrics | own
 
     return train_step

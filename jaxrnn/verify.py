@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrnn import session
 from jaxrnn.disk import checkpoints, metrics, record, runs
 from jaxrnn.disk.metrics import History
+from jaxrnn.errors import RunError
 from jaxrnn.stretches import replay
 from jaxrnn.study import make_program
 from jaxrnn.surroundings import compilation_cache
@@ -41,7 +43,7 @@ class Difference(NamedTuple):
         )
 
 
-def verify(run_dir: Path) -> Verdict:
+def verify(run_dir: Path | str) -> Verdict:
     """Whether a run comes out the same again.
 
     On the machine and versions that made it, metrics, parameters and optimiser state must be
@@ -51,18 +53,23 @@ def verify(run_dir: Path) -> Verdict:
       RunError: if its files are damaged, or what they name is not there any more.
       OSError: if there is no run, another process works on it, or no checkpoint is whole.
     """
+    run_dir = Path(run_dir)
     compilation_cache.enable()
     runs.require_idle(run_dir)
     study = record.load_study(run_dir)
     record.check_data(run_dir)
-    blank = make_program(study).blank
-    saved = checkpoints.restore(run_dir / runs.CHECKPOINTS, blank)
+    program = make_program(study)
+    try:
+        saved = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     until = saved.position["next_step"] if saved else 0
     if saved is None or not until:
         return Verdict(f"{run_dir} has no step saved yet, so there is nothing to verify.", False)
     recorded = metrics.read(run_dir / runs.METRICS, before=until)
+    session.require_fit(run_dir, recorded, program)
     state, again = replay(study, until)
-    if not np.array_equal(recorded.steps, again.steps):
+    if not all(map(np.array_equal, recorded[:2], again[:2])):
         return Verdict(f"{run_dir / runs.METRICS} lacks lines of steps that were logged.", False)
     found = differences(recorded, again)
     leaves = unequal_leaves(saved.state, state)

@@ -28,7 +28,7 @@ from typing import Any
 import jax.numpy as jnp
 from tasks import Trap
 
-from jaxrnn import cli, experiment, stretches
+from jaxrnn import cli, experiment, session, stretches
 from jaxrnn.cells import ElmanCell, LSTMCell
 from jaxrnn.disk import checkpoints, metrics, record
 from jaxrnn.disk.tensorboard import Events
@@ -85,7 +85,7 @@ STUDIES = {
 }
 
 WRAPPED = (
-    (experiment, "compile_program"),
+    (session, "compile_program"),
     (metrics, "append"),
     (metrics, "cut"),
     (checkpoints, "save"),
@@ -370,7 +370,6 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()
     stopped: dict[int, Child] = {}
-    print("ready", flush=True)
     for line in sys.stdin:
         request, began = json.loads(line), time.perf_counter()
         pid, code, stdout, stderr = 0, 0, "", ""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -10,16 +11,17 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
 import pytest
 from flax import linen as nn
 from tasks import Echo, Trap
 
-from jaxrnn import experiment
+from jaxrnn import experiment, grouping
 from jaxrnn.cells import LSTMCell
 from jaxrnn.disk import checkpoints, metrics, record
-from jaxrnn.errors import DivergedError, RunError
+from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.show import info
@@ -124,15 +126,16 @@ def test_a_run_is_never_overwritten(finished):
     assert tree(run_dir) == before
 
 
-def test_a_finished_run_is_not_gone_on_with(finished, copy):
+def test_a_finished_run_is_not_gone_on_with(finished, copy, capsys):
     before = tree(copy)
-    result = experiment.resume(copy)
+    result = experiment.resume(str(copy))
+    assert capsys.readouterr().err.splitlines()[-1] == f"note: the run in {copy} has ended already"
     chex.assert_trees_all_equal(result.state, finished[0].state)
     chex.assert_trees_all_equal(result.history.values, finished[0].history.values)
     after = tree(copy)
-    same = ("metrics.jsonl", "config.json", "position.json", "SHA256SUMS")
-    assert {p for p in before if p.name in same} <= {p for p in after if after[p] == before.get(p)}
-    assert json.loads((copy / "manifest.json").read_text())["status"] == "finished"
+    assert {path for path in after if after[path] != before.get(path)} <= {
+        path for path in after if path.name == "curves.png" or path.parent.name == "tensorboard"
+    }
 
 
 def test_the_picture_is_made_from_the_metrics_alone(copy):
@@ -215,16 +218,70 @@ def test_data_that_was_changed_is_refused(tmp_path):
     manifest = json.loads((run_dir / "manifest.json").read_text())
     assert manifest["data_files"] == {str(data): hashlib.sha256(b"some text").hexdigest()}
     record.check_data(run_dir)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=f"the run began in {Path.cwd()}"):
+        experiment.resume(run_dir)
     data.write_text("other text")
     with pytest.raises(RunError, match=r"data\.txt is not what the run in .* began with"):
         experiment.resume(run_dir)
 
 
-def test_what_cannot_be_written_down_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_cannot_be_written_down_leaves_nothing(tmp_path, seeds):
     model = SequenceModel(Recurrent(LSTMCell(5, activation_fn=lambda x: nn.tanh(x))), 4)
     with pytest.raises(RunError, match="activation_fn: a lambda cannot be written"):
-        experiment.run(Echo(), model=model, train=TRAIN, run_dir=tmp_path / "a")
+        experiment.run(Echo(), model=model, train=TRAIN, seeds=seeds, run_dir=tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_no_group_is_not_one(tmp_path):
+    with pytest.raises(SettingError, match="group must be at least 1"):
+        experiment.run(Echo(), model=MODEL, train=TRAIN, group=0, run_dir=tmp_path / "a")
+
+
+@dataclass(frozen=True)
+class Always(Trap):
+    """The loss is infinite at every step from the first."""
+
+    def loss(self, outputs, batch):
+        return super().loss(outputs, batch) + jnp.inf
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_that_breaks_at_once_breaks_again(tmp_path, seeds):
+    """There is nothing before step 0, so it begins anew."""
+    with pytest.raises(DivergedError, match="not finite, at step 0;"):
+        experiment.run(
+            Always(), model=MODEL, train=TRAIN, seeds=seeds, group=seeds, run_dir=tmp_path / "a"
+        )
+    with pytest.raises(DivergedError, match="not finite, at step 0;"):
+        experiment.resume(tmp_path / "a")
+    assert len((tmp_path / "a/metrics.jsonl").read_text().splitlines()) == seeds
+
+
+def test_too_little_memory_is_said_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(grouping, "_free_memory", lambda: 1000)
+    for seeds, group in ((1, 1), (3, None), (3, 3)):
+        with pytest.raises(MemoryError):
+            experiment.run(
+                Echo(), model=MODEL, train=TRAIN, seeds=seeds, group=group, run_dir=tmp_path / "a"
+            )
+        assert not (tmp_path / "a").exists()
+
+
+def test_a_signal_in_the_last_call_does_not_undo_the_end(tmp_path, monkeypatch):
+    """All is done and saved, so the run is finished and its result returned."""
+    append = metrics.append
+
+    def interrupted(*args):
+        append(*args)
+        if args[1].steps[-1] == 23:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(metrics, "append", interrupted)
+    result = experiment.run(Echo(), model=MODEL, train=TRAIN, run_dir=tmp_path / "a", picture=False)
+    assert result.history.steps[-1] == 23
+    assert json.loads((tmp_path / "a/manifest.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.parametrize(

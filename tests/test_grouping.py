@@ -64,8 +64,11 @@ def test_what_does_not_fit_memory_is_not_tried(machine):
     machine.bytes_a_seed, machine.memory = 10, 700
     assert grouping.choose(STUDY).group == 70
     assert 100 not in machine.measured
-    machine.bytes_a_seed, machine.seconds = 10**6, {1: 1.0}
+    machine.bytes_a_seed, machine.seconds = 600, {1: 1.0}
     assert grouping.choose(replace(STUDY, seeds=99)).group == 1
+    machine.bytes_a_seed = 800
+    with pytest.raises(MemoryError):
+        grouping.choose(replace(STUDY, seeds=98))
 
 
 def test_the_choice_is_kept_for_such_a_study_alone(machine, cache, capsys):
@@ -77,7 +80,8 @@ def test_the_choice_is_kept_for_such_a_study_alone(machine, cache, capsys):
     assert grouping.choose(replace(STUDY, seed=5)) == replace(first, seed=5)
     assert machine.measured == []
     assert "as measured here before" in capsys.readouterr().err
-    assert grouping.choose(replace(STUDY, train=Train(6))).group == 100
+    assert grouping.choose(replace(STUDY, train=Train(6))).group == first.group
+    assert grouping.choose(replace(STUDY, task=Echo(batch_size=4))).group == 100
     (kept, _) = (cache / "jaxrnn/groups").iterdir()
     assert json.loads(kept.read_text()).keys() == {"group", "seconds_a_step"}
 

@@ -115,13 +115,22 @@ def test_cut_and_read_before_a_step_agree(path, history, before):
         (b"[1]\n", "line 7, is not a line of metrics"),
         (b"\n", "line 7, is not"),
         (b'{"step": 30, "seed": 7}\n', "line 7, is not"),
-        (b'{"step": 30, "seed": 9, "loss": 1}\n{"step": 30, "seed": 7, "loss": 1}\n', "in turn"),
-        (b'{"step": 20, "seed": 7, "loss": 1}\n{"step": 30, "seed": 9, "loss": 1}\n', "in turn"),
+        (b'{"step": 30, "seed": 7, "loss": 1}\n', "line 7, has other metrics than the first"),
     ],
 )
 def test_other_lines_are_refused(path, line, message):
     path.write_bytes(path.read_bytes() + line)
     with pytest.raises(RunError, match=message):
+        metrics.read(path)
+
+
+@pytest.mark.parametrize("places", [[(30, 9), (30, 7)], [(20, 7), (30, 9)], [(30, 7), (40, 9)]])
+def test_lines_out_of_turn_are_refused(path, places):
+    row = json.loads(path.read_text().splitlines()[0])
+    with path.open("a") as file:
+        for step, seed in places:
+            file.write(json.dumps(row | {"step": step, "seed": seed}) + "\n")
+    with pytest.raises(RunError, match="each seed at each logged step, in turn"):
         metrics.read(path)
 
 

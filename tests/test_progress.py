@@ -89,11 +89,11 @@ def test_lines_where_there_is_no_terminal(clock):
         ]
         progress.print_above("a note")
         clock.seconds += 9
-        progress.update(2600, float("nan"), note="3 of 20 seeds are frozen")
+        progress.update(2600, float("nan"))
     note, last = stream.getvalue().splitlines()[3:]
     assert note == "a note"
     assert re.fullmatch(
-        r"step 2600 of 5000, loss not finite, \d+ steps/s, \d+ s left, 3 of 20 seeds are frozen",
+        r"step 2600 of 5000, loss not finite, \d+ steps/s, \d+ s left",
         last,
     )
 

@@ -15,6 +15,7 @@ import pytest
 from jaxrnn.tasks import TASKS
 from jaxrnn.tasks.adding import Adding
 from jaxrnn.tasks.copy_memory import CopyMemory
+from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Metrics
 
@@ -254,3 +255,9 @@ def test_bad_settings_are_refused(make, settings, message):
     with pytest.raises(ValueError, match=message) as refusal:
         make(**settings)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("task", [Adding(4), CopyMemory(4), NextCharacter()])
+def test_a_network_that_broke_off_has_not_solved_it(task):
+    missing = {name: np.array([np.nan, 0.0]) for name in ("loss", "correct", "within", "accuracy")}
+    assert not task.solved(missing)[0]

@@ -1,5 +1,7 @@
 """The settings, and the step: gradient, clipping and update as written out by hand."""
 
+from dataclasses import dataclass
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,10 @@ from tasks import Echo
 
 from jaxrnn import losses
 from jaxrnn.cells import LSTMCell
+from jaxrnn.errors import SettingError
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.train import Train, init_state, make_optimizer, make_schedule, make_train_step
+from jaxrnn.train import RESERVED, Train, init_state, make_optimizer, make_schedule, make_train_step
 
 MODEL = SequenceModel(Recurrent(LSTMCell(6)), 4)
 
@@ -136,6 +139,35 @@ def test_the_optimizer_has_its_options_and_its_schedule(key):
     np.testing.assert_allclose(np.asarray(params), second, rtol=1e-6)
 
 
+@dataclass(frozen=True)
+class Measured(Echo):
+    names: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    def metrics(self, outputs, batch):
+        return {name: jnp.zeros(self.shape, self.dtype) for name in self.names}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        *((Measured(names=(name,)), f"must not be called {name}") for name in sorted(RESERVED)),
+        (Measured(names=("none",), shape=(0, 3)), "the metric none must hold real numbers"),
+        (Measured(names=("odd",), dtype="complex64"), "the metric odd must hold real numbers"),
+        (
+            Echo(output_size=5),
+            r"outputs are \[..., 4\], but the task's output_size is 5",
+        ),
+    ],
+)
+def test_what_a_task_may_not_do_is_refused(key, task, message):
+    train = Train(9)
+    state, batch = start(task, train, key)
+    with pytest.raises(SettingError, match=message):
+        jax.eval_shape(make_train_step(task, MODEL, make_optimizer(train)), state, batch, key)
+
+
 BAD = {
     "no steps": ({"steps": 0}, "steps must be at least 1"),
     "half a step": ({"steps": 1.5}, "steps must be a whole number"),
@@ -147,8 +179,8 @@ BAD = {
     "beyond single precision": ({"learning_rate": 1e39}, "learning rate must be"),
     "unknown optimizer": ({"optimizer": "adma"}, "one of adam, adamw, rmsprop, sgd, not 'adma'"),
     "unknown option": ({"options": {"b3": 0.9}}, "options do not fit adam: .*b3"),
-    "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not 'step'"),
-    "all warm-up": ({"warmup_steps": 5}, "warmup steps must be from 0 to less than steps"),
+    "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not step"),
+    "all warm-up": ({"warmup_steps": 5}, "warmup steps must be a whole number, from 0"),
     "clipped to nothing": ({"clip_norm": 0.0}, "clip norm must be a positive finite number"),
     "clipped at infinity": ({"clip_norm": float("inf")}, "clip norm must be"),
     "time runs backwards": ({"checkpoint_seconds": -1.0}, "checkpoint seconds must be 0 or more"),

@@ -11,6 +11,7 @@ from tasks import Echo
 from jaxrnn import experiment
 from jaxrnn.cells import ElmanCell
 from jaxrnn.disk import checkpoints, record
+from jaxrnn.errors import RunError
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.study import make_program
@@ -136,6 +137,42 @@ def test_made_elsewhere_it_is_compared_within_a_tolerance(copy, off, holds):
         assert second.startswith(
             "Beyond 0.001 of each metric's largest value, first at step 3, seed 2"
         )
+
+
+def test_gone_on_with_elsewhere_it_is_said(copy):
+    """Made and verified here, but for a stretch of steps in between."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["sessions"].append({"from": 4, "differences": ["jaxlib was 1, is 2"]})
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    text, holds = verify(copy)
+    assert holds
+    said = "Not as it was made: when it was gone on with at step 4, jaxlib was 1, is 2."
+    assert text.splitlines()[0] == said
+
+
+@pytest.mark.parametrize("change", ["rename", "reshape"])
+def test_other_metrics_than_the_run_had_are_refused(copy, change):
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        value = row.pop("accuracy")
+        row |= {"share": value} if change == "rename" else {"accuracy": [value, value]}
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = (copy / "metrics.jsonl").read_bytes()
+    for verb in (verify, experiment.resume):
+        with pytest.raises(
+            RunError, match=r"measured .*; its task now measures accuracy, grad_norm"
+        ):
+            verb(copy)
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_model_than_the_run_had_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["study"]["model"]["recurrent"]["cell"]["features"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    for verb in (verify, experiment.resume):
+        with pytest.raises(RunError, match="is of another model"):
+            verb(copy)
 
 
 def test_made_elsewhere_it_may_be_equal_all_the_same(copy):

@@ -21,11 +21,6 @@ class History(NamedTuple):
     steps: np.ndarray  # [R] int
     values: dict[str, np.ndarray]  # by name, [S, R, ...]; not-a-number where a seed had broken off
 
-    @property
-    def scalars(self) -> dict[str, np.ndarray]:
-        """By name, [S, R]: the metrics that are one number a step."""
-        return {name: values for name, values in self.values.items() if values.ndim == 2}
-
 
 def blank_broken(
     values: Mapping[str, np.ndarray], steps: np.ndarray, updates: np.ndarray
@@ -115,6 +110,8 @@ def _rows(path: Path, before: int | None) -> list[dict[str, Any]]:
                 raise RunError(f"{path}, line {number}, is not a line of metrics") from None
             if before is not None and step >= before:
                 break
+            if rows and row.keys() != rows[0].keys():
+                raise RunError(f"{path}, line {number}, has other metrics than the first")
             rows.append(row)
     return rows
 

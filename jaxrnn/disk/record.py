@@ -1,5 +1,6 @@
 """config.json and manifest.json: what a run is made of, what it was made with, how it goes."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,22 @@ from jaxrnn.study import Study
 from jaxrnn.surroundings import manifest
 
 
+def check(study: Study) -> dict[str, Any]:
+    """What config.json will hold of a study.
+
+    Raises:
+      RunError: if a part of it cannot be written.
+    """
+    script = names.script_of_main()
+    try:
+        study_json = config.to_json(study)
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    if not math.isfinite(study.task.baseline):
+        raise RunError("the task's baseline must be a finite number")
+    return {"study": study_json, "script": str(script) if script else None}
+
+
 def begin(path: Path, study: Study) -> None:
     """Write both files of a new run.
 
@@ -18,12 +35,7 @@ def begin(path: Path, study: Study) -> None:
       RunError: if a part of the study cannot be written.
       OSError: if a file cannot be.
     """
-    script = names.script_of_main()
-    try:
-        rebuilds = {"study": config.to_json(study), "script": str(script) if script else None}
-    except (TypeError, ValueError) as error:
-        raise RunError(str(error)) from error
-    batch = study.batch_shape
+    rebuilds, batch = check(study), study.batch_shape
     facts = {
         "status": "running",
         "created": manifest.utc_now(),
@@ -34,9 +46,10 @@ def begin(path: Path, study: Study) -> None:
             if array is not None
         },
         "seeds_side_by_side": study.group,
-        "baseline": study.task.baseline,
-        "data_files": {str(file): sha256_of(file) for file in study.task.files},
-        "surroundings": manifest.surroundings(script),
+        "baseline": float(study.task.baseline),
+        "folder": str(Path.cwd()),
+        "data_files": {str(file): sha256_of(Path(file)) for file in study.task.files},
+        "surroundings": manifest.surroundings(_script(rebuilds)),
     }
     write_json(path / runs.MANIFEST, facts)
     write_json(path / runs.CONFIG, rebuilds)
@@ -76,21 +89,32 @@ def baseline(path: Path) -> float | None:
 
 def differences(path: Path) -> list[str]:
     """What may give this process other bits than the run had; nothing if they must be equal."""
-    script = _script(_read(path / runs.CONFIG, "script"))
-    return manifest.differences(load(path)["surroundings"], manifest.surroundings(script))
+    script, facts = _script(_read(path / runs.CONFIG, "script")), load(path)
+    found = manifest.differences(facts["surroundings"], manifest.surroundings(script))
+    for session in facts["sessions"]:
+        gone_on = f"when it was gone on with at step {session['from']}, "
+        found += [gone_on + difference for difference in session.get("differences", ())]
+    return found
 
 
 def check_data(path: Path) -> None:
     """Refuse data files that are not what the run began with, with a RunError."""
-    for file, digest in load(path)["data_files"].items():
+    facts = load(path)
+    for file, digest in facts["data_files"].items():
+        if not Path(file).exists():
+            raise RunError(f"there is no {file} here; the run began in {facts.get('folder')}")
         if sha256_of(Path(file)) != digest:
             raise RunError(f"{file} is not what the run in {path} began with; put it back")
 
 
 def begin_session(path: Path, step: int) -> None:
     """Say in the manifest that this process works on the run, from this step on."""
-    facts = load(path)
-    session = {"command": [sys.executable, *sys.argv], "began": manifest.utc_now(), "from": step}
+    facts, script = load(path), _script(_read(path / runs.CONFIG, "script"))
+    session: dict[str, Any] = {"command": [sys.executable, *sys.argv]}
+    session |= {"began": manifest.utc_now(), "from": step}
+    now = manifest.surroundings(script) if facts["sessions"] else facts["surroundings"]
+    if found := manifest.differences(facts["surroundings"], now):
+        session["differences"] = found
     sessions = [*facts["sessions"], session]
     write_json(path / runs.MANIFEST, facts | {"status": "running", "sessions": sessions})
 

@@ -11,6 +11,7 @@ tensorboard/    the metrics once more, as TensorBoard reads them
 import contextlib
 import fcntl
 import itertools
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,12 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PICTURE = "curves.png"
 _UNBEGUN = {METRICS, MANIFEST, f"{MANIFEST}.partial", f"{CONFIG}.partial"}
-_IN_USE = "{0} already holds a run; go on with it by `python -m jaxrnn resume {0}`, or choose"
-_IN_USE += " another run directory"
 _TAKEN = "another process works on the run in {}; wait for it, or stop it first"
+
+
+def how_to_resume(path: Path) -> str:
+    """The command that goes on with a run, to be pasted into a shell."""
+    return f"python -m jaxrnn resume {shlex.quote(str(path))}"
 
 
 class RunDirectory(NamedTuple):
@@ -132,7 +136,7 @@ def _take(path: Path) -> tuple[Path, list[Path]]:
         return _make(path)
     inside = {entry.name for entry in path.iterdir()}
     if CONFIG in inside or (METRICS in inside and not inside <= _UNBEGUN):
-        raise FileExistsError(_IN_USE.format(path))
+        raise FileExistsError(_in_use(path))
     if not inside <= _UNBEGUN:
         raise FileExistsError(f"{path} is not empty; choose another run directory")
     return path, []
@@ -154,6 +158,13 @@ def _make(path: Path) -> tuple[Path, list[Path]]:
     return path, missing
 
 
+def _in_use(path: Path) -> str:
+    return (
+        f"{path} already holds a run; go on with it by `{how_to_resume(path)}`, or choose another"
+        " run directory"
+    )
+
+
 def _claim(path: Path) -> BinaryIO:
     """Take a new directory for this process, and find out whether files can be made here."""
     try:
@@ -165,7 +176,7 @@ def _claim(path: Path) -> BinaryIO:
         if not metrics.tell() and not (path / CONFIG).exists():
             return metrics
     metrics.close()  # another process was quicker
-    raise FileExistsError(_IN_USE.format(path))
+    raise FileExistsError(_in_use(path))
 
 
 def _lock(path: Path, metrics: BinaryIO) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 from jaxrnn.disk import checkpoints, metrics, record, runs
 
 
-def of_run(run_dir: Path) -> str:
+def of_run(run_dir: Path | str) -> str:
     """A few lines of plain text.
 
     Raises:
       RunError: if the run's files are damaged.
       OSError: if there is no run.
     """
+    run_dir = Path(run_dir)
     runs.require_run(run_dir)
     facts, study = record.load(run_dir), record.load_study(run_dir)
     history = metrics.read(run_dir / runs.METRICS)
@@ -38,7 +39,7 @@ def of_run(run_dir: Path) -> str:
     for seed, step in facts.get("not_finite", {}).items():
         lines.append(f"  not finite   seed {seed}, at step {step}")
     if status in ("broken off", "interrupted"):
-        lines.append(f"Go on with it: python -m jaxrnn resume {run_dir}")
+        lines.append(f"Go on with it: {runs.how_to_resume(run_dir)}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from jaxrnn.text import visible
+
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
@@ -16,6 +18,11 @@ PATIENCE = 2.0  # seconds of work before anything is said: short runs stay silen
 REDRAW = 0.1  # seconds between two looks of the live line
 REPEAT = 10.0  # seconds between two lines where the stream is no terminal
 WIDEST_BAR, SHORTEST_BAR = 20, 8  # characters
+
+
+def note(text: str) -> None:
+    """Say something beside the results, on standard error, on one line."""
+    _Forgiving(sys.stderr).write(f"note: {visible(text)}\n")
 
 
 class Progress:
@@ -64,13 +71,12 @@ class Progress:
         if live is not None:
             live.stop()
 
-    def update(self, step: int, loss: float, note: str = "") -> None:
+    def update(self, step: int, loss: float) -> None:
         """Tell how far the work is; to be called as often as one likes.
 
         Args:
           step: how many updates there have been, from `first_step` to N.
           loss: the loss just now; over several seeds the median.
-          note: said at the end of the line.
         """
         now = self._clock()
         if not self._marks or now - self._marks[-1][0] >= 1:
@@ -79,7 +85,7 @@ class Progress:
             return
         if not self._opened:
             self._opened, self._live = True, _open(self._stream)
-        words = self._words(now, step, loss, note)
+        words = self._words(now, step, loss)
         if self._live is None:
             line = f"step {step} of {self._total}, {', '.join(words)}"
             print(line, file=self._stream, flush=True)
@@ -97,7 +103,7 @@ class Progress:
         else:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _words(self, now: float, step: int, loss: float, note: str) -> list[str]:
+    def _words(self, now: float, step: int, loss: float) -> list[str]:
         words = [f"loss {loss:.4g}" if math.isfinite(loss) else "loss not finite"]
         # Over the last half minute or so: a machine may become slower or faster. From the start,
         # which includes the compiling, only where there is nothing else to go by.
@@ -105,7 +111,7 @@ class Progress:
         if step > past and now > since:
             speed = (step - past) / (now - since)
             words += [f"{_speed(speed)} steps/s", f"{_duration((self._total - step) / speed)} left"]
-        return [*words, note] if note else words
+        return words
 
 
 class _Forgiving:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Metrics
 
@@ -57,7 +58,7 @@ class Adding(Task):
 
     def __post_init__(self) -> None:
         if isinstance(self.length, int) and self.length < 2:
-            raise ValueError("length must be at least 2: a step to mark in each half")
+            raise SettingError("length must be at least 2: a step to mark in each half")
         check_counts(self, "length", "batch_size")
 
     def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:

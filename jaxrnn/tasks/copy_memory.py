@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Metrics
 
@@ -48,7 +49,7 @@ class CopyMemory(Task):
     def __post_init__(self) -> None:
         check_counts(self, "length", "batch_size", "symbols", "copied")
         if self.symbols < 2:
-            raise ValueError("symbols must be at least 2: of one there is nothing to remember")
+            raise SettingError("symbols must be at least 2: of one there is nothing to remember")
 
     @property
     def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.text import encode, normalise, vocabulary
 from jaxrnn.types import Batch, Metrics
@@ -38,7 +39,7 @@ class NextCharacter(Task):
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", normalise(self.text))
         if len(self.text) < 2:
-            raise ValueError("the text must have at least 2 characters")
+            raise SettingError("the text must have at least 2 characters")
 
     @property
     def characters(self) -> tuple[str, ...]:
@@ -86,4 +87,4 @@ class NextCharacter(Task):
 
     def solved(self, metrics: dict[str, Any]) -> np.ndarray:
         """[S] bool: whether every character is said."""
-        return np.asarray(metrics["correct"], bool)
+        return np.nan_to_num(metrics["correct"]) > 0  # not-a-number, of one that broke off, is no

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import experiment
+from jaxrnn import experiment, session
 from jaxrnn.benchmark import interleave, run_python, table
 from jaxrnn.cells import LSTMCell
 from jaxrnn.disk import checkpoints
@@ -85,7 +85,7 @@ def overhead(steps: int, repeats: int, hidden: int = 128, length: int = 64) -> s
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            mock.patch.object(experiment, "compile_program", hand_over),
+            mock.patch.object(session, "compile_program", hand_over),
             mock.patch.object(checkpoints, "save", wraps=checkpoints.save) as save,
         ):
             result = experiment.run(

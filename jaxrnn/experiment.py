@@ -90,7 +90,9 @@ def run(
         if group is None:
             study = grouping.choose(study)
         record.begin(directory.path, study)
-        ended = session.work(directory, study, make_program(study), session.Start(), asked)
+        program = make_program(study)
+        begin = session.Standing(0, program.blank)
+        ended = session.work(directory, study, program, begin, asked)
         result = Result(directory.path, study, *ended)
     if picture:
         draw(result.run_dir)
@@ -116,9 +118,9 @@ def resume(run_dir: Path | str) -> Result:
             note(f"{difference}; the run may not end with the bits it would have had")
         record.check_data(run_dir)
         program = make_program(study)
-        start = session.restore(run_dir, study, program)
-        metrics.cut(run_dir / runs.METRICS, start.step)
-        ended = session.work(directory, study, program, start, asked)
+        at = session.restore(run_dir, study, program)
+        metrics.cut(run_dir / runs.METRICS, at.step)
+        ended = session.work(directory, study, program, at, asked)
     draw(run_dir)
     return Result(run_dir, study, *ended)
 

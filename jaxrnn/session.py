@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,15 +39,15 @@ class Clock(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run begins, or goes on."""
+class Standing:
+    """Where a run stands: what it goes on from."""
 
-    step: int = 0
-    state: Any = None  # None: from nothing
+    step: int  # the next
+    state: Any  # each leaf [S, ...]; before step 0 of the shapes alone
     seconds: float = 0.0  # of work done
-    history: tuple[History, ...] = ()
+    histories: tuple[History, ...] = ()
     broken: dict[int, int] = field(default_factory=dict)  # as of `End`
-    checkpoint: Path | None = None
+    checkpoint: Path | None = None  # the last
 
 
 class End(NamedTuple):
@@ -59,7 +59,7 @@ class End(NamedTuple):
     clock: Clock
 
 
-def restore(run_dir: Path, study: Study, program: Program) -> Start:
+def restore(run_dir: Path, study: Study, program: Program) -> Standing:
     """The last whole checkpoint, and the metrics before it.
 
     Raises:
@@ -73,7 +73,7 @@ def restore(run_dir: Path, study: Study, program: Program) -> Start:
     for path, reason in restored.broken if restored else ():
         note(f"{path} is passed over: {reason}")
     if restored is None or not restored.position["next_step"]:  # nothing done: from the beginning
-        return Start()
+        return Standing(0, program.blank)
     step, file = restored.position["next_step"], run_dir / runs.METRICS
     history = metrics.read(file, before=step)
     wanted = (study.seed_numbers.tolist(), study.logged(np.arange(step)).tolist())
@@ -89,7 +89,7 @@ def restore(run_dir: Path, study: Study, program: Program) -> Start:
         lost |= ~np.isfinite(history.values["loss"][:, -1])
     broken = dict(zip(study.seed_numbers[lost].tolist(), updates[lost].tolist(), strict=True))
     seconds = restored.position["seconds"]
-    return Start(step, restored.state, seconds, (history,), broken, restored.path)
+    return Standing(step, restored.state, seconds, (history,), broken, restored.path)
 
 
 def require_fit(run_dir: Path, history: History, program: Program) -> None:
@@ -111,7 +111,7 @@ def work(
     directory: runs.RunDirectory,
     study: Study,
     program: Program,
-    start: Start,
+    at: Standing,
     asked: list[signal.Signals],
 ) -> End:
     """Train to the end, or until a signal asks to stop or no seed is left.
@@ -120,64 +120,86 @@ def work(
       directory: the run's.
       study: what is trained.
       program: its program.
-      start: where it begins.
+      at: where it stands.
       asked: a list that a signal may be put into; see `signals.deferred`.
+
+    Raises:
+      DivergedError: if no seed is left.
+      KeyboardInterrupt, SystemExit: after a signal, once all is saved.
+      MemoryError: if the program does not fit.
     """
-    path, train = directory.path, study.train
-    done = start.step > train.steps or len(start.broken) == study.seeds
-    saved = time.perf_counter()
-    compiled, compile_seconds = None, 0.0
-    if not done:
-        compiled = compile_program(study, program, meanwhile=_import_writers)
-        grouping.require_memory(compiled)
-        compile_seconds = time.perf_counter() - saved
-    # One that was killed when only the manifest did not know yet that it had ended gets to know it.
-    known = done and record.load(path)["status"] in ("finished", "diverged")
-    if known:
+    path, last = directory.path, study.train.steps
+    began, clock = at.seconds, Clock(0.0, 0.0)
+    if at.step <= last and len(at.broken) < study.seeds:
+        compiled, compile_seconds = timed_compile(study, program)
+        record.begin_session(path, at.step)
+        if not asked:
+            at = _train(directory, study, compiled, at, asked)
+        clock = Clock(compile_seconds, at.seconds - began)
+    elif record.load(path)["status"] in ("finished", "diverged"):
         note(f"the run in {path} has ended already")
-    else:
-        record.begin_session(path, start.step)
-    state = program.blank if start.state is None else start.state
-    histories, seconds, step, broken = [*start.history], 0.0, start.step, start.broken
-    checkpoint = start.checkpoint
-    with Progress(train.steps, step) as progress, Events(path / runs.TENSORBOARD, step) as events:
-        for stretch in stretches(study, compiled, state, step) if not (asked or done) else ():
-            for seed in stretch.broken.keys() - broken.keys() if study.seeds > 1 else ():
-                progress.print_above(
-                    f"note: seed {seed} is not finite at step {stretch.broken[seed]}, and is frozen"
-                )
-            step, state, history, broken, ends, took = stretch
-            seconds += took
-            histories.append(history)
-            now = {"utc": manifest.utc_now(), "seconds": round(start.seconds + seconds, 6)}
-            metrics.append(directory.metrics, history, now)
-            events.add(history.steps, history.values, [time.time()] * len(history.steps))
-            progress.update(min(step, train.steps), metrics.last_loss(histories))
-            due = time.perf_counter() - saved >= train.checkpoint_seconds
-            # Before step N one look is left to be taken; then the last checkpoint is of N updates.
-            if ends or ((asked or due) and step != train.steps):
-                os.fsync(directory.metrics.fileno())
-                position = {"next_step": step, "seconds": start.seconds + seconds}
-                folder, updates = path / runs.CHECKPOINTS, min(step, train.steps)
-                checkpoint = checkpoints.save(folder, updates, state, position)
-                saved = time.perf_counter()
-                if asked:
-                    break
-    status = "finished" if step > train.steps else "interrupted"
-    status = "diverged" if len(broken) == study.seeds else status
-    if not known:
-        record.end_session(path, status, step, broken)
+    else:  # killed when all was done but this
+        record.begin_session(path, at.step)
+    status = "finished" if at.step > last else "interrupted"
+    status = "diverged" if len(at.broken) == study.seeds else status
+    record.end_session(path, status, at.step, at.broken)
     if status == "diverged":
         which = f"seed {study.seed}" if study.seeds == 1 else f"each of {study.seeds} seeds"
         raise DivergedError(
-            f"the loss or gradient of {which} is not finite, at step {max(broken.values())}; the"
-            f" last good checkpoint, from before that step, is {checkpoint}"
+            f"the loss or gradient of {which} is not finite, at step {max(at.broken.values())}; the"
+            f" last good checkpoint, from before that step, is {at.checkpoint}"
         )
     if status == "interrupted":
-        note(f"stopped at step {step}; go on with: {runs.how_to_resume(path)}")
+        note(f"stopped at step {at.step}; go on with: {runs.how_to_resume(path)}")
         signals.stop(asked[0])
-    clock = Clock(compile_seconds, seconds)
-    return End(metrics.join(histories), jax.device_get(state), broken, clock)
+    return End(metrics.join(at.histories), jax.device_get(at.state), at.broken, clock)
+
+
+def timed_compile(study: Study, program: Program) -> tuple[Any, float]:
+    """The program compiled, and the seconds that took.
+
+    What saving needs is imported meanwhile, so that it need not be waited for later.
+    """
+    began = time.perf_counter()
+    compiled = compile_program(study, program, meanwhile=_import_writers)
+    grouping.require_memory(compiled)
+    return compiled, time.perf_counter() - began
+
+
+def _train(
+    directory: runs.RunDirectory,
+    study: Study,
+    compiled: Any,
+    at: Standing,
+    asked: list[signal.Signals],
+) -> Standing:
+    """Call the program again and again; log each stretch of steps, and save now and then."""
+    path, last, saved = directory.path, study.train.steps, time.perf_counter()
+    with Progress(last, at.step) as progress, Events(path / runs.TENSORBOARD, at.step) as events:
+        for stretch in stretches(study, compiled, at.state, at.step):
+            for seed in sorted(stretch.broken.keys() - at.broken.keys()) if study.seeds > 1 else ():
+                where = f"seed {seed} is not finite at step {stretch.broken[seed]}"
+                progress.print_above(f"note: {where}, and is frozen")
+            history, seconds = stretch.history, at.seconds + stretch.seconds
+            histories = (*at.histories, history)
+            at = Standing(
+                stretch.step, stretch.state, seconds, histories, stretch.broken, at.checkpoint
+            )
+            now = {"utc": manifest.utc_now(), "seconds": round(seconds, 6)}
+            metrics.append(directory.metrics, history, now)
+            events.add(history.steps, history.values, [time.time()] * len(history.steps))
+            progress.update(min(at.step, last), metrics.last_loss(histories))
+            due = time.perf_counter() - saved >= study.train.checkpoint_seconds
+            # Before step N one look is left to be taken; then the last checkpoint is of N updates.
+            if stretch.ends or ((asked or due) and at.step != last):
+                os.fsync(directory.metrics.fileno())
+                position = {"next_step": at.step, "seconds": seconds}
+                folder = path / runs.CHECKPOINTS
+                checkpoint = checkpoints.save(folder, min(at.step, last), at.state, position)
+                at, saved = replace(at, checkpoint=checkpoint), time.perf_counter()
+                if asked:
+                    break
+    return at
 
 
 def _import_writers() -> None:

@@ -123,6 +123,8 @@ def end_session(path: Path, status: str, step: int, broken: dict[int, int]) -> N
     """Say in the manifest how it ended: "finished", "interrupted" or "diverged"."""
     facts = load(path)
     *before, session = facts["sessions"]
+    if "ended" in session:  # nothing was left to do
+        return
     sessions = [*before, session | {"ended": manifest.utc_now(), "to": step}]
     ends = {"status": status, "sessions": sessions, "not_finite": broken}
     write_json(path / runs.MANIFEST, facts | ends)

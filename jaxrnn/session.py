@@ -17,7 +17,7 @@ import numpy as np
 from jaxrnn import grouping, signals
 from jaxrnn.disk import checkpoints, metrics, record, runs
 from jaxrnn.disk.metrics import History
-from jaxrnn.disk.tensorboard import Events
+from jaxrnn.disk.tensorboard import Events, import_tensorboardx
 from jaxrnn.errors import DivergedError, RunError
 from jaxrnn.show.progress import Progress, note
 from jaxrnn.stretches import stretches
@@ -204,5 +204,5 @@ def _train(
 
 def _import_writers() -> None:
     """Import what saving takes, so that it need not be waited for later."""
-    for name in ("orbax.checkpoint", "tensorboardX.proto.event_pb2", "tensorboardX.record_writer"):
-        importlib.import_module(name)
+    importlib.import_module("orbax.checkpoint")
+    import_tensorboardx()

@@ -261,7 +261,7 @@ def test_a_run_that_breaks_at_once_breaks_again(tmp_path, seeds):
 
 def test_too_little_memory_is_said_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(grouping, "_free_memory", lambda: 1000)
-    for seeds, group in ((1, 1), (3, None), (3, 3)):
+    for seeds, group in ((1, 1), (2, None)):
         with pytest.raises(MemoryError):
             experiment.run(
                 Echo(), model=MODEL, train=TRAIN, seeds=seeds, group=group, run_dir=tmp_path / "a"

@@ -4,6 +4,8 @@ import contextlib
 import resource
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -158,3 +160,22 @@ def test_a_file_that_cannot_be_made_is_one_clear_error(tmp_path):
         Events(tmp_path / "tensorboard", 0)
     with full_disk(10), pytest.raises(OSError, match="cannot write TensorBoard's events"):
         Events(tmp_path / "other", 0)
+
+
+def test_pytorch_is_not_imported_with_it(tmp_path, environment):
+    """A stand-in for PyTorch that says when it is imported."""
+    (tmp_path / "torch.py").write_text("print('imported')\nTensor = object\n")
+    code = (
+        "import sys\n"
+        "from jaxrnn.disk.tensorboard import import_tensorboardx\n"
+        "import_tensorboardx()\n"
+        "print('torch' in sys.modules, 'tensorboardX' in sys.modules)\n"
+        "import torch\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.stdout, result.stderr) == ("False True\nimported\n", "")

@@ -1,6 +1,7 @@
 """A run's metrics once more, as TensorBoard reads them: `tensorboard --logdir runs`."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,23 @@ QUARTILES = {"first quartile": 25, "median": 50, "third quartile": 75}
 """What is written of several seeds, in percent: TensorBoard cannot draw a thousand curves."""
 
 PREFIX = "events.out.tfevents."  # TensorBoard knows its files by this
+
+
+def import_tensorboardx() -> None:
+    """Import what `Events` needs.
+
+    tensorboardX imports PyTorch wherever that is installed, half a second and more, for functions
+    that are not used here; so PyTorch is out of its sight meanwhile, unless it is loaded already.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        import tensorboardX.proto.event_pb2
+        import tensorboardX.record_writer  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 class Events:
@@ -35,6 +53,7 @@ class Events:
         Raises:
           OSError: if the file cannot be made or written.
         """
+        import_tensorboardx()
         from tensorboardX.proto import event_pb2
 
         # What is under SummaryWriter's queue, process lock and thread; there a full disk would

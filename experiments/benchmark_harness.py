@@ -40,7 +40,7 @@ from jaxrnn.train import Train
 
 first, seeds, steps = map(int, sys.argv[2:])
 experiment.run(
-    Adding(length=20, batch_size=8),
+    Adding(length=20, batch_size=20),
     model=SequenceModel(Recurrent(LSTMCell(8)), 1),
     train=Train(steps, log_every=50),
     seed=first,

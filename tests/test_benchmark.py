@@ -101,6 +101,7 @@ def test_a_call_is_a_whole_training_from_nothing():
     chex.assert_trees_all_equal(again, (state, metrics))
     assert state.step.tolist() == [50, 50]
     assert metrics["loss"].shape == (2, 51)
+    assert np.all(metrics["loss"] > 0)  # the last look was taken, too
     assert np.all(metrics["loss"][:, -1] < 0.1 * metrics["loss"][:, 0])
     _, others = jax.device_get(call(seeds=np.array([5, 0], np.uint32)))
     np.testing.assert_array_equal(others["loss"][1], metrics["loss"][0])

@@ -33,6 +33,7 @@ from jaxrnn.gates import read_gates
 from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.show import report
+from jaxrnn.show.progress import note
 from jaxrnn.stack import Stack
 from jaxrnn.stretches import replay
 from jaxrnn.study import Study
@@ -102,16 +103,8 @@ def make_study(config: Config) -> Study:
 
 def main(config: Config) -> None:
     """Train, save and report: what `python experiments/hihello.py` does."""
-    study = make_study(config)
-    result = experiment.run(
-        study.task,
-        model=study.model,
-        train=study.train,
-        seed=config.seed,
-        seeds=config.seeds,
-        run_dir=config.run_dir,
-        name="hihello",
-        picture=False,
+    result = experiment.run_study(
+        make_study(config), run_dir=config.run_dir, name="hihello", picture=False
     )
     if not config.no_plots:
         draw(config, result)
@@ -188,10 +181,9 @@ def draw(config: Config, result: Result) -> None:
     )
     missing = fonts.undrawable(task.text)
     if missing:
-        print(
-            f"note: no usable font here has {' '.join(sorted(missing))}; the pictures show their"
-            " code points instead (for Korean, a font such as Noto Sans CJK or NanumGothic helps)",
-            file=sys.stderr,
+        note(
+            f"no usable font here has {' '.join(sorted(missing))}; the pictures show their code"
+            " points instead (for Korean, a font such as Noto Sans CJK or NanumGothic helps)"
         )
 
 

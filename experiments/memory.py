@@ -85,26 +85,13 @@ def make_study(config: Config) -> Study:
         clip_norm=config.clip_norm,
         log_every=config.log_every,
     )
-    return Study(
-        task, model, train, config.seed, config.seeds, 1 if config.group is None else config.group
-    )
+    return Study(task, model, train, config.seed, config.seeds, config.group)
 
 
 def main(config: Config) -> None:
     """Train, and say what came of it."""
-    study = make_study(config)
-    result = experiment.run(
-        study.task,
-        model=study.model,
-        train=study.train,
-        seed=config.seed,
-        seeds=config.seeds,
-        group=config.group,
-        run_dir=config.run_dir,
-        name="memory",
-        picture=not config.no_plots,
-    )
-    print(result)
+    study, picture = make_study(config), not config.no_plots
+    print(experiment.run_study(study, run_dir=config.run_dir, name="memory", picture=picture))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def exits() -> Iterator[None]:
     """What a script does inside ends with one clear line when something is wrong.
 
     Exit codes: 0; 2 for a bad argument, a run or file that cannot be used, or too little memory; 3
-    where training cannot go on, as the loss is not finite; 130 after Ctrl-C, 143 after SIGTERM. Any
-    other exception is a defect and shows its traceback.
+    where training cannot go on, as the loss is not finite; 130 after Ctrl-C, and 128 + its number
+    after another signal. Any other exception is a defect and shows its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals that lack a character
         sys.stdout.reconfigure(errors="backslashreplace")

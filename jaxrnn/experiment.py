@@ -59,7 +59,7 @@ def run(
     name: str | None = None,
     picture: bool = True,
 ) -> Result:
-    """Train networks on a task, in a directory of their own.
+    """Train networks on a task, in a directory of their own: `run_study` of these parts.
 
     Args:
       task: draws the batches.
@@ -74,21 +74,39 @@ def run(
       picture: whether to draw the metrics at the end.
 
     Raises:
-      ValueError: if a number is out of range.
+      SettingError: if a number is out of range.
       RunError: if something cannot be written in config.json.
       OSError: if the directory holds something, or the disk is full.
       DivergedError: if the loss of a single run, or of all seeds, is not finite any more.
+      MemoryError: if the program does not fit.
       KeyboardInterrupt: after Ctrl-C, once all is saved; after SIGTERM SystemExit(143).
+    """
+    study = Study(task, model, train, seed, seeds, group)
+    return run_study(study, run_dir=run_dir, name=name, picture=picture)
+
+
+def run_study(
+    study: Study,
+    *,
+    run_dir: Path | str | None = None,
+    name: str | None = None,
+    picture: bool = True,
+) -> Result:
+    """Train the networks of a study, in a directory of their own.
+
+    Args:
+      study: what is trained.
+      run_dir: as for `run`, and so are the others, and the errors.
+      name: the task's, if None.
+      picture: whether to draw the metrics at the end.
     """
     if names.loading_script():
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
     compilation_cache.enable()
-    study = Study(task, model, train, seed, seeds, 1 if group is None else group)
-    record.check(study)
-    wanted = None if run_dir is None else Path(run_dir)
-    with signals.deferred() as asked, runs.new_run(name or _name(task), wanted) as directory:
-        if group is None:
-            study = grouping.choose(study)
+    record.config_of(study)  # refuses what cannot be written, before anything is made
+    name, wanted = name or _name(study.task), None if run_dir is None else Path(run_dir)
+    with signals.deferred() as asked, runs.new_run(name, wanted) as directory:
+        study = grouping.choose(study)
         record.begin(directory.path, study)
         program = make_program(study)
         begin = session.Standing(0, program.blank)

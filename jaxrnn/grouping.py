@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 import platformdirs
-import psutil
 
 from jaxrnn.disk import config
 from jaxrnn.disk.files import write_json
@@ -30,28 +29,32 @@ WORTH = 1.2  # how much slower than the fastest a larger group may be, so that n
 
 
 def choose(study: Study) -> Study:
-    """The study with the group that is fastest here among those that fit memory.
+    """The study with a group, if it leaves that open: what is fastest here and fits memory.
 
     The choice is kept in the user's cache directory: the same study on the same machine has the
     same batch shape, and so the same bits, in every run.
+
+    Raises:
+      MemoryError: if not even one seed at a time fits.
     """
-    if study.seeds == 1:
-        return replace(study, group=1)
+    if study.group is not None:
+        return study
     kept = _kept(study)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
-        before = replace(study, group=json.loads(kept.read_text())["group"])
-        note(f"{_words(before.group, study.seeds)}, as measured here before")
+        before = replace(study, group=int(json.loads(kept.read_text())["group"]))
+        note(f"{_words(before)}, as measured here before")
         return before
     seconds = _measure(study)
     group = next(g for g, took in seconds.items() if took <= WORTH * min(seconds.values()))
+    chosen = replace(study, group=group)
     measured = ", ".join(f"{g}: {s * 1e3:.3g} ms" for g, s in seconds.items())
-    note(f"{_words(group, study.seeds)} (a step of all, by group size: {measured})")
+    note(f"{_words(chosen)} (a step of all, by group size: {measured})")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, {"group": group, "seconds_a_step": seconds})
     except OSError as error:
         note(f"this choice cannot be kept in {kept.parent} ({error.strerror}): the next may differ")
-    return replace(study, group=group)
+    return chosen
 
 
 def _measure(study: Study) -> dict[int, float]:
@@ -64,18 +67,19 @@ def _measure(study: Study) -> dict[int, float]:
     room = SHARE * _free_memory()
     groups = list(dict.fromkeys([study.seeds, math.isqrt(study.seeds), 1]))
     while groups:
-        candidate = replace(study, group=groups.pop(0))
+        group = groups.pop(0)
+        candidate = replace(study, group=group)
         program = make_program(candidate)
         compiled = compile_program(candidate, program)
         if (needed := _needed(compiled)) > room:
-            if candidate.group == 1:
+            if group == 1:
                 raise MemoryError
-            fits = int(candidate.group * room / needed)
+            fits = int(group * room / needed)
             groups = sorted({max(fits, 1), *(g for g in groups if g < fits), 1}, reverse=True)
             continue
         took = _seconds(program, compiled, candidate)
         worth_it = all(took * WORTH < larger for larger in seconds.values())
-        seconds[candidate.group] = took
+        seconds[group] = took
         if not worth_it:
             break
     return seconds
@@ -120,7 +124,7 @@ def _free_memory() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available
+    return machine.memory().available
 
 
 def _kept(study: Study) -> Path:
@@ -132,9 +136,9 @@ def _kept(study: Study) -> Path:
     return Path(platformdirs.user_cache_dir("jaxrnn")) / "groups" / f"{digest}.json"
 
 
-def _words(group: int, seeds: int) -> str:
-    if group == seeds:
-        return f"{seeds} seeds side by side"
-    if group == 1:
-        return f"{seeds} seeds in turn"
-    return f"{seeds} seeds in groups of {group}"
+def _words(study: Study) -> str:
+    if study.group == study.seeds:
+        return f"{study.seeds} seeds side by side"
+    if study.group == 1:
+        return f"{study.seeds} seeds in turn"
+    return f"{study.seeds} seeds in groups of {study.group}"

@@ -66,10 +66,7 @@ def restore(run_dir: Path, study: Study, program: Program) -> Standing:
       RunError: if they do not fit the study, or each other.
       OSError: if no checkpoint is whole.
     """
-    try:
-        restored = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    restored = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
     for path, reason in restored.broken if restored else ():
         note(f"{path} is passed over: {reason}")
     if restored is None or not restored.position["next_step"]:  # nothing done: from the beginning
@@ -131,7 +128,7 @@ def work(
     path, last = directory.path, study.train.steps
     began, clock = at.seconds, Clock(0.0, 0.0)
     if at.step <= last and len(at.broken) < study.seeds:
-        compiled, compile_seconds = timed_compile(study, program)
+        compiled, compile_seconds = _compile(study, program)
         record.begin_session(path, at.step)
         if not asked:
             at = _train(directory, study, compiled, at, asked)
@@ -155,7 +152,7 @@ def work(
     return End(metrics.join(at.histories), jax.device_get(at.state), at.broken, clock)
 
 
-def timed_compile(study: Study, program: Program) -> tuple[Any, float]:
+def _compile(study: Study, program: Program) -> tuple[Any, float]:
     """The program compiled, and the seconds that took.
 
     What saving needs is imported meanwhile, so that it need not be waited for later.

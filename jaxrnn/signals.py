@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, put off until it is safe to stop."""
+"""Ctrl-C, SIGTERM and SIGHUP, put off until it is safe to stop."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal is gone
 
 
 @contextlib.contextmanager

@@ -54,6 +54,9 @@ def stretches(
       state: from where on; it is donated.
       step: the first step to take.
       until: the step to stop before, if not after the last.
+
+    Yields:
+      what each call gave; the first is of one step, to learn how long a step takes.
     """
     last, seeds, pace = study.train.steps, study.seed_numbers, 1
     until = last + 1 if until is None else until

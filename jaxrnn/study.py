@@ -35,10 +35,11 @@ class Study:
       seed: the first seed.
       seeds: S; the others are seed+1, seed+2, ...
       group: how many seeds are trained side by side (`vmap`); the groups take turns (`map`). It
-        is part of the batch shape, and so decides the last bits.
+        is part of the batch shape, and so decides the last bits. None leaves it open: a run
+        measures what is fastest (`grouping`), a program by itself takes all at once.
 
     Raises:
-      ValueError: if a number is out of range.
+      SettingError: if a number is out of range.
     """
 
     task: Task
@@ -46,14 +47,18 @@ class Study:
     train: Train
     seed: int = 0
     seeds: int = 1
-    group: int = 1
+    group: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "seeds", "group")
+        check_counts(self, "seeds")
+        if self.group is None and self.seeds == 1:  # there is nothing to choose
+            object.__setattr__(self, "group", 1)
         if not 0 <= self.seed <= MAX_SEED - self.seeds + 1:
             raise SettingError(f"seed must be from 0, and no seed above {MAX_SEED}")
-        if self.group > self.seeds:
-            raise SettingError(f"group must be at most seeds, {self.seeds}")
+        if self.group is not None:
+            check_counts(self, "group")
+            if self.group > self.seeds:
+                raise SettingError(f"group must be at most seeds, {self.seeds}")
 
     @property
     def seed_numbers(self) -> np.ndarray:
@@ -97,7 +102,7 @@ def make_program(study: Study) -> Program:
       stop: [] int32.
       metrics: by name, [S, chunk, ...], of which the first stop - start are of these steps.
     """
-    task, steps = study.task, study.train.steps
+    task, steps, side = study.task, study.train.steps, study.group or study.seeds
     chunk = min(study.train.chunk, steps + 1)
     optimizer = make_optimizer(study.train)
     train_step = make_train_step(task, study.model, optimizer)
@@ -123,7 +128,7 @@ def make_program(study: Study) -> Program:
         return jax.tree.map(partial(jnp.where, goes_on), new, state), metrics
 
     _, measured = jax.eval_shape(step, shapes, study.seed_numbers[0], np.int32(0))
-    side_by_side = jax.vmap if study.group > 1 else _alone
+    side_by_side = jax.vmap if side > 1 else _alone
 
     def of_group(group: tuple[TrainState, jax.Array], start: jax.Array, stop: jax.Array):
         states, seeds = group
@@ -142,14 +147,14 @@ def make_program(study: Study) -> Program:
         return states, jax.tree.map(lambda values: jnp.moveaxis(values, 0, 1), metrics)
 
     def stretch(states: TrainState, seeds: jax.Array, start: jax.Array, stop: jax.Array):
-        if study.group == study.seeds:
+        if side == study.seeds:
             return of_group((states, seeds), start, stop)
-        groups = -(-study.seeds // study.group)
+        groups = -(-study.seeds // side)
 
         def cut(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, group, ...], the last
-            spare = groups * study.group - study.seeds  # one filled up with its last seed
+            spare = groups * side - study.seeds  # one filled up with its last seed
             values = jnp.concatenate([values, jnp.repeat(values[-1:], spare, axis=0)])
-            return values.reshape(groups, study.group, *values.shape[1:])
+            return values.reshape(groups, side, *values.shape[1:])
 
         def join(values: jax.Array) -> jax.Array:
             return values.reshape(-1, *values.shape[2:])[: study.seeds]

@@ -26,10 +26,6 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
-"""What a line of metrics has beside the task's own."""
-
-
 @dataclass(frozen=True)
 class Train:
     """How to train, and how often to look and to save.
@@ -92,15 +88,6 @@ class Train:
             raise SettingError(f"options do not fit {self.optimizer}: {error}") from None
 
 
-def _check_metrics(own: Metrics) -> None:
-    """Refuse metrics of a task that cannot be logged, with a SettingError."""
-    if taken := RESERVED & own.keys():
-        raise SettingError(f"a task's metrics must not be called {', '.join(sorted(taken))}")
-    for name, value in own.items():
-        if not value.size or jnp.iscomplexobj(value):
-            raise SettingError(f"the metric {name} must hold real numbers, one at least")
-
-
 def make_schedule(train: Train) -> optax.Schedule | float:
     """The learning rate: a function of the step's number, or one number."""
     decay_steps = train.steps - train.warmup_steps
@@ -131,6 +118,9 @@ class TrainState(NamedTuple):
     opt_state: Any  # the optimiser's state, e.g. Adam's moments
     carry: Carry = None  # the layers' carry after the last batch, where the task keeps it
 
+
+RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
+"""What a line of metrics has beside the task's own."""
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
@@ -203,3 +193,12 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, carry), metrics | own
 
     return train_step
+
+
+def _check_metrics(own: Metrics) -> None:
+    """Refuse metrics of a task that cannot be logged, with a SettingError."""
+    if taken := RESERVED & own.keys():
+        raise SettingError(f"a task's metrics must not be called {', '.join(sorted(taken))}")
+    for name, value in own.items():
+        if not value.size or jnp.iscomplexobj(value):
+            raise SettingError(f"the metric {name} must hold real numbers, one at least")

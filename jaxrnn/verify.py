@@ -9,7 +9,6 @@ import numpy as np
 from jaxrnn import session
 from jaxrnn.disk import checkpoints, metrics, record, runs
 from jaxrnn.disk.metrics import History
-from jaxrnn.errors import RunError
 from jaxrnn.stretches import replay
 from jaxrnn.study import make_program
 from jaxrnn.surroundings import compilation_cache
@@ -59,10 +58,7 @@ def verify(run_dir: Path | str) -> Verdict:
     study = record.load_study(run_dir)
     record.check_data(run_dir)
     program = make_program(study)
-    try:
-        saved = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    saved = checkpoints.restore(run_dir / runs.CHECKPOINTS, program.blank)
     until = saved.position["next_step"] if saved else 0
     if saved is None or not until:
         return Verdict(f"{run_dir} has no step saved yet, so there is nothing to verify.", False)

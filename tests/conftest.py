@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -16,6 +17,16 @@ collect_ignore_glob = ["goldens/*.py"]  # they need the systems whose numbers th
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def cache_as_it_was() -> Iterator[None]:
+    """What a test switches on of JAX's compilation cache stays its own."""
+    settings: Any = jax.config
+    before = settings.jax_compilation_cache_dir
+    yield
+    if settings.jax_compilation_cache_dir != before:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture

@@ -339,10 +339,18 @@ class Child:
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             return -signal.SIGSTOP, "", ""
-        stdout, stderr = (os.read(reading, 10**6).decode() for reading in self.outputs)
-        for reading in self.outputs:
-            os.close(reading)
+        stdout, stderr = map(said, self.outputs)
         return os.waitstatus_to_exitcode(status), stdout, stderr
+
+
+def said(reading: int) -> str:
+    """All that a pipe holds; it may still be open in a process that the killed one had started."""
+    try:
+        return os.read(reading, 10**6).decode()
+    except BlockingIOError:  # such a process is left, and nothing was said
+        return ""
+    finally:
+        os.close(reading)
 
 
 def wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ import pytest
 
 from jaxrnn.disk import arrays, checkpoints, checksums
 from jaxrnn.disk.checkpoints import CheckpointError
+from jaxrnn.errors import RunError
 
 POSITION = {"next_step": 50, "text": "안녕", "parts": [0.1, None]}
 
@@ -294,7 +295,7 @@ MISFITS = {
 
 @pytest.mark.parametrize("message", MISFITS)
 def test_another_model_is_refused(folder, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(RunError) as error:
         checkpoints.restore(folder, MISFITS[message])
     where = f"{folder}/00000050/state is of another model, optimizer or batch"
     assert str(error.value) == f"{where}: {message}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first waits, the second acts, and all is as before afterwards."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first waits, the second acts, and all is as before afterwards."""
 
 import os
 import signal
@@ -64,6 +64,7 @@ def test_in_another_thread_nothing_is_touched():
 def test_exit_codes_are_the_usual_ones():
     with pytest.raises(KeyboardInterrupt):
         signals.stop(signal.SIGINT)
-    with pytest.raises(SystemExit) as stopped:
-        signals.stop(signal.SIGTERM)
-    assert stopped.value.code == 143
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        with pytest.raises(SystemExit) as stopped:
+            signals.stop(number)
+        assert stopped.value.code == code

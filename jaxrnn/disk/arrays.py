@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrnn.errors import RunError
+
 
 def write(folder: Path, tree: Any) -> None:
     """Write the arrays of a tree into a new directory.
@@ -46,7 +48,7 @@ def read(folder: Path, like: Any) -> Any:
       (by its sharding, or because it is committed to them) it is JAX's and lies there.
 
     Raises:
-      ValueError: if there are arrays of other names, shapes or types than in `like`.
+      RunError: if there are arrays of other names, shapes or types than in `like`.
     """
     orbax = _orbax()
     wanted = _by_name(like)
@@ -104,7 +106,7 @@ def _check_fit(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> N
             continue
         there, here = _kind(saved.get(name)), _kind(wanted.get(name))
         if there != here:
-            raise ValueError(
+            raise RunError(
                 f"{folder} is of another model, optimizer or batch: {name} is {there} there,"
                 f" and {here} here"
             )

@@ -103,7 +103,7 @@ def restore(folder: Path, like: Any) -> Restored | None:
 
     Raises:
       CheckpointError: if there are checkpoints but none is whole.
-      ValueError: if the arrays in it have other names, shapes or types than `like`.
+      RunError: if the arrays in it have other names, shapes or types than `like`.
     """
     broken: list[tuple[Path, str]] = []
     for step, _, path in reversed(_found(folder)):

@@ -12,7 +12,7 @@ from jaxrnn.study import Study
 from jaxrnn.surroundings import manifest
 
 
-def check(study: Study) -> dict[str, Any]:
+def config_of(study: Study) -> dict[str, Any]:
     """What config.json will hold of a study.
 
     Raises:
@@ -35,7 +35,7 @@ def begin(path: Path, study: Study) -> None:
       RunError: if a part of the study cannot be written.
       OSError: if a file cannot be.
     """
-    rebuilds, batch = check(study), study.batch_shape
+    rebuilds, batch = config_of(study), study.batch_shape
     facts = {
         "status": "running",
         "created": manifest.utc_now(),

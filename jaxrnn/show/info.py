@@ -34,7 +34,9 @@ def of_run(run_dir: Path | str) -> str:
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]
     for session in facts["sessions"]:
-        ended = f"to step {session['to']}, {session['ended']}" if "to" in session else "broken off"
+        ended = "broken off"
+        if "to" in session:
+            ended = f"to step {min(session['to'], study.train.steps)}, {session['ended']}"
         lines.append(f"  worked on    from step {session['from']}, {session['began']}, {ended}")
     for seed, step in facts.get("not_finite", {}).items():
         lines.append(f"  not finite   seed {seed}, at step {step}")

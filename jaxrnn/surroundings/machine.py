@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -73,6 +73,13 @@ def cpu() -> dict[str, Any]:
     }
 
 
+class Memory(NamedTuple):
+    """In bytes."""
+
+    total: int
+    available: int  # without swapping
+
+
 def usable_cpus() -> int | None:
     """How many CPUs this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -80,14 +87,12 @@ def usable_cpus() -> int | None:
     return os.cpu_count()
 
 
-def memory() -> tuple[int | None, int | None]:
-    """The machine's memory in bytes: all, and what is to be had now. None where it is not known."""
-    if sys.platform == "darwin":
-        total = output_of("sysctl", "-n", "hw.memsize")
-        return (int(total) if total else None), None
-    kibibytes = dict(line.split()[:2] for line in _lines("/proc/meminfo"))
-    total, available = (kibibytes.get(name) for name in ("MemTotal:", "MemAvailable:"))
-    return (int(total) * 1024 if total else None), (int(available) * 1024 if available else None)
+def memory() -> Memory:
+    """The machine's memory."""
+    import psutil  # not at the top: most starts do without
+
+    found = psutil.virtual_memory()
+    return Memory(found.total, found.available)
 
 
 def _first_processor() -> dict[str, str]:

@@ -25,7 +25,8 @@ class NextCharacter(Task):
         also what the network says.
 
     Raises:
-      ValueError: if the text is shorter than two characters, or is not valid UTF-8.
+      SettingError: if the text is shorter than two characters.
+      ValueError: if it is not valid UTF-8.
 
     >>> task = NextCharacter("hihello")
     >>> batch = task.sample_batch(jax.random.key(0), jnp.int32(0))

@@ -23,8 +23,9 @@ from jaxrnn import cli
 from jaxrnn.benchmark import interleave, run_python, table, timed
 from jaxrnn.cells import LSTMCell, MinGRUCell
 from jaxrnn.checks import check_counts
+from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.study import Study, compile_program, make_program
+from jaxrnn.study import Study
 
 HERE = Path(__file__).parent
 PEER = "PyTorch"
@@ -131,7 +132,7 @@ def compiled(study: Study) -> Callable[..., object]:
     """All steps of a study, from nothing, as a call of its compiled program."""
     program = make_program(study)
     stretch = compile_program(study, program)
-    every = np.int32(0), np.int32(study.train.steps + 1)  # the last only looks
+    every = 0, study.train.steps + 1  # the last only looks
 
     def run(seeds: np.ndarray = study.seed_numbers) -> object:
         return stretch(program.blank, seeds, *every)

@@ -19,8 +19,9 @@ from jaxrnn.cells import LSTMCell
 from jaxrnn.disk import checkpoints
 from jaxrnn.keys import child_key, root_key
 from jaxrnn.models import SequenceModel
+from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.study import Study, compile_program, make_program
+from jaxrnn.study import Study
 from jaxrnn.tasks.adding import Adding
 from jaxrnn.train import Train, TrainState, init_state, make_optimizer, make_train_step
 from jaxrnn.types import Metrics

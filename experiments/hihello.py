@@ -145,12 +145,12 @@ def one_line(array: np.ndarray) -> str:
 def outcome(config: Config, result: Result) -> str:
     """The main clause of the last sentence."""
     task, history = NextCharacter(config.text), result.history
-    target = f"'{visible(task.text[1:])}'"
+    target, solved = f"'{visible(task.text[1:])}'", np.asarray(result.solved)
     if config.seeds > 1:
-        learned, broken = np.sum(result.solved), len(result.broken)
+        learned, broken = np.sum(solved), len(result.broken)
         but = f" (the loss of {broken} did not stay finite)" if broken else ""
         return f"{learned} of {config.seeds} seeds learned {target}{but}"
-    if result.solved[0]:
+    if solved[0]:
         return f"Learned {target}: right at step {learned_at(history)[0]} and ever after"
     said = visible(decode(history.values["prediction"][0, -1], task.characters))
     return f"Did not learn {target}: the last prediction is '{said}'"

@@ -1,4 +1,4 @@
-"""Verbs over a run on disk: `python -m jaxrnn resume|verify|plot|info RUN_DIR`, and `doctor`."""
+"""Verbs over a run on disk: `python -m jaxrnn resume|verify|plot|info|sample|show`; `doctor`."""
 
 import os
 
@@ -67,6 +67,71 @@ class Info(OfRun):
 
 
 @dataclass(frozen=True)
+class Sample(OfRun):
+    """Write new text with a trained language model; the same arguments give the same text."""
+
+    prime: str | None = None
+    """What it goes on from; without it, from a line break."""
+    length: int = 500
+    """How many characters to write (or bytes, or jamo)."""
+    temperature: float = 1.0
+    """Below 1 the likely becomes likelier, above 1 less so; 0 always takes the likeliest."""
+    top_k: int | None = None
+    """Draw among so many of the likeliest only."""
+    top_p: float | None = None
+    """Draw among the fewest likeliest that have this probability together."""
+    seed: int = 0
+    """Seed of the drawing."""
+    samples: int = 1
+    """How many texts."""
+    beams: int | None = None
+    """Draw nothing: search for the likeliest text, with so many beams."""
+    network: int | None = None
+    """The seed of the network that writes; without it, the best of the run."""
+    last: bool = False
+    """Let it write as it was at the end of the training, not when it was best."""
+
+    def __call__(self) -> None:
+        from jaxrnn.sampling import Sampling
+        from jaxrnn.writing import write
+
+        pieces = write(
+            self.run_dir,
+            self.prime,
+            self.length,
+            Sampling(self.temperature, self.top_k, self.top_p),
+            self.seed,
+            self.samples,
+            self.beams,
+            self.network,
+            self.last,
+        )
+        for piece in pieces:
+            print(piece, end="", flush=True)
+
+
+@dataclass(frozen=True)
+class Show(OfRun):
+    """Make a web page of a text as a trained language model reads it: its cells and its guesses."""
+
+    text: str
+    """A file, or the text itself."""
+    length: int = 2000
+    """How many characters of it to show, from its beginning."""
+    out: Path | None = None
+    """Where to write the page; without it, show.html in the run's directory."""
+    network: int | None = None
+    """The seed of the network; without it, the best of the run."""
+    last: bool = False
+    """As it was at the end of the training, not when it was best."""
+
+    def __call__(self) -> None:
+        from jaxrnn.show.inside import inside
+
+        print(inside(self.run_dir, self.text, self.length, self.out, self.network, self.last))
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Print what a report of a fault needs; exit code 1 if JAX computes wrong here."""
 
@@ -80,5 +145,5 @@ class Doctor:
 
 
 if __name__ == "__main__":
-    verbs = Resume | Verify | Plot | Info | Doctor
+    verbs = Resume | Verify | Plot | Info | Sample | Show | Doctor
     cli.run(verbs, lambda verb: verb(), prog="python -m jaxrnn")

@@ -15,13 +15,15 @@ from jaxrnn import grouping, session, signals
 from jaxrnn.disk import metrics, names, record, runs
 from jaxrnn.disk.metrics import History
 from jaxrnn.errors import RunError
+from jaxrnn.program import make_program
 from jaxrnn.session import Clock
 from jaxrnn.show import report
 from jaxrnn.show.progress import note
-from jaxrnn.study import Study, make_program
+from jaxrnn.study import Study
 from jaxrnn.surroundings import compilation_cache
 from jaxrnn.tasks.task import Task
 from jaxrnn.train import Train, TrainState
+from jaxrnn.validation import LOSS
 
 
 class Result(NamedTuple):
@@ -32,19 +34,23 @@ class Result(NamedTuple):
     history: History
     state: TrainState  # after the last update; each leaf [S, ...]
     broken: dict[int, int]  # by seed, the step whose loss or gradient was not finite
+    stopped: dict[int, int]  # by seed, the step at which it stopped early
     clock: Clock
 
     @property
-    def solved(self) -> np.ndarray:
-        """[S] bool: which seeds have learned the task."""
-        last = {name: values[:, -1] for name, values in self.history.values.items()}
-        return self.study.task.solved(last)
+    def solved(self) -> np.ndarray | None:
+        """[S] bool: which seeds have learned the task, if it can be."""
+        return self.study.task.solved(metrics.last_rows(self.history, self.stopped))
 
     def __str__(self) -> str:
         """The run in a few lines."""
-        task, history = self.study.task, self.history
-        said = report.study(_name(task), *history, self.solved, self.broken, task.baseline)
-        return f"{said}\nThe training took {self.clock}; the run is in {self.run_dir}."
+        task = self.study.task
+        ends = self.solved, self.broken, task.baseline, self.stopped
+        lines = [report.study(_name(task), *self.history, *ends)]
+        if (held_out := self.history.values.get(LOSS)) is not None:
+            lines.append(report.best(*self.history[:2], held_out, task.explain))
+        lines.append(f"The training took {self.clock}; the run is in {self.run_dir}.")
+        return "\n".join(lines)
 
 
 def run(

@@ -11,16 +11,15 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import platformdirs
 
 from jaxrnn.disk import config
 from jaxrnn.disk.files import write_json
+from jaxrnn.program import Compiled, Program, compile_program, make_program
 from jaxrnn.show.progress import note
-from jaxrnn.study import Program, Study, compile_program, make_program
+from jaxrnn.study import Study
 from jaxrnn.surroundings import machine
 
 SHARE = 0.8  # of the memory that is free
@@ -85,16 +84,16 @@ def _measure(study: Study) -> dict[int, float]:
     return seconds
 
 
-def _seconds(program: Program, run: Any, study: Study) -> float:
+def _seconds(program: Program, run: Compiled, study: Study) -> float:
     """The seconds of one step of all seeds, the best of a few calls."""
     last = study.train.steps
     start = time.perf_counter()
-    states, _ = run(program.blank, study.seed_numbers, np.int32(0), np.int32(1))
+    states, _ = run(program.blank, study.seed_numbers, 0, 1)
     jax.block_until_ready(states)
     best, at, steps, spent = time.perf_counter() - start, 1, 1, 0.0
     while spent < SECONDS and at + steps <= last:
         start = time.perf_counter()
-        states, _ = run(states, study.seed_numbers, np.int32(at), np.int32(at + steps))
+        states, _ = run(states, study.seed_numbers, at, at + steps)
         jax.block_until_ready(states)
         took = time.perf_counter() - start
         best, spent, at = min(best, took / steps), spent + took, at + steps
@@ -102,7 +101,7 @@ def _seconds(program: Program, run: Any, study: Study) -> float:
     return best
 
 
-def require_memory(compiled: Any) -> None:
+def require_memory(compiled: Compiled) -> None:
     """Refuse a program that does not fit memory, before the system kills the process.
 
     Raises:
@@ -112,9 +111,9 @@ def require_memory(compiled: Any) -> None:
         raise MemoryError
 
 
-def _needed(compiled: Any) -> int:
+def _needed(compiled: Compiled) -> int:
     """Bytes that a compiled program takes."""
-    memory = compiled.memory_analysis()
+    memory = compiled.executable.memory_analysis()
     sizes = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
     return sum(sizes)
 

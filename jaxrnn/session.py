@@ -19,9 +19,10 @@ from jaxrnn.disk import checkpoints, metrics, record, runs
 from jaxrnn.disk.metrics import History
 from jaxrnn.disk.tensorboard import Events, import_tensorboardx
 from jaxrnn.errors import DivergedError, RunError
+from jaxrnn.program import Program, compile_program
 from jaxrnn.show.progress import Progress, note
-from jaxrnn.stretches import stretches
-from jaxrnn.study import Program, Study, compile_program
+from jaxrnn.stretches import by_seed, stretches
+from jaxrnn.study import Study
 from jaxrnn.surroundings import manifest
 from jaxrnn.train import TrainState
 
@@ -47,6 +48,7 @@ class Standing:
     seconds: float = 0.0  # of work done
     histories: tuple[History, ...] = ()
     broken: dict[int, int] = field(default_factory=dict)  # as of `End`
+    stopped: dict[int, int] = field(default_factory=dict)  # as of `End`
     checkpoint: Path | None = None  # the last
 
 
@@ -56,6 +58,7 @@ class End(NamedTuple):
     history: History
     state: TrainState  # after the last update; each leaf [S, ...]
     broken: dict[int, int]  # by seed, the step whose loss or gradient was not finite
+    stopped: dict[int, int]  # by seed, the step at which it stopped early
     clock: Clock
 
 
@@ -80,13 +83,14 @@ def restore(run_dir: Path, study: Study, program: Program) -> Standing:
             " start anew in another directory"
         )
     require_fit(run_dir, history, program)
-    updates, last = restored.state.step, study.train.steps
-    lost = updates < min(step, last)  # [S]
+    made, last, seeds = restored.state.step, study.train.steps, study.seed_numbers
+    lost = made < min(step, last)  # [S]
     if step > last:
         lost |= ~np.isfinite(history.values["loss"][:, -1])
-    broken = dict(zip(study.seed_numbers[lost].tolist(), updates[lost].tolist(), strict=True))
+    early = lost & study.stopped(restored.state)
+    broken, stopped = (by_seed(seeds, made, which) for which in (lost & ~early, early))
     seconds = restored.position["seconds"]
-    return Standing(step, restored.state, seconds, (history,), broken, restored.path)
+    return Standing(step, restored.state, seconds, (history,), broken, stopped, restored.path)
 
 
 def require_fit(run_dir: Path, history: History, program: Program) -> None:
@@ -127,7 +131,7 @@ def work(
     """
     path, last = directory.path, study.train.steps
     began, clock = at.seconds, Clock(0.0, 0.0)
-    if at.step <= last and len(at.broken) < study.seeds:
+    if at.step <= last and len(at.broken) + len(at.stopped) < study.seeds:
         compiled, compile_seconds = _compile(study, program)
         record.begin_session(path, at.step)
         if not asked:
@@ -137,9 +141,10 @@ def work(
         note(f"the run in {path} has ended already")
     else:  # killed when all was done but this
         record.begin_session(path, at.step)
-    status = "finished" if at.step > last else "interrupted"
+    over = at.step > last or len(at.broken) + len(at.stopped) == study.seeds
+    status = "finished" if over else "interrupted"
     status = "diverged" if len(at.broken) == study.seeds else status
-    record.end_session(path, status, at.step, at.broken)
+    record.end_session(path, status, updates(at.state), at.broken, at.stopped)
     if status == "diverged":
         which = f"seed {study.seed}" if study.seeds == 1 else f"each of {study.seeds} seeds"
         raise DivergedError(
@@ -149,7 +154,13 @@ def work(
     if status == "interrupted":
         note(f"stopped at step {at.step}; go on with: {runs.how_to_resume(path)}")
         signals.stop(asked[0])
-    return End(metrics.join(at.histories), jax.device_get(at.state), at.broken, clock)
+    history, state = metrics.join(at.histories), jax.device_get(at.state)
+    return End(history, state, at.broken, at.stopped, clock)
+
+
+def updates(state: TrainState) -> int:
+    """How many updates the network that was trained the longest has had."""
+    return int(np.max(state.step))
 
 
 def _compile(study: Study, program: Program) -> tuple[Any, float]:
@@ -180,7 +191,13 @@ def _train(
             history, seconds = stretch.history, at.seconds + stretch.seconds
             histories = (*at.histories, history)
             at = Standing(
-                stretch.step, stretch.state, seconds, histories, stretch.broken, at.checkpoint
+                stretch.step,
+                stretch.state,
+                seconds,
+                histories,
+                stretch.broken,
+                stretch.stopped,
+                at.checkpoint,
             )
             now = {"utc": manifest.utc_now(), "seconds": round(seconds, 6)}
             metrics.append(directory.metrics, history, now)
@@ -192,7 +209,7 @@ def _train(
                 os.fsync(directory.metrics.fileno())
                 position = {"next_step": at.step, "seconds": seconds}
                 folder = path / runs.CHECKPOINTS
-                checkpoint = checkpoints.save(folder, min(at.step, last), at.state, position)
+                checkpoint = checkpoints.save(folder, updates(at.state), at.state, position)
                 at, saved = replace(at, checkpoint=checkpoint), time.perf_counter()
                 if asked:
                     break

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from jaxrnn.disk.metrics import History, blank_broken, join, last_loss
+from jaxrnn.program import compile_program, make_program
 from jaxrnn.show.progress import Progress
-from jaxrnn.study import Study, compile_program, make_program
+from jaxrnn.study import Study
 from jaxrnn.train import TrainState
 
 SECONDS_A_CALL = 2.0  # how long Ctrl-C waits, and a line of progress stands still
@@ -22,6 +23,7 @@ class Stretch(NamedTuple):
     state: TrainState
     history: History  # of the logged steps
     broken: dict[int, int]  # so far: by seed, the step whose loss or gradient was not finite
+    stopped: dict[int, int]  # so far: by seed, the step at which it stopped early
     ends: bool  # all steps are done, or no seed is left to go on with
     seconds: float
 
@@ -62,20 +64,28 @@ def stretches(
     until = last + 1 if until is None else until
     while step < until:
         began, stop = time.perf_counter(), min(step + pace, until)
-        state, values = compiled(state, seeds, np.int32(step), np.int32(stop))
+        state, values = compiled(state, seeds, step, stop)
         values = jax.device_get(values)
-        updates = np.array(state.step)  # [S]
+        updates, early = np.array(state.step), np.array(study.stopped(state))  # [S] each
         seconds = time.perf_counter() - began
         pace = int(np.clip(SECONDS_A_CALL * (stop - step) / seconds, 1, values["loss"].shape[1]))
         off = ~np.isfinite(values["loss"][:, stop - step - 1])
         lost = (updates < min(stop, last)) | (off & (stop > last))
-        shown = updates.max() + 1 if lost.all() else stop  # of later steps there is nothing to say
+        early &= lost
+        over = bool(lost.all())
+        shown = updates.max() + 1 if over else stop  # of later steps there is nothing to say
         logged = study.logged(np.arange(step, shown))
         order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
         values = {name: values[name][:, logged - step] for name in order}
         history = History(seeds, logged, blank_broken(values, logged, updates))
-        broken = {int(seed): int(n) for seed, n in zip(seeds[lost], updates[lost], strict=True)}
-        step = int(updates.max()) if lost.all() else stop
-        yield Stretch(step, state, history, broken, stop > last or bool(lost.all()), seconds)
-        if lost.all():
+        broken, stopped = (by_seed(seeds, updates, which) for which in (lost & ~early, early))
+        # A step that stopped the last network early is done; one that broke it would be tried anew.
+        step = int(max(updates.max(), *(updates[early] + 1), 0)) if over else stop
+        yield Stretch(step, state, history, broken, stopped, over or stop > last, seconds)
+        if over:
             return
+
+
+def by_seed(seeds: np.ndarray, updates: np.ndarray, which: np.ndarray) -> dict[int, int]:
+    """The updates of some seeds, by seed: all [S], `which` of bool."""
+    return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))

@@ -17,6 +17,7 @@ from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Carry, Metrics, Params
+from jaxrnn.validation import PREFIX, Best, fresh_carry
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -24,6 +25,9 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
+
+OPTIONAL = ("validate_every", "patience")
+"""Settings that are a count or None."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Train:
         3.2); None for no clipping.
       flatten: update one vector, not many small arrays; quicker for small networks.
       log_every: steps from one line of metrics to the next; the first and last step have one.
+      validate_every: steps from one validation to the next, where the task holds something out;
+        None for one after the last update only. The last step has one, and a line of metrics.
+      patience: stop early after so many validations without a new best; None for never.
       chunk: the most steps of one call of the compiled program.
       checkpoint_seconds: how much work may be lost at most; 0 saves after every call.
 
@@ -58,11 +65,16 @@ class Train:
     clip_norm: float | None = 1.0
     flatten: bool = False
     log_every: int = 1
+    validate_every: int | None = None
+    patience: int | None = None
     chunk: int = 1000
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         check_counts(self, "steps", "log_every", "chunk")
+        check_counts(self, *(name for name in OPTIONAL if getattr(self, name) is not None))
+        if self.patience and not self.validate_every:
+            raise SettingError("patience counts validations: it needs validate_every")
         single = jnp.finfo(jnp.float32)
         low, high = float(single.tiny), float(single.max)
         if not isinstance(self.learning_rate, int | float) or not low <= self.learning_rate <= high:
@@ -117,6 +129,7 @@ class TrainState(NamedTuple):
     params: Params  # the model's parameters
     opt_state: Any  # the optimiser's state, e.g. Adam's moments
     carry: Carry = None  # the layers' carry after the last batch, where the task keeps it
+    best: Best | None = None  # by validation loss, where the task holds something out
 
 
 RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
@@ -144,9 +157,8 @@ def init_state(
     inputs = jnp.zeros(batch.inputs.shape, batch.inputs.dtype)
     params = model.init(key, inputs)["params"]
     carry = None
-    if task.keeps_carry:  # rows of length 0 give back the carry that they were given: a fresh one
-        nothing = jnp.zeros(inputs.shape[0], jnp.int32)
-        _, carry = cast(Any, model.apply({"params": params}, inputs, lengths=nothing))
+    if task.keeps_carry:
+        carry = fresh_carry(model, params, inputs)
     return TrainState(jnp.int32(0), params, optimizer.init(params), carry)
 
 
@@ -190,7 +202,8 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
         own = {name: jnp.asarray(value) for name, value in task.metrics(outputs, batch).items()}
         _check_metrics(own)
-        return TrainState(state.step + 1, params, opt_state, carry), metrics | own
+        new = TrainState(state.step + 1, params, opt_state, carry, state.best)
+        return new, metrics | own
 
     return train_step
 
@@ -200,5 +213,7 @@ def _check_metrics(own: Metrics) -> None:
     if taken := RESERVED & own.keys():
         raise SettingError(f"a task's metrics must not be called {', '.join(sorted(taken))}")
     for name, value in own.items():
+        if name.startswith(PREFIX):
+            raise SettingError(f"a task's metrics must not begin with {PREFIX}, as {name} does")
         if not value.size or jnp.iscomplexobj(value):
             raise SettingError(f"the metric {name} must hold real numbers, one at least")

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+Data = Any
+"""The arrays that a task reads its batches from, in a tree; None where it draws them."""
+
 Params = Any
 """A nested dictionary of parameter arrays, as Flax's `init` makes it."""
 
@@ -25,7 +28,7 @@ Metrics = dict[str, jax.Array]
 class Batch(NamedTuple):
     """What a task hands to one training step."""
 
-    inputs: jax.Array  # [B, T, F] float
+    inputs: jax.Array  # [B, T, F] float; or [B, T] int, for a model that embeds them
     targets: jax.Array  # [B, T] int: the class to say at each step; or float: the number
     weights: jax.Array  # [B, T] float: how much each step counts in the loss, 0 for padding
     lengths: jax.Array | None = None  # [B] int: the steps of each row that are no padding

@@ -9,8 +9,8 @@ import numpy as np
 from jaxrnn import session
 from jaxrnn.disk import checkpoints, metrics, record, runs
 from jaxrnn.disk.metrics import History
+from jaxrnn.program import make_program
 from jaxrnn.stretches import replay
-from jaxrnn.study import make_program
 from jaxrnn.surroundings import compilation_cache
 
 TOLERANCE = 1e-3

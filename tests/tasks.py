@@ -25,7 +25,7 @@ class Echo(Task):
     def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         return math.log(self.output_size)
 
-    def sample_batch(self, key, step):
+    def sample_batch(self, key, step, data=None):
         shape = (self.batch_size, self.length)
         ids = jax.random.randint(key, shape, 0, self.output_size)
         weights = jnp.ones(shape).at[:, 0].set(0.0)

@@ -23,10 +23,11 @@ from jaxrnn.cells import LSTMCell
 from jaxrnn.disk import checkpoints, metrics, record
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.models import SequenceModel
+from jaxrnn.program import make_program
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.show import info
 from jaxrnn.stretches import replay
-from jaxrnn.study import Study, make_program
+from jaxrnn.study import Study
 from jaxrnn.train import Train
 
 MODEL = SequenceModel(Recurrent(LSTMCell(5)), 4)
@@ -176,7 +177,7 @@ def test_a_seed_that_breaks_is_frozen_and_reported(tmp_path, capsys):
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert manifest["not_finite"] == {str(seed): step for seed, step in result.broken.items()}
     assert manifest["status"] == "finished"
-    assert not result.solved[list(result.broken)].any()
+    assert not np.asarray(result.solved)[list(result.broken)].any()
     assert f"over the {6 - len(result.broken)} that stayed finite" in str(result)
 
 

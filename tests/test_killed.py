@@ -29,7 +29,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from jaxrnn.disk import arrays, checkpoints, runs
-from jaxrnn.study import make_program
+from jaxrnn.program import make_program
 
 KILLED = -signal.SIGKILL
 NAMES = ("dropout", "carry", "seeds")

@@ -13,9 +13,10 @@ from tasks import Echo, Trap
 from jaxrnn import keys
 from jaxrnn.cells import CELLS
 from jaxrnn.models import SequenceModel
+from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Stack
-from jaxrnn.study import Study, compile_program, make_program
+from jaxrnn.study import Study
 from jaxrnn.train import Train, init_state, make_optimizer, make_train_step
 
 STEPS = 12
@@ -54,7 +55,7 @@ def run(number, *stops, seeds=None):
     seeds = study.seed_numbers if seeds is None else seeds
     state, start, pieces = program.blank, 0, []
     for stop in (*stops, study.train.steps + 1):
-        state, metrics = compiled(state, seeds, np.int32(start), np.int32(stop))
+        state, metrics = compiled(state, seeds, start, stop)
         pieces.append({name: values[:, : stop - start] for name, values in metrics.items()})
         start = stop
     metrics = {name: np.concatenate([p[name] for p in pieces], axis=1) for name in pieces[0]}
@@ -142,20 +143,20 @@ def test_a_seed_that_breaks_is_frozen_and_the_others_go_on():
 
 def run_until(number, stop):
     study, program, compiled = build(number)
-    state, metrics = compiled(program.blank, study.seed_numbers, np.int32(0), np.int32(stop))
+    state, metrics = compiled(program.blank, study.seed_numbers, 0, stop)
     return jax.device_get(state), metrics
 
 
 def test_its_states_memory_is_used_again():
     _, program, compiled = build("side by side")
-    aliases = compiled.as_text().splitlines()[0].count("may-alias")
+    aliases = compiled.executable.as_text().splitlines()[0].count("may-alias")
     assert aliases == len(jax.tree.leaves(program.blank))
 
 
 def test_nothing_is_kept_of_the_steps_but_their_metrics():
     """No [N, B, T, V] of all steps' outputs."""
     _, _, compiled = build("alone")
-    text = compiled.as_text()
+    text = compiled.executable.as_text()
     assert "f32[13,1]" in text  # the loss of all steps
     assert not re.search(r"f32\[13,(1,)?(3,5|5,3),4\]", text)
 
@@ -165,9 +166,7 @@ def test_training_learns(cell):
     """With units enough for the IRNN, whose inputs start at next to nothing."""
     study = Study(Echo(), model(cell, 32), Train(300, 0.01), seed=7)
     program = make_program(study)
-    _, metrics = compile_program(study, program)(
-        program.blank, study.seed_numbers, np.int32(0), np.int32(301)
-    )
+    _, metrics = compile_program(study, program)(program.blank, study.seed_numbers, 0, 301)
     loss = metrics["loss"][0]
     assert loss[-20:].mean() < 0.5 * loss[:5].mean()
 

@@ -13,8 +13,8 @@ from jaxrnn.cells import ElmanCell
 from jaxrnn.disk import checkpoints, record
 from jaxrnn.errors import RunError
 from jaxrnn.models import SequenceModel
+from jaxrnn.program import make_program
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.study import make_program
 from jaxrnn.train import Train
 from jaxrnn.verify import TOLERANCE, verify
 

@@ -36,12 +36,13 @@ def write(folder: Path, tree: Any) -> None:
         checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(arrays))
 
 
-def read(folder: Path, like: Any) -> Any:
+def read(folder: Path, like: Any, some: bool = False) -> Any:
     """Read a tree of arrays.
 
     Args:
       folder: what `write` wrote.
       like: the tree that was written, of arrays or `jax.ShapeDtypeStruct`.
+      some: whether more may have been written than is in `like`.
 
     Returns:
       the tree. The arrays are NumPy's, but where `like` says on which devices an array is to lie
@@ -54,8 +55,9 @@ def read(folder: Path, like: Any) -> Any:
     wanted = _by_name(like)
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
-        _check_fit(folder, saved, wanted)
-        targets = {name: _target(orbax, wanted[name]) for name in saved}
+        names = wanted if some else {**wanted, **saved}
+        _check_fit(folder, {name: saved.get(name) for name in names}, wanted)
+        targets = {name: _target(orbax, wanted.get(name)) for name in saved}
         arguments = orbax.args.PyTreeRestore(restore_args=targets)
         arrays = checkpointer.restore(folder.absolute(), args=arguments)
     return jax.tree.unflatten(
@@ -101,10 +103,10 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 def _check_fit(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse arrays that are not the wanted ones; those without elements were not saved."""
-    for name in {**wanted, **saved}:
-        if name not in saved and wanted[name].size == 0:
+    for name, array in saved.items():
+        if array is None and wanted[name].size == 0:
             continue
-        there, here = _kind(saved.get(name)), _kind(wanted.get(name))
+        there, here = _kind(array), _kind(wanted.get(name))
         if there != here:
             raise RunError(
                 f"{folder} is of another model, optimizer or batch: {name} is {there} there,"

@@ -90,12 +90,13 @@ def save(folder: Path, step: int, state: Any, position: Mapping[str, Any], keep:
     return path
 
 
-def restore(folder: Path, like: Any) -> Restored | None:
+def restore(folder: Path, like: Any, some: bool = False) -> Restored | None:
     """Read the newest checkpoint that is whole: every file has the bytes that were saved.
 
     Args:
       folder: the directory of a run's checkpoints.
       like: the tree that was saved, of arrays or `jax.ShapeDtypeStruct`.
+      some: whether more may have been saved than is in `like`; the rest is not returned.
 
     Returns:
       what was saved, bit for bit, as NumPy arrays (or as JAX's where `like` says on which devices
@@ -110,7 +111,7 @@ def restore(folder: Path, like: Any) -> Restored | None:
         if damage := checksums.damage(path):
             broken.append((path, damage))
             continue
-        state, position = arrays.read(path / STATE, like), read_json(path / POSITION)
+        state, position = arrays.read(path / STATE, like, some), read_json(path / POSITION)
         return Restored(step, state, position, path, broken)
     if broken:
         reasons = "; ".join(reason for _, reason in broken)

@@ -1,4 +1,4 @@
-"""JSON files that are whole or not there, and the fingerprint of any file."""
+"""Files that are whole or not there, and the fingerprint of any file."""
 
 import hashlib
 import json
@@ -10,9 +10,7 @@ from jaxrnn.text import visible
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one go: whoever reads it, or kills this, finds the old or the new one.
-
-    It is made beside the old one, as `NAME.partial`, so two processes must not write one file.
+    """Write a JSON file, as `write_text` does.
 
     Args:
       path: where; the folder must be there.
@@ -22,12 +20,26 @@ def write_json(path: Path, value: Any) -> None:
       OSError: if it cannot be written; the old file is as it was.
       TypeError, ValueError: if something in it is no JSON value, or a number not finite.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one go: whoever reads it, or kills this, finds the old or the new one.
+
+    It is made beside the old one, as `NAME.partial`, so two processes must not write one file.
+
+    Args:
+      path: where; the folder must be there.
+      text: what it is to hold, in UTF-8.
+
+    Raises:
+      OSError: if it cannot be written; the old file is as it was.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         # A file name may hold bytes that are no text; as \udcXX they come back from JSON the same.
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -142,6 +142,18 @@ def join(histories: Sequence[History]) -> History:
     )
 
 
+def last_rows(history: History, stopped: Mapping[int, int]) -> dict[str, np.ndarray]:
+    """What was measured last of each seed: by name, [S, ...].
+
+    Args:
+      history: with a logged step or more.
+      stopped: by seed, the step at which it stopped early.
+    """
+    ends = [stopped.get(seed, history.steps[-1]) for seed in history.seeds.tolist()]
+    rows = np.searchsorted(history.steps, ends)
+    return {name: values[np.arange(len(rows)), rows] for name, values in history.values.items()}
+
+
 def last_loss(histories: Sequence[History]) -> float:
     """The median, over the seeds that have one, of the last loss that was logged."""
     for history in reversed(histories):

@@ -119,14 +119,16 @@ def begin_session(path: Path, step: int) -> None:
     write_json(path / runs.MANIFEST, facts | {"status": "running", "sessions": sessions})
 
 
-def end_session(path: Path, status: str, step: int, broken: dict[int, int]) -> None:
+def end_session(
+    path: Path, status: str, step: int, broken: dict[int, int], stopped: dict[int, int]
+) -> None:
     """Say in the manifest how it ended: "finished", "interrupted" or "diverged"."""
     facts = load(path)
     *before, session = facts["sessions"]
     if "ended" in session:  # nothing was left to do
         return
     sessions = [*before, session | {"ended": manifest.utc_now(), "to": step}]
-    ends = {"status": status, "sessions": sessions, "not_finite": broken}
+    ends = {"status": status, "sessions": sessions, "not_finite": broken, "stopped_early": stopped}
     write_json(path / runs.MANIFEST, facts | ends)
 
 

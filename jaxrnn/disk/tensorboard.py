@@ -1,5 +1,6 @@
 """A run's metrics once more, as TensorBoard reads them: `tensorboard --logdir runs`."""
 
+import math
 import socket
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrnn import validation
 from jaxrnn.show import report
 
 QUARTILES = {"first quartile": 25, "median": 50, "third quartile": 75}
@@ -90,7 +92,7 @@ class Events:
         """Add what some steps measured: of one seed the numbers, of several their quartiles.
 
         The quartiles are of the seeds that are finite. What is nowhere finite is written as it is:
-        TensorBoard marks it.
+        TensorBoard marks it. But at steps without a validation nothing is written of it.
 
         Args:
           steps: [R] int.
@@ -107,7 +109,9 @@ class Events:
                 wall_time=float(wall_time),
                 summary={
                     "value": [
-                        {"tag": tag, "simple_value": curve[row]} for tag, curve in curves.items()
+                        {"tag": tag, "simple_value": curve[row]}
+                        for tag, curve in curves.items()
+                        if not (tag.startswith(validation.PREFIX) and math.isnan(curve[row]))
                     ]
                 },
             )

@@ -6,6 +6,8 @@ from typing import Any
 
 from jaxrnn.disk import checkpoints, metrics, record, runs
 
+MOST_PARTS = 8  # of a tuple that is written out; a vocabulary has more
+
 
 def of_run(run_dir: Path | str) -> str:
     """A few lines of plain text.
@@ -34,12 +36,12 @@ def of_run(run_dir: Path | str) -> str:
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]
     for session in facts["sessions"]:
-        ended = "broken off"
-        if "to" in session:
-            ended = f"to step {min(session['to'], study.train.steps)}, {session['ended']}"
+        ended = f"to step {session['to']}, {session['ended']}" if "to" in session else "broken off"
         lines.append(f"  worked on    from step {session['from']}, {session['began']}, {ended}")
     for seed, step in facts.get("not_finite", {}).items():
         lines.append(f"  not finite   seed {seed}, at step {step}")
+    for seed, step in facts.get("stopped_early", {}).items():
+        lines.append(f"  early end    seed {seed}, at step {step}")
     if status in ("broken off", "interrupted"):
         lines.append(f"Go on with it: {runs.how_to_resume(run_dir)}")
     return "\n".join(lines)
@@ -47,6 +49,8 @@ def of_run(run_dir: Path | str) -> str:
 
 def _short(value: Any) -> str:
     """A dataclass or module on one line, with the fields that are not at their defaults."""
+    if isinstance(value, tuple) and len(value) > MOST_PARTS:
+        return f"({len(value)} of them)"
     if isinstance(value, tuple):
         return f"({', '.join(map(_short, value))})"
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrnn.show import fonts, report
+from jaxrnn.validation import PREFIX
 
 INK, ACCENT = "#22313f", "#c8553d"
 MOST_POSITIONS = 24  # characters along an axis that can still be read
@@ -21,7 +22,7 @@ MOST_UNITS = 64  # hidden units likewise
 WIDEST = 15.0  # inches of a picture; panels that do not fit beside each other go below
 MOST_POINTS = 500  # along a curve; of more rows each point stands for several
 FEWEST_POINTS = 20  # of fewer each has a marker
-LOGARITHMIC = ("loss", "grad_norm")
+LOGARITHMIC = ("loss", "validation_loss", "grad_norm")
 
 
 def curves(
@@ -57,7 +58,8 @@ def curves(
         rows = -(-len(steps) // MOST_POINTS)
         each = f" (each point is the median of {rows} rows)" if rows > 1 else ""
         for i, (axis, (name, values)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
-            _curve_panel(axis, steps, values)
+            looked = np.isfinite(values).any(axis=0) | (not name.startswith(PREFIX))
+            _curve_panel(axis, steps[looked], values[:, looked])
             shown = values[np.isfinite(values)]
             if name == "loss" and baseline is not None:
                 axis.axhline(baseline, color=ACCENT, ls="--", lw=1.2, label="without memory")

@@ -1,9 +1,12 @@
 """What a study says of its seeds, in plain text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
+
+from jaxrnn.disk.metrics import History, last_rows
 
 MOST_NAMED = 3  # seeds that broke, by name; of more only the count
 
@@ -148,9 +151,10 @@ def study(
     seeds: np.ndarray,
     steps: np.ndarray,
     metrics: Mapping[str, np.ndarray],
-    solved: np.ndarray,
+    solved: np.ndarray | None,
     broken: Mapping[int, int],
     baseline: float | None,
+    stopped: Mapping[int, int] = MappingProxyType({}),
 ) -> str:
     """How a study ended: the last of each number, how many seeds solved the task, which broke.
 
@@ -159,9 +163,10 @@ def study(
       seeds: [S] int.
       steps: [R] int, the steps that were measured.
       metrics: by name, [S, R] numbers each, "loss" among them; what has more axes is left out.
-      solved: [S] bool.
+      solved: [S] bool, if the task can be solved.
       broken: by seed, the step at which its loss or gradient stopped being finite.
       baseline: the loss of the best predictor without memory, if that is known.
+      stopped: by seed, the step at which it stopped early.
 
     >>> loss = np.array([[0.7, 0.01], [0.7, 0.03], [0.7, np.nan]])
     >>> solved, steps = loss[:, 1] < 0.02, np.array([0, 500])
@@ -180,15 +185,15 @@ def study(
     if not alone:
         over = f"; over the {stayed.sum()} that stayed finite" if broken else "; over all of them"
     lines = [f"{task_name}: {who} after {steps[-1]} update{'' if steps[-1] == 1 else 's'}{over}:"]
-    last = {name: values[:, -1] for name, values in scalars(metrics).items()}
+    last = last_rows(History(seeds, steps, scalars(metrics)), stopped)
     for name, values in last.items():
         said = _short(values[0]) if alone else _spread(values[stayed])
         if name == "loss" and baseline is not None:
             said += f" (without memory: {_short(baseline)})"
         lines.append(f"  {name:{max(map(len, last))}}  {said}")
-    if alone:
+    if solved is not None and alone:
         lines.append("It solved the task." if solved[0] else "It did not solve the task.")
-    else:
+    elif solved is not None:
         successes, total = int(np.sum(solved)), len(seeds)
         rate, low, high = map(_percent, (successes / total, *wilson(successes, total)))
         lines.append(
@@ -198,7 +203,40 @@ def study(
     if broken:
         frozen = " and was frozen" if len(broken) == 1 else "; they were frozen"
         lines.append(_breaks(broken) + ("" if alone else frozen) + ".")
+    if stopped:
+        ends = sorted(stopped.values())
+        at = f"step {ends[0]}" if ends[0] == ends[-1] else f"steps {ends[0]} to {ends[-1]}"
+        who = "It" if alone else f"{len(stopped)} of {len(seeds)} seeds"
+        lines.append(f"{who} stopped early, at {at}: the validation loss fell no further.")
     return "\n".join(lines)
+
+
+def best(
+    seeds: np.ndarray, steps: np.ndarray, held_out: np.ndarray, explain: Callable[[float], str]
+) -> str:
+    """The lowest validation loss of each seed.
+
+    Args:
+      seeds: [S] int.
+      steps: [R] int, the steps that were logged.
+      held_out: [S, R] the validation loss; not-a-number where there was none.
+      explain: says a validation loss in other units.
+
+    >>> losses = np.array([[2.0, np.nan, 1.5, 1.6], [2.0, np.nan, 1.7, 1.4]])
+    >>> print(best(np.arange(2), np.array([0, 10, 20, 40]), losses, lambda loss: f" = {loss}"))
+    Best validation loss: median 1.45, quartiles 1.425 and 1.475.
+    The lowest: 1.4 = 1.4, after 40 updates (seed 1).
+    """
+    lowest = np.min(np.where(np.isfinite(held_out), held_out, np.inf), axis=1)  # [S]
+    first = int(np.argmin(lowest))
+    step = steps[int(np.argmax(held_out[first] == lowest[first]))]
+    one = f"{_short(lowest[first])}{explain(float(lowest[first]))}, after {step} updates"
+    if not np.isfinite(lowest[first]):
+        return "The validation loss was nowhere finite."
+    if len(seeds) == 1:
+        return f"Best validation loss: {one}."
+    spread = _spread(np.where(np.isfinite(lowest), lowest, np.nan))
+    return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[first]})."
 
 
 def _spread(values: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from jaxrnn import losses
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
-from jaxrnn.types import Batch, Metrics
+from jaxrnn.types import Batch, Data, Metrics
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class CopyMemory(Task):
         """Nats a step of who knows when to say a symbol, but not which: 10 ln 8 / (length + 20)."""
         return self.copied * math.log(self.symbols) / (self.length + 2 * self.copied)
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:
-        """New symbols for each key; `step` is not used."""
-        del step
+    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+        """New symbols for each key; the rest is not used."""
+        del step, data
         shape = (self.batch_size, self.copied)
         drawn = jax.random.randint(key, shape, 0, self.symbols, jnp.int32)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
 from jaxrnn.text import encode, normalise, vocabulary
-from jaxrnn.types import Batch, Metrics
+from jaxrnn.types import Batch, Data, Metrics
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class NextCharacter(Task):
         given = np.broadcast_to(counts.sum(1, keepdims=True), counts.shape)[counts > 0]
         return float(-(seen * np.log(seen / given)).sum() / counts.sum())
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:
-        """The one batch there is, B=1, F=V, one-hot; neither `key` nor `step` is used."""
-        del key, step
+    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+        """The one batch there is, B=1, F=V, one-hot; nothing else is used."""
+        del key, step, data
         inputs = jax.nn.one_hot(self.ids[None, :-1], self.output_size, dtype=jnp.float32)
         return Batch(
             inputs, jnp.asarray(self.ids[None, 1:]), jnp.ones(inputs.shape[:2], jnp.float32)

@@ -1,4 +1,4 @@
-"""What every task has: how its batches are drawn, what a readout must do, when it is solved."""
+"""What every task has: its batches, what a readout must do, how it is judged, when it is solved."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxrnn import losses
-from jaxrnn.types import Batch, Metrics
+from jaxrnn.types import Batch, Data, Metrics
 
 
 class Task:
@@ -29,14 +29,33 @@ class Task:
     keeps_carry: bool = False
     files: tuple[Path, ...] = ()
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike) -> Batch:
+    def data(self) -> Data:
+        """The arrays that batches are read from; they are handed to the compiled program."""
+        return None
+
+    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
         """The batch of one training step: a pure function, traced into the compiled program.
 
         Args:
           key: [] PRNG key, folded from the step's number.
           step: [] int32, the number itself: for a walk through data, or a curriculum.
+          data: what `data` gave, on the device.
         """
         raise NotImplementedError(f"{type(self).__name__} must define sample_batch(key, step)")
+
+    def validation_batches(self, data: Data) -> int:
+        """How many batches all that is held out makes; 0 if nothing is."""
+        del data
+        return 0
+
+    def validation_batch(self, n: jax.Array, data: Data) -> Batch:
+        """The n-th batch of what is held out: a pure function. The carry is kept as in training.
+
+        Args:
+          n: [] int32, from 0 on.
+          data: what `data` gave, on the device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define validation_batch(n, data)")
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """outputs [B, T, V] -> [], what training makes small: cross-entropy in nats."""
@@ -47,13 +66,18 @@ class Task:
         right = outputs.argmax(-1) == batch.targets
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), batch.weights)}
 
-    def solved(self, metrics: dict[str, Any]) -> np.ndarray:
+    def solved(self, metrics: dict[str, Any]) -> np.ndarray | None:
         """Whether a network has learned it: its loss is below a tenth of the baseline.
 
         Args:
           metrics: by name, [S] each, of the trained networks; not-a-number where one broke off.
 
         Returns:
-          [S] bool.
+          [S] bool; None where there is no such thing as having learned it.
         """
         return np.asarray(metrics["loss"]) < self.baseline / 10
+
+    def explain(self, validation_loss: float) -> str:
+        """A validation loss in the field's own units, to be said after the number itself."""
+        del validation_loss
+        return ""

@@ -1,0 +1,159 @@
+"""The peer of `char_lm.py`: the same model, text, batches and optimiser in PyTorch.
+
+    python experiments/char_lm_torch.py --text FILE --out metrics.jsonl
+
+It takes the flags of `char_lm.py`, starts from the weights that jaxrnn draws for the seed, and
+writes a line a validation. Not part of jaxrnn; it needs `pip install torch`.
+"""
+
+# pyright: reportMissingImports=false
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import tyro
+from char_lm import Config, make_study
+from torch import nn
+
+from jaxrnn import cli
+from jaxrnn.interop import to_torch
+from jaxrnn.keys import child_key, root_key
+from jaxrnn.study import Study
+from jaxrnn.tasks.language import Language
+from jaxrnn.train import init_state, make_optimizer, make_schedule
+from jaxrnn.types import Params
+
+
+@dataclass(frozen=True)
+class PeerConfig(Config):
+    """Train the PyTorch peer of `char_lm.py`; of its cells it has the LSTM."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("metrics.jsonl")
+    """Where to write a line of JSON for each validation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cell != "lstm" or self.embedding_size or self.optimizer != "adam":
+            raise ValueError("the peer has an LSTM on one-hot vectors, trained by Adam")
+
+
+class Model(nn.Module):
+    """LSTM layers with one bias a gate, as jaxrnn has, read out to a score for each character."""
+
+    def __init__(self, config: Config, size: int):
+        super().__init__()
+        self.size = size
+        drop = config.dropout if config.layers > 1 else 0.0
+        self.lstm = nn.LSTM(size, config.hidden_size, config.layers, batch_first=True, dropout=drop)
+        self.drop = nn.Dropout(config.dropout)
+        self.readout = nn.Linear(config.hidden_size, size)
+        for layer in range(config.layers):
+            getattr(self.lstm, f"bias_hh_l{layer}").requires_grad_(False)
+
+    def forward(self, ids: torch.Tensor, carry: Any) -> tuple[torch.Tensor, Any]:
+        """Ids [B, T] -> logits [B, T, V], and the carry."""
+        hidden, carry = self.lstm(nn.functional.one_hot(ids, self.size).float(), carry)
+        return self.readout(self.drop(hidden)), carry
+
+
+def first_params(study: Study) -> Params:
+    """What jaxrnn starts the first seed from."""
+    key = child_key(root_key(np.uint32(study.seed)), "init")
+    optimizer = make_optimizer(study.train)
+    return init_state(key, study.task, study.model, optimizer, study.batch_shape).params
+
+
+def load(model: Model, study: Study, params: Params) -> None:
+    """Start the model from jaxrnn's weights."""
+    weights = to_torch(cast(Any, study.model).recurrent, params["recurrent"])
+    model.lstm.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    readout = {name: np.array(array) for name, array in params["readout"].items()}
+    with torch.no_grad():
+        model.readout.weight.copy_(torch.from_numpy(readout["kernel"].T.copy()))
+        model.readout.bias.copy_(torch.from_numpy(readout["bias"]))
+
+
+def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The windows of `Language.sample_batch`, without end."""
+    ids = torch.from_numpy(task.corpus.train.astype(np.int64))
+    rows, length, step = task.batch_size, task.length, 0
+    part = task.windows * length
+    while True:
+        starts = (torch.arange(rows) * part + step * length) % (rows * part)
+        windows = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
+        yield windows[:, :-1], windows[:, 1:]
+        step += 1
+
+
+@torch.no_grad()
+def validate(model: Model, task: Language) -> float:
+    """The loss over all that is held out, from the batches that jaxrnn scores."""
+    model.eval()
+    data, carry, total, count = task.data(), None, 0.0, 0.0
+    for n in range(task.validation_batches(data)):
+        batch = jax.device_get(task.validation_batch(jnp.int32(n), data))
+        ids, targets = (torch.from_numpy(np.array(a, np.int64)) for a in batch[:2])
+        weights = torch.from_numpy(np.array(batch.weights))
+        logits, carry = model(ids, carry)
+        if not n:  # row 0 has nothing before it
+            carry = tuple(state.index_fill(1, torch.tensor([0]), 0.0) for state in carry)
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        total += float((losses * weights).sum())
+        count += float(weights.sum())
+    model.train()
+    return total / count
+
+
+def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, float]]:
+    """Train; yields the step, its loss, the validation loss and the seconds of training so far."""
+    task, schedule = cast(Language, study.task), make_schedule(study.train)
+    params = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.Adam(params, lr=config.learning_rate)
+    carry, seconds, windows = None, 0.0, batches(task)
+    for step in range(study.train.steps + 1):
+        began = time.perf_counter()
+        ids, targets = next(windows)
+        rate: Any = schedule(step) if callable(schedule) else schedule
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.zero_grad()
+        logits, carry = model(ids, carry)
+        carry = tuple(state.detach() for state in carry)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        if study.is_validated(step):
+            paused = time.perf_counter()
+            now = {"step": step, "loss": loss.item(), "validation_loss": validate(model, task)}
+            yield now | {"seconds": round(seconds, 3)}
+            began += time.perf_counter() - paused
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, config.clip_norm)
+        optimizer.step()
+        seconds += time.perf_counter() - began
+
+
+def main(config: PeerConfig) -> None:
+    """Train, write each line, and say the best."""
+    study = make_study(config)
+    torch.manual_seed(config.seed)
+    model = Model(config, study.task.output_size)
+    load(model, study, first_params(study))
+    lines = []
+    with config.out.open("w") as file:
+        for line in train(config, study, model):
+            lines.append(line)
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+    best = min(lines, key=lambda line: line["validation_loss"])
+    tokens = config.batch_size * config.length * study.train.steps
+    print(f"best {best['validation_loss']:.4f} nats after {best['step']} updates;", end=" ")
+    print(f"{tokens / lines[-1]['seconds']:.0f} characters/s, validation not counted")
+
+
+if __name__ == "__main__":
+    cli.run(PeerConfig, main)

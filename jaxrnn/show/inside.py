@@ -1,0 +1,116 @@
+"""What `python -m jaxrnn show` does: a page that shows a text through a trained language model."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.disk.files import write_text
+from jaxrnn.errors import SettingError
+from jaxrnn.gates import read_gates
+from jaxrnn.show.page import Layer, make_page
+from jaxrnn.show.saturation import GATES
+from jaxrnn.surroundings import compilation_cache
+from jaxrnn.trained import Trained, load
+from jaxrnn.units import shown
+
+PAGE = "show.html"
+GUESSES = 5  # as in Karpathy's figures
+
+
+def inside(
+    run_dir: Path | str,
+    text: str,
+    length: int = 2000,
+    out: Path | None = None,
+    network: int | None = None,
+    last: bool = False,
+) -> Path:
+    """Write a page that shows a text through the cells of a run's language model.
+
+    Args:
+      run_dir: the run.
+      text: a file, or, if there is none of that name, the text itself.
+      length: how many units of it to show, from its beginning.
+      out: where to write the page; None for `show.html` in the run's directory.
+      network: the seed of the network; None for the best of the run.
+      last: as it was at the end of the training, not when it was best.
+
+    Returns:
+      where the page is.
+
+    Raises:
+      SettingError: if the text is empty, or has units that the model does not know.
+      RunError, OSError: as `trained.load`; or if the page cannot be written.
+    """
+    if length < 1:
+        raise SettingError("length must be at least 1")
+    compilation_cache.enable()
+    trained = load(run_dir, network, last)
+    ids = trained.encode(_text(text, trained, length))[:length].astype(np.int32)
+    if not ids.size:
+        raise SettingError("there is no text to show")
+    units, (chances, loss) = trained.task.units, _read(trained, ids)
+    guesses = np.argsort(-chances, axis=1, kind="stable")[:, :GUESSES]
+    bits = "none: one unit alone" if loss is None else f"{loss / np.log(2):.3f} a unit of this text"
+    facts = {
+        "bits": bits,
+        "model": f"seed {trained.seed} after {trained.updates} updates",
+        "run": str(run_dir),
+    }
+    html = make_page(
+        f"{trained.task.file.name}, through the cells of its model",
+        [_written(unit, units) for unit in trained.units(ids)],
+        guesses,
+        np.take_along_axis(chances, guesses, axis=1),
+        [_written(unit, units) for unit in trained.task.vocabulary],
+        _layers(trained, ids),
+        facts,
+    )
+    path = Path(run_dir) / PAGE if out is None else out
+    write_text(path, html)
+    return path
+
+
+def _text(text: str, trained: Trained, length: int) -> str:
+    """The text of a file, as much of it as is shown, or the text itself."""
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        is_file = False
+    if not is_file:
+        return text
+    with Path(text).open("rb") as file:  # enough, as no character has more bytes than four
+        raw = file.read(4 * length)
+    if trained.task.units == "bytes":
+        return raw.decode(errors="surrogateescape")
+    return raw.decode("utf-8-sig", errors="ignore")
+
+
+def _read(trained: Trained, ids: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """The chance of each unit after each that was read, [T, V], and the loss in nats."""
+    apply: Any = jax.jit(trained.model.apply)
+    logits, _ = apply({"params": trained.params}, jnp.asarray(ids[None]))
+    log_chances = np.asarray(jax.nn.log_softmax(logits[0].astype(jnp.float32)))
+    said = log_chances[np.arange(len(ids) - 1), ids[1:]]
+    return np.exp(log_chances), float(-said.mean()) if said.size else None
+
+
+def _layers(trained: Trained, ids: np.ndarray) -> list[Layer]:
+    """What each recurrent layer did."""
+    layers = []
+    read = read_gates(trained.model, trained.params, jnp.asarray(ids[None]))
+    for n, values in enumerate(read, 1):
+        arrays = {name: np.asarray(array[0], np.float32) for name, array in values.items()}
+        state = np.tanh(arrays["c"]) if "c" in arrays else arrays["h"]
+        state = state / max(1.0, float(np.abs(state).max()))  # of an IRNN they know no bound
+        gates = {name: arrays[name] for name in GATES if name in arrays}
+        layers.append(Layer(f"layer {n}", state, gates))
+    return layers
+
+
+def _written(unit: str, units: str) -> str:
+    """A unit as the page has it: a byte that is no ASCII by its number."""
+    return shown(unit, units) if units == "bytes" and not unit.isascii() else unit

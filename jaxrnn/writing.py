@@ -1,0 +1,95 @@
+"""What `python -m jaxrnn sample` does: new text from a trained language model, as it comes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxrnn.beam import beam_search
+from jaxrnn.errors import SettingError
+from jaxrnn.keys import child_key, root_key
+from jaxrnn.sampling import AS_TRAINED, Sampling, generate
+from jaxrnn.surroundings import compilation_cache
+from jaxrnn.trained import Trained, load
+from jaxrnn.units import Decoder, from_units, to_units
+
+
+def write(
+    run_dir: Path | str,
+    prime: str | None = None,
+    length: int = 500,
+    settings: Sampling = AS_TRAINED,
+    seed: int = 0,
+    samples: int = 1,
+    beams: int | None = None,
+    network: int | None = None,
+    last: bool = False,
+) -> Iterator[str]:
+    """Text of a trained language model, piece by piece; the same arguments give the same text.
+
+    One sample comes as it is drawn, after its prime. Several are drawn at once, and come one after
+    the other, each under a line of its own; so do the continuations of a beam search.
+
+    Args:
+      run_dir: the run.
+      prime: what the model reads first; None for a line break, or the first of its units.
+      length: how many units to write.
+      settings: how a unit is drawn.
+      seed: of the drawing.
+      samples: how many texts.
+      beams: search for the likeliest text instead, with so many beams.
+      network: the seed of the network that writes; None for the best of the run.
+      last: let it write as it was at the end of the training, not when it was best.
+
+    Raises:
+      SettingError: if an argument is out of range, or the prime has units the model does not know.
+      RunError, OSError: as `trained.load`.
+    """
+    if beams is not None and (samples > 1 or settings != AS_TRAINED):
+        raise SettingError(
+            "a beam search draws nothing: leave out samples, temperature, top k and top p"
+        )
+    compilation_cache.enable()
+    trained = load(run_dir, network, last)
+    if prime is None:
+        vocabulary = trained.task.vocabulary
+        ids = np.array([vocabulary.index("\n") if "\n" in vocabulary else 0], np.int32)
+        prime = ""
+    else:
+        ids = trained.encode(prime).astype(np.int32)
+    if beams is not None:
+        yield from _searched(trained, ids, prime, length, beams)
+        return
+    key = child_key(root_key(seed), "sample")
+    pieces = generate(trained.model, trained.params, key, ids, length, samples, settings)
+    if samples == 1:
+        yield from _streamed(trained, prime, pieces)
+        return
+    drawn = np.concatenate(list(pieces), axis=1)  # [samples, length]
+    for n, row in enumerate(drawn, 1):
+        yield f"--- sample {n} ---\n{_joined(trained, prime, row)}\n"
+
+
+def _streamed(trained: Trained, prime: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:
+    """One text, as it comes: what may still change, such as half a syllable, waits."""
+    decoder = Decoder(trained.task.units)
+    yield decoder.feed(to_units(prime, trained.task.units))
+    for piece in pieces:
+        yield decoder.feed(trained.units(piece[0]))
+    yield decoder.flush() + "\n"
+
+
+def _searched(
+    trained: Trained, ids: np.ndarray, prime: str, length: int, beams: int
+) -> Iterator[str]:
+    """The likeliest texts, the likeliest first."""
+    found, log_probability = beam_search(trained.model, trained.params, ids, length, beams)
+    for n, (row, nats) in enumerate(zip(found, log_probability, strict=True), 1):
+        yield f"--- beam {n}: log-probability {nats:.2f} nats ---\n"
+        yield _joined(trained, prime, row) + "\n"
+
+
+def _joined(trained: Trained, prime: str, row: np.ndarray) -> str:
+    units = trained.task.units
+    return from_units(to_units(prime, units) + trained.units(jax.device_get(row)), units)

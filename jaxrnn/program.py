@@ -99,14 +99,19 @@ def make_program(study: Study) -> Program:
         def take(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
             return side_by_side(lambda state, seed: step(state, seed, n, data))(states, seeds)
 
-        _, shapes = jax.eval_shape(take, states, start)
-        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        def one(n: jax.Array, so_far: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            states, metrics = so_far
+            states, now = take(states, n)
+            return states, jax.tree.map(
+                lambda row, new: row.at[:, n - start].set(new), metrics, now
+            )
 
-        def one(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
-            return jax.lax.cond(n < stop, take, lambda states, _: (states, nothing), states, n)
-
-        states, metrics = jax.lax.scan(one, states, start + jnp.arange(chunk, dtype=jnp.int32))
-        return states, jax.tree.map(lambda values: jnp.moveaxis(values, 0, 1), metrics)
+        # A scan of all the chunk would also walk through the steps that are not taken.
+        _, now = jax.eval_shape(take, states, start)
+        metrics = jax.tree.map(
+            lambda new: jnp.zeros((new.shape[0], chunk, *new.shape[1:]), new.dtype), now
+        )
+        return jax.lax.fori_loop(start, jnp.minimum(stop, start + chunk), one, (states, metrics))
 
     def stretch(
         states: TrainState, seeds: jax.Array, start: jax.Array, stop: jax.Array, data: Data

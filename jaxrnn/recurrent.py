@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxrnn import unroll
 from jaxrnn.cells import ElmanCell, GRUCell, LinearCell, LSTMCell, MinGRUCell, MinLSTMCell
 from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate, drops
+from jaxrnn.fused import applies, fused
 from jaxrnn.types import Carry
 
 KNOWN = (
@@ -54,7 +55,7 @@ class Recurrent(nn.Module):
     reverse: bool = False
     recurrent_dropout: float = 0.0
     chunk: int | None = None
-    implementation: Literal["auto", "scan", "associative_scan"] = "auto"
+    implementation: Literal["auto", "scan", "fused", "associative_scan"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -70,7 +71,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
         if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk > 0):
             raise ValueError(f"chunk must be a whole number from 1, or None, not {self.chunk!r}")
-        choices = ("auto", "scan", "associative_scan")
+        choices = ("auto", "scan", "fused", "associative_scan")
         if self.implementation not in choices:
             raise ValueError(
                 f"implementation must be one of {', '.join(choices)}, not {self.implementation!r}"
@@ -138,22 +139,26 @@ class Recurrent(nn.Module):
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, hidden.shape)
             mask = kept.astype(hidden.dtype) / keep
         steps = unroll.make_steps(inputs, lengths, resets, self.reverse)
-        carry, outputs = self._unroll()(self.cell, carry, steps, mask)
+        carry, outputs = self._unroll(carry, inputs)(self.cell, carry, steps, mask)
         outputs = outputs.astype(getattr(self.cell, "dtype", None) or outputs.dtype)
         self.sow("intermediates", "h", outputs)
         return outputs, carry
 
-    def _unroll(self) -> unroll.Unroll:
+    def _unroll(self, carry: Carry, inputs: jax.Array) -> unroll.Unroll:
         """The function that takes the cell over time."""
-        together = self.implementation == "associative_scan" or (
-            self.implementation == "auto"
-            and isinstance(self.cell, LinearCell)
-            and jax.default_backend() != "cpu"
-        )
-        function = unroll.all_at_once if together else unroll.in_turn
-        function = partial(function, reverse=self.reverse)
         # Who makes parameters or reads gates takes no gradient, and a gate's axes have no chunks.
         plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        function, auto = unroll.in_turn, self.implementation == "auto"
+        if isinstance(self.cell, LinearCell):
+            elsewhere = auto and jax.default_backend() != "cpu"
+            if elsewhere or self.implementation == "associative_scan":
+                function = unroll.all_at_once
+        elif not plain and self.implementation != "scan":
+            if applies(self.cell, carry, inputs):
+                function = fused
+            elif not auto:
+                raise ValueError("fused needs an LSTM or GRU as it stands, all of one float type")
+        function = partial(function, reverse=self.reverse)
         if self.chunk is None or plain:
             return function
         return unroll.in_chunks(function, self.chunk, reverse=self.reverse)

@@ -71,24 +71,23 @@ def applies(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
     usual &= cell.gate_fn is nn.sigmoid and cell.activation_fn is nn.tanh
     usual &= cell.carry_init is nn.initializers.zeros
     types = {leaf.dtype for leaf in jax.tree.leaves((carry, cell.variables, inputs))}
-    return bool(usual) and cell.dtype in (None, inputs.dtype) and len(types) == 1
+    same = len(types) == 1 and cell.dtype in (None, inputs.dtype)
+    gates = "ifgo" if type(cell) is LSTMCell else "rzn"
+    there = {side + gate for side in "ih" for gate in gates} == cell.variables["params"].keys()
+    return bool(usual) and same and there  # of missing parameters the cell itself says so
 
 
 def fused(
     cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
     """A layer over time; as the functions of `unroll`, where this one `applies`."""
-    rule, weights = (LSTM, _lstm_weights) if type(cell) is LSTMCell else (GRU, _gru_weights)
-
-    def time_first(flags: jax.Array | None) -> jax.Array | None:
-        return None if flags is None else flags.T[..., None]
-
-    masks = Masks(time_first(steps.counts), time_first(steps.anew), mask)
-    inputs = steps.inputs.swapaxes(0, 1)
-    made = weights(cell.variables["params"])
-    carry, outputs = _unrolled(rule, reverse, made, carry, inputs, masks)
-    if steps.counts is not None:
-        outputs = jnp.where(masks.counts, outputs, 0)
+    counts, anew = _time_first(steps.counts), _time_first(steps.anew)
+    lstm, params = type(cell) is LSTMCell, cell.variables["params"]
+    weights = _lstm_weights(params) if lstm else _gru_weights(params)
+    inputs, masks = steps.inputs.swapaxes(0, 1), Masks(counts, anew, mask)
+    carry, outputs = _unrolled(LSTM if lstm else GRU, reverse, weights, carry, inputs, masks)
+    if counts is not None:
+        outputs = jnp.where(counts, outputs, 0)
     return carry, outputs.swapaxes(0, 1)
 
 
@@ -243,6 +242,11 @@ def _backward(rule: Rule, reverse: bool, saved: Any, gradient: Any) -> tuple[Any
 
 
 _unrolled.defvjp(_forward, _backward)
+
+
+def _time_first(flags: jax.Array | None) -> jax.Array | None:
+    """[B, T] -> [T, B, 1]."""
+    return None if flags is None else flags.T[..., None]
 
 
 def _flat(steps: jax.Array) -> jax.Array:

@@ -35,9 +35,11 @@ class Recurrent(nn.Module):
       chunk: keep for the backward pass only the carries every so many steps, and compute the
         steps between them once more then; None: keep everything. `unroll.in_chunks` says more.
         Where intermediates are read, as `gates.read_gates` does, there are no chunks.
-      implementation: "scan" is step by step with `nn.scan`; "associative_scan" computes all steps
-        together, for a `LinearCell`; "auto" does so where JAX's default device is no CPU, which
-        has too few cores to gain by it (docs/performance.md).
+      implementation: "scan" is step by step with `nn.scan`; "fused" makes fewer and larger
+        products, for an LSTM or a GRU as it stands, but has no derivative in forward mode (see
+        `fused`); "associative_scan" computes all steps together, for a `LinearCell`. "auto" is
+        fused where that applies; and for a `LinearCell` all together where JAX's default device is
+        no CPU, which has too few cores to gain by it (docs/performance.md).
 
     Raises:
       ValueError: if an attribute is out of range, or not for this cell.

@@ -279,7 +279,11 @@ PARTS = [
         {"forward": LSTMCell(H), "backward": LSTMCell(H)},
         "a layer must be one such as Recurrent(cell), not of ",
     ),
-    (lstm, {"implementation": "unknown"}, "must be one of auto, scan, associative_scan, not 'unk"),
+    (
+        lstm,
+        {"implementation": "unknown"},
+        "must be one of auto, scan, fused, associative_scan",
+    ),
     (lstm, {"implementation": at_once}, "associative_scan is for a LinearCell; LSTMCell must be"),
     (both, {"merge": "unknown"}, "merge must be concat or sum, not 'unknown'"),
     (Bidirectional, {"forward": lstm(), "backward": lstm()}, "backward reverse=True"),

@@ -86,7 +86,7 @@ def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     rows, length, step = task.batch_size, task.length, 0
     part = task.windows * length
     while True:
-        starts = (torch.arange(rows) * part + step * length) % (rows * part)
+        starts = torch.arange(rows) * part + step * length % part
         windows = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
         yield windows[:, :-1], windows[:, 1:]
         step += 1
@@ -123,7 +123,7 @@ def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, 
         rate: Any = schedule(step) if callable(schedule) else schedule
         optimizer.param_groups[0]["lr"] = float(rate)
         optimizer.zero_grad()
-        logits, carry = model(ids, carry)
+        logits, carry = model(ids, None if step % task.windows == 0 else carry)
         carry = tuple(state.detach() for state in carry)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         if study.is_validated(step):

@@ -32,3 +32,10 @@ class Batch(NamedTuple):
     targets: jax.Array  # [B, T] int: the class to say at each step; or float: the number
     weights: jax.Array  # [B, T] float: how much each step counts in the loss, 0 for padding
     lengths: jax.Array | None = None  # [B] int: the steps of each row that are no padding
+    resets: jax.Array | None = None  # [B, T] bool: where another sequence starts, its carry fresh
+
+
+def masks(batch: Batch) -> dict[str, jax.Array | None]:
+    """The arguments of a model's call that a batch has; of `resets` only if there are any."""
+    given = {"lengths": batch.lengths}
+    return given if batch.resets is None else given | {"resets": batch.resets}

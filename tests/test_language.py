@@ -34,7 +34,7 @@ def decoded(task, ids):
 
 @pytest.mark.parametrize(("batch_size", "length", "share"), [(1, 7, 0.9), (3, 10, 0.8), (8, 4, 1)])
 def test_every_row_goes_on_where_it_stopped(file, key, batch_size, length, share):
-    """Over three passes, each row reads the whole text as a circle."""
+    """Over three passes, each row reads its part of the text, afresh each time."""
     task = Language.of_file(file, batch_size=batch_size, length=length, splits=(share, 0))
     windows, data = task.windows, task.data()
     used = TEXT[: batch_size * windows * length]
@@ -45,15 +45,15 @@ def test_every_row_goes_on_where_it_stopped(file, key, batch_size, length, share
         batch = sample(key, step, data)
         assert batch.inputs.shape == (batch_size, length) and batch.inputs.dtype == jnp.int32
         assert np.all(batch.weights == 1)
+        first = np.zeros((batch_size, length), bool)
+        first[:, 0] = step % windows == 0
+        np.testing.assert_array_equal(batch.resets, first)
         read = [a + b for a, b in zip(read, decoded(task, batch.inputs), strict=True)]
         said = [a + b for a, b in zip(said, decoded(task, batch.targets), strict=True)]
     part = windows * length
     for row in range(batch_size):
-        circle = (used[row * part :] + used * 3)[: 3 * part]
-        assert read[row] == circle
-        for n in range(0, 3 * part, length):  # what follows in the text, also after its end
-            place = (row * part + n) % len(used)
-            assert said[row][n : n + length] == TEXT[place + 1 : place + 1 + length]
+        assert read[row] == 3 * used[row * part : (row + 1) * part]
+        assert said[row] == 3 * TEXT[row * part + 1 : (row + 1) * part + 1]
 
 
 @pytest.mark.parametrize(("batch_size", "length"), [(1, 5), (4, 16), (34, 16), (50, 5)])

@@ -22,11 +22,10 @@ from jaxrnn.types import Batch, Data
 class Language(Task):
     """Windows of a text, in order: inputs [B, T] are units, the targets those that follow them.
 
-    The training part is cut into B rows of the same length, as if it were a circle: after its own
-    part a row reads that of the next row, and the last row's is followed by the first's. So row b
-    of a batch always goes on where row b of the batch before it stopped, over the whole text, and
-    the carry goes along (truncated backpropagation through time). One pass is `windows` batches;
-    what is left at the end of the training part, less than B * T units, is not read.
+    The training part is cut into B rows of the same length. Row b of a batch goes on where row b of
+    the batch before it stopped, and the carry goes along (truncated backpropagation through time).
+    One pass is `windows` batches; each starts with a fresh carry, as a text that is to be read or
+    written later does. What is left at the end, less than B * T units, is not read.
 
     All of the validation part is scored, each unit once, in as many rows, each after one window of
     the text before it, which is not scored.
@@ -128,13 +127,16 @@ class Language(Task):
         del key
         rows, length = self.batch_size, self.length
         windows = (data["train"].size - 1) // (rows * length)
-        nth = (jnp.arange(rows) * windows + step) % (rows * windows)  # [B] windows of the text
+        within = jnp.asarray(step) % windows
+        nth = jnp.arange(rows) * windows + within  # [B] windows of the text
 
         def window(n: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice_in_dim(data["train"], n * length, length + 1)
 
         ids = jax.vmap(window)(nth).astype(jnp.int32)  # [B, T+1]
-        return Batch(ids[:, :-1], ids[:, 1:], jnp.ones((rows, length), jnp.float32))
+        weights = jnp.ones((rows, length), jnp.float32)
+        starts = jnp.broadcast_to((within == 0) & (jnp.arange(length) == 0)[None], weights.shape)
+        return Batch(ids[:, :-1], ids[:, 1:], weights, resets=starts)
 
     def validation_batches(self, data: Data) -> int:
         """As many as score all of the validation part, and the one before them; 0 without it."""

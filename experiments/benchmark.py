@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import benchmark_harness
+import benchmark_language
 import hihello
 import jax
 import jax.numpy as jnp
@@ -35,10 +36,12 @@ PEER = "PyTorch"
 class Config:
     """Time hihello beside the same program in PyTorch, a layer beside itself, and the harness."""
 
-    suite: Literal["all", "startup", "training", "seeds", "long", "overhead", "study"] = "all"
-    """startup: the whole process; training: 50 steps; seeds: many networks at once; long: a layer's
-    gradient over long sequences; overhead: a run with all that it writes, beside its bare loop;
-    study: many seeds as one process, beside one process a seed."""
+    suite: Literal["all", "startup", "training", "train", "seeds", "long", "overhead", "study"] = (
+        "all"
+    )
+    """startup: the whole process; training: 50 steps; train: a step of a language model; seeds:
+    many networks at once; long: a layer's gradient over long sequences; overhead: a run with all
+    that it writes, beside its bare loop; study: many seeds as one process, beside one a seed."""
     repeats: int = 9
     """Counted calls of each system, after one that is not counted."""
     seeds: int = 1000
@@ -66,13 +69,14 @@ def main(config: Config) -> None:
     suites: dict[str, Callable[[], str]] = {
         "startup": lambda: startup(config, peer),
         "training": lambda: training(config, peer),
+        "train": lambda: benchmark_language.train(config.repeats, 10, peer),
         "seeds": lambda: seeds(config),
         "long": lambda: long(config),
         "overhead": lambda: benchmark_harness.overhead(config.steps, config.repeats),
         "study": lambda: benchmark_harness.study(*many, min(config.repeats, 4)),
     }
     chosen = suites if config.suite == "all" else [config.suite]
-    if not peer and {"startup", "training"} & set(chosen):
+    if not peer and {"startup", "training", "train"} & set(chosen):
         print("PyTorch is not installed, so it is left out.")
     for name in chosen:
         print(suites[name](), flush=True)

@@ -111,30 +111,35 @@ def validate(model: Model, task: Language) -> float:
     return total / count
 
 
-def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, float]]:
-    """Train; yields the step, its loss, the validation loss and the seconds of training so far."""
+def updates(config: PeerConfig, study: Study, model: Model) -> Iterator[torch.Tensor]:
+    """Train; yields each step's loss, before its update."""
     task, schedule = cast(Language, study.task), make_schedule(study.train)
     params = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(params, lr=config.learning_rate)
-    carry, seconds, windows = None, 0.0, batches(task)
-    for step in range(study.train.steps + 1):
-        began = time.perf_counter()
-        ids, targets = next(windows)
+    carry = None
+    for step, (ids, targets) in enumerate(batches(task)):
         rate: Any = schedule(step) if callable(schedule) else schedule
         optimizer.param_groups[0]["lr"] = float(rate)
         optimizer.zero_grad()
         logits, carry = model(ids, None if step % task.windows == 0 else carry)
         carry = tuple(state.detach() for state in carry)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        if study.is_validated(step):
-            paused = time.perf_counter()
-            now = {"step": step, "loss": loss.item(), "validation_loss": validate(model, task)}
-            yield now | {"seconds": round(seconds, 3)}
-            began += time.perf_counter() - paused
+        yield loss.detach()
         loss.backward()
         nn.utils.clip_grad_norm_(params, config.clip_norm)
         optimizer.step()
+
+
+def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, float]]:
+    """Train; yields the step, its loss, the validation loss and the seconds of training so far."""
+    seconds, losses = 0.0, updates(config, study, model)
+    for step in range(study.train.steps + 1):
+        began = time.perf_counter()
+        loss = next(losses)
         seconds += time.perf_counter() - began
+        if study.is_validated(step):
+            now = {"step": step, "loss": loss.item(), "seconds": round(seconds, 3)}
+            yield now | {"validation_loss": validate(model, cast(Language, study.task))}
 
 
 def main(config: PeerConfig) -> None:

@@ -85,7 +85,9 @@ def fused(
     lstm, params = type(cell) is LSTMCell, cell.variables["params"]
     weights = _lstm_weights(params) if lstm else _gru_weights(params)
     inputs, masks = steps.inputs.swapaxes(0, 1), Masks(counts, anew, mask)
-    carry, outputs = _unrolled(LSTM if lstm else GRU, reverse, weights, carry, inputs, masks)
+    unrolled: Any = _unrolled  # its type does not tell what it returns
+    rule = LSTM if lstm else GRU
+    carry, outputs = unrolled(rule, reverse, weights, carry, inputs, masks)
     if counts is not None:
         outputs = jnp.where(counts, outputs, 0)
     return carry, outputs.swapaxes(0, 1)

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     resets: jax.Array | None = None  # [B, T] bool: where another sequence starts, its carry fresh
 
 
-def masks(batch: Batch) -> dict[str, jax.Array | None]:
+def masks(batch: Batch) -> dict[str, Any]:
     """The arguments of a model's call that a batch has; of `resets` only if there are any."""
     given = {"lengths": batch.lengths}
     return given if batch.resets is None else given | {"resets": batch.resets}

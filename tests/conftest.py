@@ -18,6 +18,32 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+OPTIMIZED = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "optimized(yes): whether XLA optimizes what the test runs")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compile in half the time where a test asks for numbers alone: `optimized(False)`.
+
+    Most of the tests' time is XLA's, on programs that run for a thousandth of it. A wrong equation
+    is wrong without optimisation, too. But a test of bits, memory, compiled text or time is of what
+    users run, and so has what users have, which is the default. The closest mark counts, a test's
+    before its module's.
+
+    JAX's caches of compiled functions do not know of this setting, so they are emptied with it; and
+    it is done in this hook because fixtures of modules, which compile as well, are made after it.
+    """
+    mark = item.get_closest_marker("optimized")
+    optimized = mark is None or mark.args[0]
+    if item.config.stash.get(OPTIMIZED, True) != optimized:
+        item.config.stash[OPTIMIZED] = optimized
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", not optimized)
+
 
 @pytest.fixture(autouse=True)
 def cache_as_it_was() -> Iterator[None]:

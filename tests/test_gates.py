@@ -19,6 +19,8 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Bidirectional, Stack, recurrent_layers
 
+pytestmark = pytest.mark.optimized(False)
+
 lengths = jnp.array(LENGTHS)
 
 NAMES = {

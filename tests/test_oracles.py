@@ -25,6 +25,8 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Bidirectional, BidirectionalCarry, Stack
 
+pytestmark = pytest.mark.optimized(False)
+
 B, T, F, H, V = 3, 6, 4, 3, 5
 GOLDENS = Path(__file__).parent / "goldens"
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}

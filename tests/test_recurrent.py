@@ -26,6 +26,8 @@ from variants import (
 from jaxrnn.cells import CELLS, ElmanCell, GRUCell, LSTMCell
 from jaxrnn.recurrent import Recurrent
 
+pytestmark = pytest.mark.optimized(False)
+
 lengths = jnp.array(LENGTHS)
 
 
@@ -199,6 +201,7 @@ def gradient_memory(steps, **options):
     return memory.temp_size_in_bytes
 
 
+@pytest.mark.optimized(True)
 def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     plain = {steps: gradient_memory(steps) for steps in (256, 1024, 4096)}
     chunked = {steps: gradient_memory(steps, chunk=int(steps**0.5)) for steps in plain}
@@ -207,6 +210,7 @@ def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     assert chunked[4096] < 6 * chunked[256]
 
 
+@pytest.mark.optimized(True)
 @pytest.mark.parametrize("name", ["minlstm", "mingru"])
 def test_only_the_scan_goes_step_by_step(name, key, monkeypatch):
     def lowered(implementation):

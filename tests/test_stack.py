@@ -16,6 +16,8 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Bidirectional, BidirectionalCarry, Stack
 
+pytestmark = pytest.mark.optimized(False)
+
 lengths = jnp.array(LENGTHS)
 
 

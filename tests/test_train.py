@@ -17,6 +17,8 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.train import RESERVED, Train, init_state, make_optimizer, make_schedule, make_train_step
 
+pytestmark = pytest.mark.optimized(False)
+
 MODEL = SequenceModel(Recurrent(LSTMCell(6)), 4)
 
 

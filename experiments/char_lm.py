@@ -72,7 +72,7 @@ class Config:
     validation: float = 0.1
     """The share of the text, after the training part, that is held out to validate; 0 for none."""
     test: float = 0.0
-    """The share of the text, at its end, that is not read at all."""
+    """The share of the text, at its end, that is kept for tests: only the vocabulary knows it."""
     validate_every: int | None = None
     """Steps from one validation to the next; without it, one pass."""
     patience: int | None = None
@@ -99,6 +99,8 @@ class Config:
                 check_counts(self, name)
         if not 0 <= self.validation + self.test < 1 or min(self.validation, self.test) < 0:
             raise ValueError("--validation and --test must be shares that leave some text to train")
+        if not 0 <= self.dropout < 1:
+            raise ValueError("--dropout must be from 0 to less than 1")
         if self.patience and not self.validation:
             raise ValueError("--patience needs a share for --validation")
 

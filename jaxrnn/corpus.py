@@ -78,9 +78,9 @@ def read(
         raise RunError(f"{path} has {units} outside the vocabulary: {_named(missing, units)}")
 
     codes = to_codes("".join(vocabulary))  # [V]
-    number = np.zeros(CODE_POINTS, _smallest(len(codes)))
-    number[codes] = np.arange(len(codes), dtype=number.dtype)
-    ids = _renumbered(ids, number[appeared])
+    place = np.zeros(CODE_POINTS, _smallest(len(codes)))
+    place[codes] = np.arange(len(codes), dtype=place.dtype)
+    ids = _renumbered(ids, place[appeared])
 
     shares = splits[0], splits[0] + splits[1]
     units_at, characters_at = zip(
@@ -113,11 +113,16 @@ def encode(text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:
     array([2, 1, 3, 3, 4, 0], dtype=uint8)
     """
     in_units = to_units(text if units == "bytes" else _line_feeds(text), units)
-    number = {unit: i for i, unit in enumerate(vocabulary)}
-    missing = [unit for unit in dict.fromkeys(in_units) if unit not in number]
+    return number(in_units, units, vocabulary)
+
+
+def number(units_text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:
+    """As `encode`, of a text that is in units already, such as bytes that are no text."""
+    place = {unit: i for i, unit in enumerate(vocabulary)}
+    missing = [unit for unit in dict.fromkeys(units_text) if unit not in place]
     if missing:
         raise SettingError(f"not in the vocabulary: {_named(missing, units)}")
-    return np.array([number[unit] for unit in in_units], _smallest(len(vocabulary)))
+    return np.array([place[unit] for unit in units_text], _smallest(len(vocabulary)))
 
 
 def _check_splits(splits: tuple[float, float]) -> None:

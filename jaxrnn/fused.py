@@ -73,7 +73,8 @@ def applies(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
     types = {leaf.dtype for leaf in jax.tree.leaves((carry, cell.variables, inputs))}
     same = len(types) == 1 and cell.dtype in (None, inputs.dtype)
     gates = "ifgo" if type(cell) is LSTMCell else "rzn"
-    there = {side + gate for side in "ih" for gate in gates} == cell.variables["params"].keys()
+    params = cell.variables.get("params", {})
+    there = {side + gate for side in "ih" for gate in gates} == params.keys()
     return bool(usual) and same and there  # of missing parameters the cell itself says so
 
 

@@ -83,7 +83,8 @@ def make_program(study: Study) -> Program:
             state = state._replace(best=best)
         new, metrics = train_step(state, task.sample_batch(draw, n, data), dropout)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        goes_on = finite & (state.step == n) & (n < steps) & ~study.stopped(state)
+        goes_on = finite & (state.step == n) & (n < steps)
+        goes_on &= jnp.logical_not(study.stopped(state))
         state = jax.tree.map(partial(jnp.where, goes_on), new, state)
         return state, metrics | held_out
 

@@ -160,7 +160,7 @@ def work(
 
 def updates(state: TrainState) -> int:
     """How many updates the network that was trained the longest has had."""
-    return int(np.max(state.step))
+    return int(np.asarray(state.step).max())
 
 
 def _compile(study: Study, program: Program) -> tuple[Any, float]:

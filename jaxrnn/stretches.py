@@ -66,12 +66,12 @@ def stretches(
         began, stop = time.perf_counter(), min(step + pace, until)
         state, values = compiled(state, seeds, step, stop)
         values = jax.device_get(values)
-        updates, early = np.array(state.step), np.array(study.stopped(state))  # [S] each
+        updates, early = np.array(state.step), study.stopped(on_host(state))  # [S] each
         seconds = time.perf_counter() - began
         pace = int(np.clip(SECONDS_A_CALL * (stop - step) / seconds, 1, values["loss"].shape[1]))
         off = ~np.isfinite(values["loss"][:, stop - step - 1])
         lost = (updates < min(stop, last)) | (off & (stop > last))
-        early &= lost
+        early = early & lost & ~(off & (stop > last))
         over = bool(lost.all())
         shown = updates.max() + 1 if over else stop  # of later steps there is nothing to say
         logged = study.logged(np.arange(step, shown))
@@ -84,6 +84,12 @@ def stretches(
         yield Stretch(step, state, history, broken, stopped, over or stop > last, seconds)
         if over:
             return
+
+
+def on_host(state: TrainState) -> TrainState:
+    """What tells how far each network is, as NumPy arrays; nothing is compiled for it."""
+    best = None if state.best is None else state.best._replace(params=None)
+    return jax.device_get(TrainState(state.step, None, None, None, best))
 
 
 def by_seed(seeds: np.ndarray, updates: np.ndarray, which: np.ndarray) -> dict[int, int]:

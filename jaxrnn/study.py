@@ -78,7 +78,7 @@ class Study:
     def stopped(self, state: TrainState) -> Any:
         """Which networks have stopped early, bool: as many as the leaves of `state` are of."""
         if state.best is None or self.train.patience is None:
-            return state.step < 0  # none
+            return np.False_
         return is_over(state.best, self.train.patience * cast(int, self.train.validate_every))
 
     @property

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.corpus import encode
+from jaxrnn.corpus import encode, number
 from jaxrnn.disk import checkpoints, record, runs
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.models import LanguageModel
@@ -33,6 +33,10 @@ class Trained(NamedTuple):
     def encode(self, text: str) -> np.ndarray:
         """[T] ids of a text; a SettingError names the units that are not in the vocabulary."""
         return encode(text, self.task.units, self.task.vocabulary)
+
+    def number(self, units_text: str) -> np.ndarray:
+        """[T] ids of a text that is in units already; a SettingError as `encode`."""
+        return number(units_text, self.task.units, self.task.vocabulary)
 
     def units(self, ids: np.ndarray) -> str:
         """The units of [T] ids, as `units.from_units` takes them."""
@@ -68,6 +72,8 @@ def load(run_dir: Path | str, seed: int | None = None, last: bool = False) -> Tr
         note(f"{path} is passed over: {reason}")
     state: TrainState = restored.state
     place = _which(networks, seed, state.best)
+    if seed is None and len(networks) > 1 and (not state.best or np.isinf(state.best.loss).all()):
+        note(f"nothing was validated, so no network is the best: it is that of seed {networks[0]}")
     one: TrainState = jax.tree.map(lambda leaf: leaf[place], state)
     if last or one.best is None or not np.isfinite(one.best.loss):
         return Trained(task, model, one.params, networks[place], int(one.step), None)

@@ -95,6 +95,6 @@ def look(
     return Best(*kept, looked=jnp.where(counts, n, best.looked)), metrics
 
 
-def is_over(best: Best, wait: int) -> jax.Array:
-    """Whether the last validation came so many steps after the best, or more: [] bool."""
+def is_over(best: Best, wait: int) -> Any:
+    """Whether the last validation came so many steps after the best, or more: bool."""
     return best.looked - best.step >= wait

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxrnn.beam import beam_search
 from jaxrnn.errors import SettingError
-from jaxrnn.keys import child_key, root_key
+from jaxrnn.keys import MAX_SEED, child_key, root_key
 from jaxrnn.sampling import AS_TRAINED, Sampling, generate
 from jaxrnn.surroundings import compilation_cache
 from jaxrnn.trained import Trained, load
-from jaxrnn.units import Decoder, from_units, to_units
+from jaxrnn.units import Decoder, from_units
 
 
 def write(
@@ -36,7 +35,7 @@ def write(
       prime: what the model reads first; None for a line break, or the first of its units.
       length: how many units to write.
       settings: how a unit is drawn.
-      seed: of the drawing.
+      seed: of the drawing; a beam search has none.
       samples: how many texts.
       beams: search for the likeliest text instead, with so many beams.
       network: the seed of the network that writes; None for the best of the run.
@@ -50,46 +49,45 @@ def write(
         raise SettingError(
             "a beam search draws nothing: leave out samples, temperature, top k and top p"
         )
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingError(f"seed must be from 0 to {MAX_SEED}")
     compilation_cache.enable()
     trained = load(run_dir, network, last)
-    if prime is None:
-        vocabulary = trained.task.vocabulary
-        ids = np.array([vocabulary.index("\n") if "\n" in vocabulary else 0], np.int32)
-        prime = ""
-    else:
-        ids = trained.encode(prime).astype(np.int32)
+    vocabulary = trained.task.vocabulary
+    first = vocabulary.index("\n") if "\n" in vocabulary else 0
+    ids = np.array([first]) if prime is None else trained.encode(prime).astype(np.int32)
+    said = "" if prime is None else trained.units(ids)
     if beams is not None:
-        yield from _searched(trained, ids, prime, length, beams)
+        yield from _searched(trained, ids, said, length, beams)
         return
     key = child_key(root_key(seed), "sample")
     pieces = generate(trained.model, trained.params, key, ids, length, samples, settings)
     if samples == 1:
-        yield from _streamed(trained, prime, pieces)
+        yield from _streamed(trained, said, pieces)
         return
     drawn = np.concatenate(list(pieces), axis=1)  # [samples, length]
     for n, row in enumerate(drawn, 1):
-        yield f"--- sample {n} ---\n{_joined(trained, prime, row)}\n"
+        yield f"--- sample {n} ---\n{_joined(trained, said, row)}\n"
 
 
-def _streamed(trained: Trained, prime: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:
+def _streamed(trained: Trained, said: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:
     """One text, as it comes: what may still change, such as half a syllable, waits."""
     decoder = Decoder(trained.task.units)
-    yield decoder.feed(to_units(prime, trained.task.units))
+    yield decoder.feed(said)
     for piece in pieces:
         yield decoder.feed(trained.units(piece[0]))
     yield decoder.flush() + "\n"
 
 
 def _searched(
-    trained: Trained, ids: np.ndarray, prime: str, length: int, beams: int
+    trained: Trained, ids: np.ndarray, said: str, length: int, beams: int
 ) -> Iterator[str]:
     """The likeliest texts, the likeliest first."""
     found, log_probability = beam_search(trained.model, trained.params, ids, length, beams)
     for n, (row, nats) in enumerate(zip(found, log_probability, strict=True), 1):
         yield f"--- beam {n}: log-probability {nats:.2f} nats ---\n"
-        yield _joined(trained, prime, row) + "\n"
+        yield _joined(trained, said, row) + "\n"
 
 
-def _joined(trained: Trained, prime: str, row: np.ndarray) -> str:
-    units = trained.task.units
-    return from_units(to_units(prime, units) + trained.units(jax.device_get(row)), units)
+def _joined(trained: Trained, said: str, row: np.ndarray) -> str:
+    return from_units(said + trained.units(row), trained.task.units)

@@ -9,6 +9,7 @@ from typing import Any
 
 import benchmark
 import benchmark_harness
+import benchmark_language
 import chex
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 from jaxrnn.benchmark import interleave, run_python, table, timed
 from jaxrnn.study import Study
 from jaxrnn.surroundings import compilation_cache
+
+pytestmark = pytest.mark.optimized(False)  # no time that is measured here is looked at
 
 
 class Later:
@@ -195,10 +198,21 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
         monkeypatch.setattr(benchmark, name, lambda *_, name=name: name)
     for name in ("overhead", "study"):
         monkeypatch.setattr(benchmark_harness, name, lambda *_, name=name: name)
-    names = ["startup", "training", "seeds", "long", "overhead", "study"]
+    monkeypatch.setattr(benchmark_language, "train", lambda *_: "train")
+    names = ["startup", "training", "train", "seeds", "long", "overhead", "study"]
     suite: Any
     for suite in [*names, "all"]:
         benchmark.main(benchmark.Config(suite=suite))
         said = [line for line in capsys.readouterr().out.splitlines() if "PyTorch" not in line]
         assert said == (names if suite == "all" else [suite])
     assert Path(benchmark_harness.__file__).parent == benchmark.HERE
+
+
+def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
+    monkeypatch.setattr(benchmark_language, "CASES", {"small": (2, 8, 4)})
+    said = benchmark_language.train(repeats=1, steps=2, peer=False)
+    assert said.startswith("a train step, small, T=50")
+    assert [line.split("  ")[1] for line in said.splitlines()[1:]] == ["jaxrnn", "jaxrnn, nn.scan"]
+    losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
+    with pytest.raises(AssertionError, match="losses of ours, theirs lie 0"):
+        benchmark_language.compare(losses)

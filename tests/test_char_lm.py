@@ -1,22 +1,31 @@
 """Language models from the command line: train, resume, sample, show; and what is refused."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from char_lm import Config, make_study
 
 from jaxrnn import experiment, trained, writing
 from jaxrnn.errors import RunError, SettingError
-from jaxrnn.sampling import Sampling
+from jaxrnn.gates import read_gates
+from jaxrnn.keys import child_key, root_key
+from jaxrnn.sampling import Sampling, generate
 from jaxrnn.show.inside import inside
+from jaxrnn.tasks.language import Language
+from jaxrnn.units import from_units, to_units
 
 TEXT = "The rain in Spain\nstays mainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60
@@ -35,7 +44,7 @@ def trained_runs(tmp_path_factory):
     folder = texts(tmp_path_factory.mktemp("runs"))
     settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
-        "rain": ("rain.txt", {"seeds": 2, "dropout": 0.1, "seed": 3}),
+        "rain": ("rain.txt", {"seeds": 3, "dropout": 0.1, "seed": 2}),
         "bytes": ("korean.txt", {"units": "bytes", "cell": "gru"}),
         "jamo": ("korean.txt", {"units": "jamo", "embedding_size": 12, "tied": True}),
     }
@@ -105,6 +114,19 @@ def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
     beams = written(beams=2)
     assert beams.startswith("--- beam 1: log-probability -") and beams.count("in ") >= 2
     assert written(network=3, seed=1) != written(network=4, seed=1)
+    with pytest.raises(SettingError, match="a beam search draws nothing: leave out samples"):
+        written(beams=2, samples=2)
+    with pytest.raises(SettingError, match="a beam search draws nothing"):
+        written(beams=2, settings=Sampling(temperature=0.5))
+    for seed in (-1, 2**32):
+        with pytest.raises(SettingError, match="seed must be from 0 to 4294967295"):
+            written(seed=seed)
+
+
+def test_without_a_prime_it_goes_on_from_a_line_break(trained_runs):
+    run_dir = trained_runs / "rain"
+    from_break = "".join(writing.write(run_dir, "\r\n", length=30, seed=1))
+    assert from_break == "\n" + "".join(writing.write(run_dir, length=30, seed=1))
 
 
 @pytest.mark.parametrize("units", ["bytes", "jamo"])
@@ -113,6 +135,18 @@ def test_korean_comes_out_composed(trained_runs, units):
     assert text.startswith("대한") and text.endswith("\n")
     pieces = list(writing.write(trained_runs / units, "대한", length=60, seed=2))
     assert "".join(pieces) == text and len(pieces) > 2
+    one = trained.load(trained_runs / units)
+    for length in (29, 30, 31):  # some end within a syllable
+        drawn = generate(
+            one.model,
+            one.params,
+            child_key(root_key(2), "sample"),
+            one.encode("대한").astype(np.int32),
+            length,
+        )
+        whole = "".join(one.units(piece[0]) for piece in drawn)
+        said = "".join(writing.write(trained_runs / units, "대한", length=length, seed=2))
+        assert said == from_units(to_units("대한", units) + whole, units) + "\n"
     syllables = sum("가" <= character <= "힣" for character in text)
     assert syllables >= 5
 
@@ -124,9 +158,10 @@ def test_the_best_network_of_the_run_is_taken(trained_runs):
     one = trained.load(trained_runs / "rain")
     assert (one.seed, one.updates) == (best["seed"], best["step"])
     assert one.loss == pytest.approx(best["validation_loss"])
+    assert best["seed"] != 2, "or the first would do"
     last = trained.load(trained_runs / "rain", seed=4, last=True)
     assert (last.seed, last.updates, last.loss) == (4, 60, None)
-    with pytest.raises(SettingError, match="the run has the seeds 3 to 4, not 5"):
+    with pytest.raises(SettingError, match="the run has the seeds 2 to 4, not 5"):
         trained.load(trained_runs / "rain", seed=5)
 
 
@@ -169,18 +204,82 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
         trained.load("none")
 
 
+def page(*arguments, **settings):
+    """What a page holds: its text, and its data."""
+    text = inside(*arguments, **settings).read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert data
+    return text, json.loads(data[1])
+
+
 def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
-    path = inside(trained_runs / "rain", "in Spain\nstays", out=tmp_path / "page.html")
-    assert "layer 2" in path.read_text()
-    Path("long.txt").write_text("in the plain.\n" * 500)
-    path = inside(trained_runs / "rain", "long.txt", length=300, out=tmp_path / "b.html")
-    assert path.stat().st_size < 500_000
-    assert inside(trained_runs / "jamo", "대한민국", out=tmp_path / "c.html").is_file()
-    assert inside(trained_runs / "bytes", "대한민국", out=tmp_path / "d.html").is_file()
+    run_dir, words = trained_runs / "rain", "in Spain\nstays"
+    text, data = page(run_dir, words, out=tmp_path / "page.html", network=4, last=True)
+    assert "seed 4 after 60 updates" in text and "layer 2" in text
+    one = trained.load(run_dir, 4, last=True)
+    ids = one.encode(words).astype(np.int32)
+    logits, _ = cast(Any, one.model.apply({"params": one.params}, ids[None]))
+    chances = np.asarray(jax.nn.log_softmax(logits[0]))
+    nats = -chances[np.arange(len(ids) - 1), ids[1:]].mean()
+    assert f"{nats / np.log(2):.3f} a unit of this text" in text
+    likeliest = [one.task.vocabulary[i] for i in chances.argmax(-1)]
+    assert [data["symbols"][place][0] for place in data["guesses"][::5]] == likeliest
+    layer, cell, *_ = data["cells"][0]
+    gates = read_gates(one.model, one.params, jnp.asarray(ids[None]))[layer]
+    rows = np.frombuffer(base64.b64decode(data["layers"][layer]["packed"]), np.int8)
+    row = rows.reshape(len(data["layers"][layer]["kept"]), -1)
+    shown = row[data["layers"][layer]["kept"].index(cell), : len(ids)] / 127
+    np.testing.assert_allclose(shown, np.tanh(np.asarray(gates["c"][0, :, cell])), atol=0.005)
+
+
+def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    Path("long.txt").write_text("in the plain.\r\n" * 500)
+    _, data = page(trained_runs / "rain", "long.txt", length=300, out=out)
+    assert len(data["text"]) == 300 and out.stat().st_size < 500_000
+    for form in ("NFC", "NFD"):
+        Path("korean.txt").write_text(unicodedata.normalize(form, KOREAN))
+        _, data = page(trained_runs / "jamo", "korean.txt", length=100, out=out)
+        assert len(data["text"]) == 100
+    Path("korean.txt").write_text(KOREAN)
+    _, data = page(trained_runs / "bytes", "korean.txt", length=101, out=out)  # cuts a character
+    assert len(data["text"]) == 101
+    Path("raw").write_bytes(KOREAN.encode()[1:50])  # no UTF-8, but bytes
+    page(trained_runs / "bytes", "raw", out=out)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 0 is none"):
+        page(trained_runs / "jamo", "raw", out=out)
+    page(trained_runs / "rain", "in Spain", out=out)
+    assert "there is no file 'in Spain', so it is taken for the text" in capsys.readouterr().err
+
+
+def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
     with pytest.raises(SettingError, match="there is no text to show"):
         inside(trained_runs / "rain", "")
     with pytest.raises(SettingError, match="not in the vocabulary: Q"):
         inside(trained_runs / "rain", "Quay")
+    with pytest.raises(RunError, match="is no regular file"):
+        inside(trained_runs / "rain", str(tmp_path))
+    with pytest.raises(IsADirectoryError, match="the page cannot be a directory"):
+        inside(trained_runs / "rain", "in", out=tmp_path)
+
+
+def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsys):
+    texts(tmp_path)
+    few = FEW | {"steps": 3, "validation": 0.0, "seeds": 2, "group": 2, "layers": 1}
+    study = make_study(Config(tmp_path / "rain.txt", **few))
+    experiment.run_study(study, run_dir="a", picture=False)
+    capsys.readouterr()
+    assert trained.load("a").seed == 0
+    assert "no network is the best: it is that of seed 0" in capsys.readouterr().err
+    trained.load("a", seed=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
+    (tmp_path / "raw").write_bytes(b"some text " * 90 + bytes(range(128, 192)) * 3)
+    task = Language.of_file(tmp_path / "raw", "bytes", batch_size=2, length=20)
+    assert task.explain(1.0) == " nats a byte (1.443 bits, perplexity 2.718)"
 
 
 def refused(run, *flags):
@@ -209,7 +308,7 @@ def test_a_bad_text_is_refused_in_one_line(run, tmp_path):
         ({"validation": 0.5, "test": 0.5}, "must be shares that leave some text to train"),
         ({"validation": 0.0, "patience": 2}, "--patience needs a share for --validation"),
         ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"dropout": 1.0}, "dropout must be from 0 to less than 1"),
+        ({"dropout": 1.0}, "--dropout must be from 0 to less than 1"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, message):

@@ -15,6 +15,8 @@ from jaxrnn.fused import applies
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Stack
 
+pytestmark = pytest.mark.optimized(False)
+
 B, T, F, H = 4, 9, 3, 5
 LENGTHS = jnp.array([9, 4, 0, 1])
 RESETS = jnp.zeros((B, T), bool).at[0, 3].set(True).at[0, 4].set(True).at[1, 0].set(True)

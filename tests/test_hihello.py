@@ -1,13 +1,17 @@
 """The main job: as a pure function, and as the script that a user runs."""
 
+import gc
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import hihello
@@ -15,14 +19,40 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.disk import metrics
 from jaxrnn.stretches import replay
 
+pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
+
+@cache
 def learn(seed, **settings):
     """The state and history of one seed, in memory."""
     return replay(hihello.make_study(hihello.Config(seed=seed, **settings)))
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, cache_home, capsys):
+    """As `run`, but in this process, where all is imported already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("COLUMNS", "80")  # these three are set by a script for its process
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hihello.py", *map(os.fsdecode, arguments)])
+        code = 0
+        try:
+            cli.run(hihello.Config, hihello.main)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return call
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -112,25 +142,20 @@ def test_the_script_prints_the_lab(run, tmp_path):
 def test_the_same_seed_gives_the_same_bits_in_another_process(run, tmp_path):
     """Once compiled anew, once loaded from the cache, once without a cache."""
     settings = ["--no-plots", "--quiet", "--steps", "9", "--run-dir"]
-    for name, seed, switch in (
-        ("a", "3", "true"),
-        ("b", "3", "true"),
-        ("c", "3", "false"),
-        ("d", "4", "true"),
-    ):
+    for name, switch in (("a", "true"), ("b", "true"), ("c", "false")):
         result = run(
-            "hihello.py", *settings, name, "--seed", seed, JAX_ENABLE_COMPILATION_CACHE=switch
+            "hihello.py", *settings, name, "--seed", "3", JAX_ENABLE_COMPILATION_CACHE=switch
         )
         assert result.returncode == 0, result.stderr
         assert not list((tmp_path / name).glob("*.png"))
-    histories = [metrics.read(tmp_path / name / "metrics.jsonl") for name in "abcd"]
+    histories = [metrics.read(tmp_path / name / "metrics.jsonl") for name in "abc"]
     chex.assert_trees_all_equal(histories[0].values, histories[1].values)
     chex.assert_trees_all_equal(histories[0].values, histories[2].values)
     assert histories[0].steps.tolist() == list(range(10))
-    losses = [history.values["loss"] for history in histories]
-    np.testing.assert_allclose(losses[0], learn(3, steps=9)[1].values["loss"], rtol=1e-5)
-    np.testing.assert_allclose(losses[3], learn(4, steps=9)[1].values["loss"], rtol=1e-5)
-    assert not np.allclose(losses[0], losses[3], rtol=1e-2)
+    losses = [histories[0].values["loss"]]
+    losses += [learn(seed, steps=9)[1].values["loss"] for seed in (3, 4)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert not np.allclose(losses[0], losses[2], rtol=1e-2)
 
 
 def test_many_seeds(run, tmp_path):
@@ -151,15 +176,15 @@ def test_many_seeds(run, tmp_path):
 
 
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
-def test_any_cell_and_any_text(run, cell):
-    result = run("hihello.py", "--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")
+def test_any_cell_and_any_text(call, cell):
+    result = call("--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("Learned '녕하세요'")
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_a_text_that_is_not_learned_says_what_it_says_instead(run):
-    result = run("hihello.py", "--steps", "1", "--no-plots", "--text", "a\nb$c")
+def test_a_text_that_is_not_learned_says_what_it_says_instead(call):
+    result = call("--steps", "1", "--no-plots", "--text", "a\nb$c")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3
     assert "Did not learn '\\nb$c': the last prediction is '" in result.stdout
@@ -210,14 +235,25 @@ BAD = {
 }
 
 
+AS_COMMANDS = ["not UTF-8", "no steps", "more units than memory", "unknown option"]
+"""These are run as processes of their own, too, where nothing else could write a line."""
+
+
+@pytest.mark.parametrize("case", AS_COMMANDS)
+def test_bad_input_gets_one_line_as_a_command(run, tmp_path, case):
+    test_bad_input_gets_one_line_and_leaves_nothing(
+        lambda *arguments: run("hihello.py", *arguments), tmp_path, case
+    )
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, case):
+def test_bad_input_gets_one_line_and_leaves_nothing(call, tmp_path, case):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "used").mkdir()
     (tmp_path / "used/config.json").write_text("{}")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     arguments, expected = BAD[case]
-    result = run("hihello.py", *arguments)
+    result = call(*arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     assert re.fullmatch(r"error: .*\n", result.stderr), result.stderr
@@ -313,5 +349,6 @@ def test_double_precision_elsewhere_does_no_harm(run):
 
 def test_every_script_is_tested_here():
     scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
-    tested = {"hihello.py", "memory.py", "benchmark.py", "benchmark_harness.py"}
-    assert scripts == tested | {"hihello_torch.py"}  # needs PyTorch
+    tested = {"hihello.py", "memory.py", "char_lm.py"}
+    tested |= {"benchmark.py", "benchmark_harness.py", "benchmark_language.py"}
+    assert scripts == tested | {"hihello_torch.py", "char_lm_torch.py"}  # need PyTorch

@@ -233,7 +233,7 @@ def assert_ended_equal(run_dir: Path, unbroken: Unbroken) -> None:
     )
     assert manifest["status"] == "finished"
     assert manifest["not_finite"] == model["not_finite"]
-    assert manifest["sessions"][-1]["to"] == 31
+    assert manifest["sessions"][-1]["to"] == 30
     leftovers = {path.name for path in run_dir.rglob(".*.partial")}
     assert not leftovers or manifest["sessions"][-1]["from"] == 31, "nothing was saved any more"
     assert not list(run_dir.glob("*.partial"))

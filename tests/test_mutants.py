@@ -9,6 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -106,6 +107,15 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     ),
     "a peephole one step late": ("onnx lstm", "cells.lstm", '"po", c, o', '"po", carry.c, o'),
     "no tanh": ("torch rnn", "cells.elman", "h = self.activation_fn(", "h = ("),
+    # fused, forward and back
+    "i and f, fused": ("torch lstm", "fused", "i, f, g, o = (a + b", "f, i, g, o = (a + b"),
+    "the gradient of g": ("torch lstm", "fused", "dc * i * (1 - g * g)", "dc * (1 - g * g)"),
+    "r in the gradient of h": ("torch gru", "fused", "(dr, dz, dn * r)", "(dr, dz, dn)"),
+    "what padding hands back": (
+        *("torch gru", "fused"),
+        "d_old = jax.tree.map(jnp.add, d_old, past)",
+        "pass",
+    ),
 }
 
 
@@ -161,8 +171,16 @@ def check(oracles: ModuleType, golden: str) -> None:
         getattr(oracles, function)(*case)
 
 
+def step_by_step(oracles: ModuleType) -> None:
+    """From now on its layers take their cells step by step, where they would be fused."""
+    vars(oracles)["Recurrent"] = partial(oracles.Recurrent, implementation="scan")
+
+
 def test_without_a_mutant_every_golden_holds():
     with goldens_with(None) as oracles:
+        for golden in GOLDENS:
+            check(oracles, golden)
+        step_by_step(oracles)
         for golden in GOLDENS:
             check(oracles, golden)
 
@@ -174,4 +192,6 @@ def test_every_mutant_is_caught(name):
         goldens_with(Mutant("jaxrnn." + module, *change)) as oracles,
         pytest.raises(AssertionError, match=" is off by "),
     ):
+        if module != "fused":
+            step_by_step(oracles)
         check(oracles, golden)

@@ -1,5 +1,7 @@
 """What `python -m jaxrnn show` does: a page that shows a text through a trained language model."""
 
+import codecs
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.disk.files import write_text
-from jaxrnn.errors import SettingError
+from jaxrnn.errors import RunError, SettingError
 from jaxrnn.gates import read_gates
 from jaxrnn.show.page import Layer, make_page
+from jaxrnn.show.progress import note
 from jaxrnn.show.saturation import GATES
 from jaxrnn.surroundings import compilation_cache
 from jaxrnn.trained import Trained, load
@@ -18,6 +21,7 @@ from jaxrnn.units import shown
 
 PAGE = "show.html"
 GUESSES = 5  # as in Karpathy's figures
+MOST_BYTES = 16  # that make a unit: a syllable that is not composed takes up to nine
 
 
 def inside(
@@ -47,9 +51,12 @@ def inside(
     """
     if length < 1:
         raise SettingError("length must be at least 1")
+    path = Path(run_dir) / PAGE if out is None else out
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "the page cannot be a directory", str(path))
     compilation_cache.enable()
     trained = load(run_dir, network, last)
-    ids = trained.encode(_text(text, trained, length))[:length].astype(np.int32)
+    ids = _ids(text, trained, length)[:length].astype(np.int32)
     if not ids.size:
         raise SettingError("there is no text to show")
     units, (chances, loss) = trained.task.units, _read(trained, ids)
@@ -69,24 +76,31 @@ def inside(
         _layers(trained, ids),
         facts,
     )
-    path = Path(run_dir) / PAGE if out is None else out
     write_text(path, html)
     return path
 
 
-def _text(text: str, trained: Trained, length: int) -> str:
-    """The text of a file, as much of it as is shown, or the text itself."""
+def _ids(text: str, trained: Trained, length: int) -> np.ndarray:
+    """The ids of a file's beginning, at least as many as are shown, or of the text itself."""
+    path, units = Path(text), trained.task.units
     try:
-        is_file = Path(text).is_file()
+        found = bool(text) and path.exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL
-        is_file = False
-    if not is_file:
-        return text
-    with Path(text).open("rb") as file:  # enough, as no character has more bytes than four
-        raw = file.read(4 * length)
-    if trained.task.units == "bytes":
-        return raw.decode(errors="surrogateescape")
-    return raw.decode("utf-8-sig", errors="ignore")
+        found = False
+    if not found:
+        if text:
+            note(f"there is no file {text[:60]!r}, so it is taken for the text itself")
+        return trained.encode(text)
+    if not path.is_file():
+        raise RunError(f"{path} is no regular file")
+    with path.open("rb") as file:
+        raw = file.read(length if units == "bytes" else MOST_BYTES * length)
+    if units == "bytes":
+        return trained.number(raw.decode("latin-1"))
+    try:  # a character that is cut at the end may be left out
+        return trained.encode(codecs.getincrementaldecoder("utf-8-sig")().decode(raw))
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is not UTF-8: the byte at offset {error.start} is none") from None
 
 
 def _read(trained: Trained, ids: np.ndarray) -> tuple[np.ndarray, float | None]:

@@ -106,10 +106,12 @@ class Language(Task):
         """V, a score for each unit."""
         return len(self.vocabulary)
 
-    @property
+    @cached_property
     def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Nats a unit of the best guess that is always the same: the entropy of the units."""
-        counts = np.bincount(self.corpus.train)
+        ids, counts = self.corpus.train, np.zeros(self.output_size, int)
+        for start in range(0, len(ids), 2**20):  # in pieces, as it widens each id to eight bytes
+            counts += np.bincount(ids[start : start + 2**20], minlength=self.output_size)
         shares = counts[counts > 0] / counts.sum()
         return float(-(shares * np.log(shares)).sum())
 
@@ -177,7 +179,8 @@ class Language(Task):
         """Bits and perplexity; of jamo and bytes also the bits of a whole character."""
         unit, bits = self.units.removesuffix("s"), validation_loss / math.log(2)
         said = f" nats a {unit} ({bits:.4g} bits, perplexity {math.exp(validation_loss):.4g}"
-        if self.units != "characters":
-            each = len(self.corpus.validation) / self.corpus.characters[1]
+        characters = self.corpus.characters[1]
+        if self.units != "characters" and characters:  # of bytes that are no text there are none
+            each = len(self.corpus.validation) / characters
             said += f"; {bits * each:.4g} bits a character"
         return said + ")"

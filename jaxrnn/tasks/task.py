@@ -41,7 +41,9 @@ class Task:
           step: [] int32, the number itself: for a walk through data, or a curriculum.
           data: what `data` gave, on the device.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define sample_batch(key, step)")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define sample_batch(key, step, data)"
+        )
 
     def validation_batches(self, data: Data) -> int:
         """How many batches all that is held out makes; 0 if nothing is."""

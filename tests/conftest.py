@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     JAX's caches of compiled functions do not know of this setting, so they are emptied with it; and
     it is done in this hook because fixtures of modules, which compile as well, are made after it.
     """
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is not None:  # what a test switched on stays its own
+        jax.config.update("jax_compilation_cache_dir", None)
     mark = item.get_closest_marker("optimized")
     optimized = mark is None or mark.args[0]
     if item.config.stash.get(OPTIMIZED, True) != optimized:
         item.config.stash[OPTIMIZED] = optimized
         jax.clear_caches()
         jax.config.update("jax_disable_most_optimizations", not optimized)
-
-
-@pytest.fixture(autouse=True)
-def cache_as_it_was() -> Iterator[None]:
-    """What a test switches on of JAX's compilation cache stays its own."""
-    settings: Any = jax.config
-    before = settings.jax_compilation_cache_dir
-    yield
-    if settings.jax_compilation_cache_dir != before:
-        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture

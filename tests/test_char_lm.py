@@ -39,7 +39,7 @@ def texts(folder):
 
 
 @pytest.fixture(scope="module")
-def trained_runs(tmp_path_factory):
+def trained_runs(tmp_path_factory, cache_home):
     """A run of two seeds on English, one of bytes, one of jamo; the texts are gone by then."""
     folder = texts(tmp_path_factory.mktemp("runs"))
     settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
@@ -48,9 +48,11 @@ def trained_runs(tmp_path_factory):
         "bytes": ("korean.txt", {"units": "bytes", "cell": "gru"}),
         "jamo": ("korean.txt", {"units": "jamo", "embedding_size": 12, "tied": True}),
     }
-    for name, (file, more) in runs.items():
-        config = Config(folder / file, **(settings | more))
-        experiment.run_study(make_study(config), run_dir=folder / name, picture=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))  # the user's is left alone
+        for name, (file, more) in runs.items():
+            config = Config(folder / file, **(settings | more))
+            experiment.run_study(make_study(config), run_dir=folder / name, picture=False)
     for file in folder.glob("*.txt"):
         file.unlink()
     return folder
@@ -71,8 +73,9 @@ def test_it_trains_resumes_samples_and_shows_as_the_user_runs_it(run, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, cache_home, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
 
 
 def test_the_verbs_as_a_user_calls_them(environment, cache_home, trained_runs):

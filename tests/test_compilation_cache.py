@@ -1,8 +1,6 @@
 """The persistent cache: a place of its own, a switch, and entries that were cut short."""
 
-import itertools
 import json
-import shutil
 
 import pytest
 
@@ -26,32 +24,17 @@ def hihello(run, tmp_path):
     return hihello
 
 
-FILLED = {}  # by the first test that wants one: a filled cache, and the metrics
-
-
-@pytest.fixture
-def first(hihello, tmp_path, tmp_path_factory):
-    """The metrics of a first run, which has filled the cache."""
-    if not FILLED:
-        FILLED["metrics"], _ = hihello("first")
-        FILLED["cache"] = tmp_path_factory.mktemp("filled") / "home"
-        shutil.copytree(tmp_path / "home", FILLED["cache"])
-    elif not (tmp_path / "home").exists():
-        shutil.copytree(FILLED["cache"], tmp_path / "home")
-    return FILLED["metrics"]
-
-
 def entries(folder):
     return sorted(folder.rglob("*-cache"))
 
 
-def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, first, tmp_path):
-    """Some are left with nothing, some with half, and some with all but the last byte."""
+@pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["none", "half", "all but one"])
+def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_path, kept):
+    first, _ = hihello("first")
     written = {entry: entry.read_bytes() for entry in entries(tmp_path)}
-    kept = {"none": lambda n: 0, "half": lambda n: n // 2, "all but one": lambda n: n - 1}
-    assert len(written) >= len(kept)
-    for (entry, whole), keep in zip(written.items(), itertools.cycle(kept.values())):
-        entry.write_bytes(whole[: keep(len(whole))])
+    assert written
+    for entry, whole in written.items():
+        entry.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     assert hihello("second") == (first, "")
     times = {entry: entry.stat().st_mtime_ns for entry in entries(tmp_path)}
     for entry, whole in written.items():
@@ -61,7 +44,8 @@ def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, first,
         assert entry.stat().st_mtime_ns == time, "an entry was not used"
 
 
-def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, first, tmp_path):
+def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, tmp_path):
+    first, _ = hihello("first")
     for entry in entries(tmp_path):
         damaged = bytearray(entry.read_bytes())
         if damaged.startswith(b"\x28\xb5\x2f\xfd"):
@@ -71,9 +55,10 @@ def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, first, tmp_p
     assert hihello("second") == (first, "")
 
 
-def test_the_directory_names_jaxlib_and_the_processor(first, tmp_path):
+def test_the_directory_names_jaxlib_and_the_processor(hihello, tmp_path):
     import jaxlib.version
 
+    hihello("first")
     entry = entries(tmp_path)[0]
     assert entry.parent.parent == tmp_path / "home/jaxrnn"
     version, _, processor = entry.parent.name.rpartition("-")
@@ -93,7 +78,8 @@ def test_it_can_be_switched_off_or_put_elsewhere(hihello, tmp_path):
     assert first == second
 
 
-def test_a_cache_that_cannot_be_written_is_one_note(hihello, first, tmp_path):
+def test_a_cache_that_cannot_be_written_is_one_note(hihello, tmp_path):
+    first, _ = hihello("first")
     (tmp_path / "file").touch()
     second, complaint = hihello("second", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert second == first

@@ -43,6 +43,11 @@ def study(folder: Path, seeds=1, patience=None, every=EVERY, held_out=0.3):
     return Study(task, model, train, seed=5, seeds=seeds, group=seeds)
 
 
+@pytest.fixture(autouse=True)
+def users_cache(cache_home, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("text")

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.task import Task
-from jaxrnn.types import Batch, Carry, Metrics, Params, masks
+from jaxrnn.types import Batch, Carry, Metrics, Params
 from jaxrnn.validation import PREFIX, Best, fresh_carry
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -181,7 +181,7 @@ def make_train_step(
                     {"params": params},
                     batch.inputs,
                     state.carry,
-                    **masks(batch),
+                    **batch.masks(),
                     deterministic=False,
                     rngs={"dropout": dropout_key},
                 ),

@@ -34,8 +34,7 @@ class Batch(NamedTuple):
     lengths: jax.Array | None = None  # [B] int: the steps of each row that are no padding
     resets: jax.Array | None = None  # [B, T] bool: where another sequence starts, its carry fresh
 
-
-def masks(batch: Batch) -> dict[str, Any]:
-    """The arguments of a model's call that a batch has; of `resets` only if there are any."""
-    given = {"lengths": batch.lengths}
-    return given if batch.resets is None else given | {"resets": batch.resets}
+    def masks(self) -> dict[str, Any]:
+        """The arguments of a model's call that a batch has; of `resets` only if there are any."""
+        given = {"lengths": self.lengths}
+        return given if self.resets is None else given | {"resets": self.resets}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.tasks.task import Task
-from jaxrnn.types import Carry, Data, Metrics, Params, masks
+from jaxrnn.types import Carry, Data, Metrics, Params
 
 PREFIX = "validation_"
 """What the names of metrics begin with that are of what is held out."""
@@ -55,7 +55,7 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
             batch = task.validation_batch(n, data)
             outputs, carry_after = cast(
                 tuple[jax.Array, Carry],
-                model.apply({"params": params}, batch.inputs, carry, **masks(batch)),
+                model.apply({"params": params}, batch.inputs, carry, **batch.masks()),
             )
             values = {"loss": task.loss(outputs, batch), **task.metrics(outputs, batch)}
             numbers = {PREFIX + name: value for name, value in values.items() if value.ndim == 0}

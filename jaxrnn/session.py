@@ -21,7 +21,7 @@ from jaxrnn.disk.tensorboard import Events, import_tensorboardx
 from jaxrnn.errors import DivergedError, RunError
 from jaxrnn.program import Program, compile_program
 from jaxrnn.show.progress import Progress, note
-from jaxrnn.stretches import by_seed, stretches
+from jaxrnn.stretches import fates, stretches
 from jaxrnn.study import Study
 from jaxrnn.surroundings import manifest
 from jaxrnn.train import TrainState
@@ -83,12 +83,7 @@ def restore(run_dir: Path, study: Study, program: Program) -> Standing:
             " start anew in another directory"
         )
     require_fit(run_dir, history, program)
-    made, last, seeds = restored.state.step, study.train.steps, study.seed_numbers
-    lost = made < min(step, last)  # [S]
-    if step > last:
-        lost |= ~np.isfinite(history.values["loss"][:, -1])
-    early = lost & study.stopped(restored.state)
-    broken, stopped = (by_seed(seeds, made, which) for which in (lost & ~early, early))
+    broken, stopped = fates(study, restored.state, step, history.values["loss"][:, -1])
     seconds = restored.position["seconds"]
     return Standing(step, restored.state, seconds, (history,), broken, stopped, restored.path)
 

@@ -66,21 +66,19 @@ def stretches(
         began, stop = time.perf_counter(), min(step + pace, until)
         state, values = compiled(state, seeds, step, stop)
         values = jax.device_get(values)
-        updates, early = np.array(state.step), study.stopped(on_host(state))  # [S] each
+        reached = on_host(state)
         seconds = time.perf_counter() - began
         pace = int(np.clip(SECONDS_A_CALL * (stop - step) / seconds, 1, values["loss"].shape[1]))
-        off = ~np.isfinite(values["loss"][:, stop - step - 1])
-        lost = (updates < min(stop, last)) | (off & (stop > last))
-        early = early & lost & ~(off & (stop > last))
-        over = bool(lost.all())
+        broken, stopped = fates(study, reached, stop, values["loss"][:, stop - step - 1])
+        over = len(broken) + len(stopped) == study.seeds
+        updates = np.asarray(reached.step)  # [S]
         shown = updates.max() + 1 if over else stop  # of later steps there is nothing to say
         logged = study.logged(np.arange(step, shown))
         order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
         values = {name: values[name][:, logged - step] for name in order}
         history = History(seeds, logged, blank_broken(values, logged, updates))
-        broken, stopped = (by_seed(seeds, updates, which) for which in (lost & ~early, early))
         # A step that stopped the last network early is done; one that broke it would be tried anew.
-        step = int(max(updates.max(), *(updates[early] + 1), 0)) if over else stop
+        step = max([*broken.values(), *(n + 1 for n in stopped.values())]) if over else stop
         yield Stretch(step, state, history, broken, stopped, over or stop > last, seconds)
         if over:
             return
@@ -92,6 +90,26 @@ def on_host(state: TrainState) -> TrainState:
     return jax.device_get(TrainState(state.step, None, None, None, best))
 
 
-def by_seed(seeds: np.ndarray, updates: np.ndarray, which: np.ndarray) -> dict[int, int]:
+def fates(
+    study: Study, state: TrainState, step: int, loss: np.ndarray
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Which networks broke off before a step, and which stopped early: by seed, the step of it.
+
+    Args:
+      study: what is trained.
+      state: as `on_host` gives it, when all steps before `step` are done.
+      step: the next, at most N+1.
+      loss: [S], measured at the step before it.
+    """
+    last, seeds = study.train.steps, study.seed_numbers
+    updates = np.asarray(state.step)  # [S]
+    short = updates < min(step, last)
+    early = short & study.stopped(state)
+    off = ~np.isfinite(loss) & (step > last)
+    broken = (short | off) & ~early
+    return _by_seed(seeds, updates, broken), _by_seed(seeds, updates, early)
+
+
+def _by_seed(seeds: np.ndarray, updates: np.ndarray, which: np.ndarray) -> dict[int, int]:
     """The updates of some seeds, by seed: all [S], `which` of bool."""
     return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))

@@ -112,8 +112,12 @@ def encode(text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:
     >>> encode("hello\r\n", "characters", ("\n", "e", "h", "l", "o"))
     array([2, 1, 3, 3, 4, 0], dtype=uint8)
     """
-    in_units = to_units(text if units == "bytes" else _line_feeds(text), units)
-    return number(in_units, units, vocabulary)
+    return number(in_units(text, units), units, vocabulary)
+
+
+def in_units(text: str, units: str) -> str:
+    """A text in units, as `read` would have it of a file; a SettingError as `units.to_units`."""
+    return to_units(text if units == "bytes" else _line_feeds(text), units)
 
 
 def number(units_text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.corpus import in_units
 from jaxrnn.disk.files import write_text
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.gates import read_gates
@@ -56,7 +57,8 @@ def inside(
         raise IsADirectoryError(errno.EISDIR, "the page cannot be a directory", str(path))
     compilation_cache.enable()
     trained = load(run_dir, network, last)
-    ids = _ids(text, trained, length)[:length].astype(np.int32)
+    beginning = _in_units(text, trained.task.units, length)[:length]
+    ids = trained.number(beginning).astype(np.int32)
     if not ids.size:
         raise SettingError("there is no text to show")
     units, (chances, loss) = trained.task.units, _read(trained, ids)
@@ -80,9 +82,9 @@ def inside(
     return path
 
 
-def _ids(text: str, trained: Trained, length: int) -> np.ndarray:
-    """The ids of a file's beginning, at least as many as are shown, or of the text itself."""
-    path, units = Path(text), trained.task.units
+def _in_units(text: str, units: str, length: int) -> str:
+    """A file's beginning, as many units as are shown or more, or the text itself."""
+    path = Path(text)
     try:
         found = bool(text) and path.exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL
@@ -90,17 +92,21 @@ def _ids(text: str, trained: Trained, length: int) -> np.ndarray:
     if not found:
         if text:
             note(f"there is no file {text[:60]!r}, so it is taken for the text itself")
-        return trained.encode(text)
+        return in_units(text, units)
     if not path.is_file():
         raise RunError(f"{path} is no regular file")
+    most = length if units == "bytes" else MOST_BYTES * length
     with path.open("rb") as file:
-        raw = file.read(length if units == "bytes" else MOST_BYTES * length)
+        raw = file.read(most)
     if units == "bytes":
-        return trained.number(raw.decode("latin-1"))
-    try:  # a character that is cut at the end may be left out
-        return trained.encode(codecs.getincrementaldecoder("utf-8-sig")().decode(raw))
+        return raw.decode("latin-1")
+    whole = len(raw) < most  # else a character may be cut at the end, far beyond what is shown
+    try:
+        decoded = codecs.getincrementaldecoder("utf-8-sig")().decode(raw, final=whole)
     except UnicodeDecodeError as error:
-        raise RunError(f"{path} is not UTF-8: the byte at offset {error.start} is none") from None
+        offset = len(raw) - len(error.object) + error.start  # a byte order mark counts too
+        raise RunError(f"{path} is not UTF-8: the byte at offset {offset} is none") from None
+    return in_units(decoded, units)
 
 
 def _read(trained: Trained, ids: np.ndarray) -> tuple[np.ndarray, float | None]:

@@ -21,7 +21,7 @@ import tyro
 
 from jaxrnn import cli, experiment
 from jaxrnn.cells import CELLS
-from jaxrnn.checks import check_counts
+from jaxrnn.checks import check_counts, check_rate
 from jaxrnn.models import LanguageModel
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Stack
@@ -99,8 +99,7 @@ class Config:
                 check_counts(self, name)
         if not 0 <= self.validation + self.test < 1 or min(self.validation, self.test) < 0:
             raise ValueError("--validation and --test must be shares that leave some text to train")
-        if not 0 <= self.dropout < 1:
-            raise ValueError("--dropout must be from 0 to less than 1")
+        check_rate("dropout", self.dropout)
         if self.patience and not self.validation:
             raise ValueError("--patience needs a share for --validation")
 

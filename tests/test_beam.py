@@ -11,6 +11,8 @@ from jaxrnn.beam import beam_search
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.sampling import Sampling, generate
 
+pytestmark = pytest.mark.optimized(False)
+
 PRIME = np.array([2, 0, 1], np.int32)
 
 

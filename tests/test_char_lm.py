@@ -19,11 +19,13 @@ import pytest
 from char_lm import Config, make_study
 
 from jaxrnn import experiment, trained, writing
+from jaxrnn.disk import checkpoints
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.gates import read_gates
 from jaxrnn.keys import child_key, root_key
 from jaxrnn.sampling import Sampling, generate
 from jaxrnn.show.inside import inside
+from jaxrnn.stretches import replay
 from jaxrnn.tasks.language import Language
 from jaxrnn.units import from_units, to_units
 
@@ -40,7 +42,7 @@ def texts(folder):
 
 @pytest.fixture(scope="module")
 def trained_runs(tmp_path_factory, cache_home):
-    """A run of two seeds on English, one of bytes, one of jamo; the texts are gone by then."""
+    """A run of three seeds on English, one of bytes, one of jamo; the texts are gone by then."""
     folder = texts(tmp_path_factory.mktemp("runs"))
     settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,7 +60,7 @@ def trained_runs(tmp_path_factory, cache_home):
     return folder
 
 
-def test_it_trains_resumes_samples_and_shows_as_the_user_runs_it(run, tmp_path):
+def test_it_trains_as_the_user_runs_it(run, tmp_path):
     texts(tmp_path)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]
     done = run("char_lm.py", "--text=rain.txt", *flags, "--run-dir=a", "--seed=1")
@@ -256,6 +258,23 @@ def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     assert "there is no file 'in Spain', so it is taken for the text" in capsys.readouterr().err
 
 
+def test_only_what_is_shown_must_be_known(trained_runs, tmp_path):
+    run_dir, out = trained_runs / "rain", tmp_path / "page.html"
+    Path("mixed.txt").write_text("in the plain.QQ")
+    for text in ("mixed.txt", "in the plain.QQ"):
+        assert len(page(run_dir, text, length=13, out=out)[1]["text"]) == 13
+        with pytest.raises(SettingError, match="not in the vocabulary: Q"):
+            inside(run_dir, text, length=14, out=out)
+
+
+@pytest.mark.parametrize("raw", ["in thé".encode()[:-1], b"\xef\xbb\xbfin\xff the plain"])
+def test_a_file_that_is_no_text_cannot_be_shown(trained_runs, raw):
+    """It ends within a character; or the mark at its beginning counts among its bytes."""
+    Path("raw").write_bytes(raw)
+    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 5 is none"):
+        inside(trained_runs / "rain", "raw", out=Path("page.html"))
+
+
 def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
     with pytest.raises(SettingError, match="there is no text to show"):
         inside(trained_runs / "rain", "")
@@ -277,6 +296,23 @@ def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsy
     assert "no network is the best: it is that of seed 0" in capsys.readouterr().err
     trained.load("a", seed=1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_network_without_a_finite_validation_loss_is_as_it_was_in_the_end(
+    trained_runs, monkeypatch, capsys
+):
+    def nowhere_finite(*arguments, restore=checkpoints.restore, **settings):
+        restored = restore(*arguments, **settings)
+        assert restored
+        best = restored.state.best._replace(loss=np.full(3, np.inf, np.float32))
+        return restored._replace(state=restored.state._replace(best=best))
+
+    last = trained.load(trained_runs / "rain", seed=2, last=True)
+    monkeypatch.setattr(checkpoints, "restore", nowhere_finite)
+    one = trained.load(trained_runs / "rain")
+    assert (one.seed, one.updates, one.loss) == (2, 60, None)
+    chex.assert_trees_all_equal(one.params, last.params)
+    assert "no network is the best: it is that of seed 2" in capsys.readouterr().err
 
 
 def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
@@ -311,7 +347,7 @@ def test_a_bad_text_is_refused_in_one_line(run, tmp_path):
         ({"validation": 0.5, "test": 0.5}, "must be shares that leave some text to train"),
         ({"validation": 0.0, "patience": 2}, "--patience needs a share for --validation"),
         ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"dropout": 1.0}, "--dropout must be from 0 to less than 1"),
+        ({"dropout": 1.0}, "dropout must be from 0 to less than 1, not 1.0"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, message):
@@ -341,9 +377,6 @@ def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
     whole = experiment.run_study(study, run_dir="whole", picture=False)
     shutil.copytree("whole", "cut")
     shutil.rmtree("cut/checkpoints")
-    from jaxrnn.disk import checkpoints
-    from jaxrnn.stretches import replay
-
     state, _ = replay(study, 33)
     position = {"next_step": 33, "seconds": 1.0}
     checkpoints.save(Path("cut/checkpoints"), 33, state, position)

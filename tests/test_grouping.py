@@ -15,6 +15,8 @@ from jaxrnn.recurrent import Recurrent
 from jaxrnn.study import Study
 from jaxrnn.train import Train
 
+pytestmark = pytest.mark.optimized(False)
+
 STUDY = Study(Echo(), SequenceModel(Recurrent(ElmanCell(3)), 4), Train(5), seeds=100)
 
 

@@ -18,6 +18,8 @@ from jaxrnn.stack import Stack
 from jaxrnn.tasks.language import Language
 from jaxrnn.validation import make_validate
 
+pytestmark = pytest.mark.optimized(False)
+
 TEXT = "".join(chr(97 + n * n % 23) for n in range(700)) + "xyz\n" * 25  # 800 characters
 
 
@@ -84,7 +86,7 @@ def test_all_that_is_held_out_is_scored_once(file, batch_size, length):
 
 def network(cell=LSTMCell, vocabulary=26, **settings):
     model = LanguageModel(Stack((Recurrent(cell(5)), Recurrent(cell(4)))), vocabulary, **settings)
-    params = model.init(jax.random.key(3), jnp.zeros((1, 1), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32))["params"]
     return model, jax.tree.map(lambda leaf: 3 * leaf, params)
 
 
@@ -94,7 +96,7 @@ def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
     task = Language.of_file(file, batch_size=1, length=13, splits=(0.5, 0.3))
     model, params = network(cell, len(task.vocabulary))
     ids = jnp.asarray(task.corpus.validation.astype(np.int32))[None]
-    outputs, _ = model.apply({"params": params}, ids[:, :-1])
+    outputs, _ = jax.jit(model.apply)({"params": params}, ids[:, :-1])
     expected = losses.sequence_cross_entropy(outputs, ids[:, 1:], jnp.ones(outputs.shape[:2]))
     right = (outputs.argmax(-1) == ids[:, 1:]).mean()
     found = jax.jit(make_validate(task, model))(params, task.data())
@@ -107,17 +109,33 @@ def test_validation_of_many_rows_reads_a_window_before_each(file):
     model, params = network(LSTMCell, len(task.vocabulary))
     ids = task.corpus.validation.astype(np.int32)
     part = (task.validation_batches(task.data()) - 1) * 6
-    total, count = 0.0, 0
+    total, count, apply = 0.0, 0, jax.jit(model.apply)
     for row in range(4):
         start = max(row * part - 6, 0)
         stop = min((row + 1) * part, len(ids) - 1)
-        outputs, _ = model.apply({"params": params}, ids[None, start:stop])
+        outputs, _ = apply({"params": params}, ids[None, start:stop])
         chances = np.asarray(jax.nn.log_softmax(outputs[0]))[row * part - start :]
         targets = ids[row * part + 1 : stop + 1]
         total -= chances[np.arange(len(targets)), targets].sum()
         count += len(targets)
     assert count == len(ids) - 1
-    found = make_validate(task, model)(params, task.data())
+    found = jax.jit(make_validate(task, model))(params, task.data())
+    np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
+
+
+def test_validation_of_a_task_without_a_carry_starts_each_batch_afresh(file):
+    class Apart(Language):
+        keeps_carry = False
+
+    task = Apart.of_file(file, batch_size=2, length=6, splits=(0.5, 0.2))
+    model, params = network(LSTMCell, len(task.vocabulary))
+    total, count, apply = 0.0, 0.0, jax.jit(model.apply)
+    for n in range(task.validation_batches(task.data())):
+        batch = task.validation_batch(jnp.int32(n), task.data())
+        outputs, _ = apply({"params": params}, batch.inputs)
+        loss = losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
+        total, count = total + loss * batch.weights.sum(), count + batch.weights.sum()
+    found = jax.jit(make_validate(task, model))(params, task.data())
     np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
 
 

@@ -12,6 +12,8 @@ from jaxrnn.errors import RunError, SettingError
 from jaxrnn.sampling import AS_TRAINED, Sampling, choose, generate
 
 V = 7
+pytestmark = pytest.mark.optimized(False)
+
 PRIME = np.array([2, 6, 0, 3], np.int32)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

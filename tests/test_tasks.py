@@ -19,6 +19,8 @@ from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.tasks.task import Task
 from jaxrnn.types import Batch, Metrics
 
+pytestmark = pytest.mark.optimized(False)
+
 STEP = jnp.int32(0)
 MANY = 20_000  # rows
 MANY_SUMS = Adding(length=7, batch_size=MANY)
@@ -158,6 +160,7 @@ def test_the_baselines_are_those_of_the_papers():
     assert CopyMemory(500).baseline == pytest.approx(10 * np.log(8) / 520)
 
 
+@pytest.mark.optimized(True)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_key_is_a_batch_however_it_is_drawn(name):
     task = TASKS[name](length=9, batch_size=3)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ STEPS, EVERY = 48, 3
 
 
 @cache
-def study(folder: Path, seeds=1, patience=None, every=EVERY, held_out=0.3):
+def study(folder: Path, seeds=1, patience=None, every=EVERY, held_out=0.3, kind=Language):
     """So short a text, half of it noise, that the network soon knows the training part by heart."""
     rng = np.random.default_rng(4)
     follows = [0]
@@ -37,7 +38,7 @@ def study(folder: Path, seeds=1, patience=None, every=EVERY, held_out=0.3):
         follows.append(noise if rng.random() < 0.5 else (follows[-1] + 1) % 8)
     file = folder / "text.txt"
     file.write_text("".join("abcdef \n"[n] for n in follows))
-    task = Language.of_file(file, batch_size=3, length=8, splits=(0.3, held_out))
+    task = kind.of_file(file, batch_size=3, length=8, splits=(0.3, held_out))
     model = LanguageModel(Recurrent(GRUCell(24)), task.output_size)
     train = Train(STEPS, 0.02, log_every=4, validate_every=every, patience=patience)
     return Study(task, model, train, seed=5, seeds=seeds, group=seeds)
@@ -144,6 +145,31 @@ def test_each_seed_stops_by_itself(folder, tmp_path):
         assert result.state.step[s] == ends.get(seed, STEPS)
     assert f"{len(ends)} of 4 seeds stopped early" in str(result)
     assert "nowhere finite" not in str(result)
+
+
+@pytest.mark.optimized(False)
+def test_patience_that_runs_out_at_the_last_step_stops_nothing(folder, tmp_path):
+    _, whole = replay(study(folder))
+    end = stops_at(whole.steps, whole.values["validation_loss"][0], 3)
+    exact = study(folder, patience=3)
+    exact = replace(exact, train=replace(exact.train, steps=end))
+    result = experiment.run_study(exact, run_dir=tmp_path / "a", picture=False)
+    assert result.state.step[0] == end
+    assert not result.stopped and not experiment.resume(tmp_path / "a").stopped
+
+
+class BreaksOff(Language):
+    def sample_batch(self, key, step, data=None):
+        batch = super().sample_batch(key, step, data)
+        return batch._replace(weights=jnp.where(step == EVERY + 1, jnp.nan, batch.weights))
+
+
+@pytest.mark.optimized(False)
+def test_a_network_that_broke_off_is_not_looked_at_again(folder):
+    state, _ = replay(study(folder, kind=BreaksOff))
+    assert state.best
+    assert state.step[0] == EVERY + 1
+    assert state.best.step[0] == state.best.looked[0] == EVERY
 
 
 def test_the_best_is_part_of_the_program_that_is_cut_anywhere(folder):

@@ -1,16 +1,52 @@
 """Timing: several systems side by side, calls or whole processes."""
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system in one measurement, beside the first system of that measurement.
+
+    Attributes:
+      suite: what the measurement belongs to.
+      case: the sizes.
+      measure: what was timed.
+      system: who did it.
+      min_s: the least seconds.
+      median_s: their median; of both None where memory was measured, not time.
+      ratio: what it took as a multiple of what the first system took in the same turn, of which a
+        turn's burst gives the median; over the turns, the median. So 2 stands for a system that is
+        half as fast as the first. Of the memory likewise.
+      ratio_low: the first quartile of that multiple.
+      ratio_high: the third quartile.
+      of_product: the share that it reaches, at its fastest, of the machine's own rate for a large
+        product of matrices; None where the work was not counted.
+      bytes: the memory that a compiled program sets aside besides its arguments and results.
+    """
+
+    suite: str
+    case: str
+    measure: str
+    system: str
+    min_s: float | None
+    median_s: float | None
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    of_product: float | None = None
+    bytes: int | None = None
 
 
 def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -30,7 +66,7 @@ def interleave(
     burst: int = 1,
     *,
     own_clock: bool = False,
-) -> dict[str, list[float]]:
+) -> dict[str, np.ndarray]:
     """Time several systems in turn, A B A B, so that a slow moment of the machine hits all.
 
     Each is called once uncounted first.
@@ -43,7 +79,7 @@ def interleave(
       own_clock: whether a system returns the seconds that count, as only a part of the call does.
 
     Returns:
-      the seconds of each call, [repeats * burst] a system.
+      the seconds of each call, [repeats, burst] a system.
     """
 
     def call(system: Callable[[], Any]) -> float:
@@ -52,11 +88,58 @@ def interleave(
 
     for system in systems.values():
         call(system)
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in systems}
     for _ in range(repeats):
         for name, system in systems.items():
-            seconds[name] += [call(system) for _ in range(burst)]
-    return seconds
+            seconds[name].append([call(system) for _ in range(burst)])
+    return {name: np.array(turns) for name, turns in seconds.items()}
+
+
+def rows(
+    suite: str,
+    case: str,
+    measure: str,
+    seconds: Mapping[str, np.ndarray],
+    flops: float | None = None,
+    rate: float | None = None,
+) -> list[Row]:
+    """What `interleave` measured, the first system standing as 1.
+
+    Args:
+      suite: what the measurement belongs to.
+      case: the sizes.
+      measure: what was timed.
+      seconds: by system, [repeats, burst].
+      flops: the floating-point operations of a call, if they were counted.
+      rate: the machine's own, as `product_rate` returns it.
+    """
+    first = next(iter(seconds.values()))
+    made = []
+    for system, taken in seconds.items():
+        turns = np.median(taken, axis=1) / np.median(first, axis=1)
+        share = None if flops is None or rate is None else flops / taken.min() / rate
+        quartiles = np.quantile(turns, [0.5, 0.25, 0.75])
+        figures = taken.min(), np.median(taken), *quartiles
+        made.append(Row(suite, case, measure, system, *map(float, figures), of_product=share))
+    return made
+
+
+def memory_rows(suite: str, case: str, measure: str, taken: Mapping[str, int]) -> list[Row]:
+    """Bytes in place of seconds: they are counted once, so their ratio has no spread."""
+    first = next(iter(taken.values()))
+    ratios = {system: each / max(first, 1) for system, each in taken.items()}
+    return [
+        Row(suite, case, measure, system, None, None, *(ratios[system],) * 3, bytes=each)
+        for system, each in taken.items()
+    ]
+
+
+def product_rate(size: int = 2048, repeats: int = 5) -> float:
+    """The machine's own rate for a product of two square float32 matrices, in FLOP/s."""
+    matrix = jnp.ones((size, size))
+    product = jax.jit(jnp.matmul)
+    seconds = interleave({"product": lambda: product(matrix, matrix)}, repeats)["product"]
+    return 2 * size**3 / seconds.min()
 
 
 def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None:
@@ -79,26 +162,39 @@ def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None
         raise ChildProcessError(f"python ended with code {done.returncode}: {said}")
 
 
-def table(title: str, seconds: Mapping[str, list[float]], against: str) -> str:
-    """A plain-text table: minimum, median, and the ratio of medians to one of the systems.
+def table(measured: Sequence[Row]) -> str:
+    """A plain-text table of the rows of one measurement.
 
-    Args:
-      title: stands above the names of the systems.
-      seconds: by system, as `interleave` returns them.
-      against: the system that stands as 1.0x.
-
-    >>> print(table("a call", {"ours": [0.002, 0.001], "theirs": [3.0, 3.0]}, against="theirs"))
-    a call                                               min      median   median, ratio
-      ours                                           1.00 ms     1.50 ms          0.001x
-      theirs                                          3.00 s      3.00 s          1.000x
+    >>> print(
+    ...     table(rows("call", "", "all", {"ours": np.array([[2.0], [1]]), "x": np.ones((2, 1))}))
+    ... )
+    call: all                                            min      median   x the first (quartiles)
+      ours                                            1.00 s      1.50 s   1.00
+      x                                               1.00 s      1.00 s   0.75 (0.62 to 0.88)
     """
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    lines = [f"{title:<44}{'min':>12}{'median':>12}{'median, ratio':>16}"]
-    for name, values in seconds.items():
-        figures = f"{_amount(min(values)):>12}{_amount(median[name]):>12}"
-        lines.append(f"  {name:<42}{figures}{median[name] / median[against]:>15.3f}x")
+    first, *_ = measured
+    title = ", ".join(filter(None, (first.case, first.measure)))
+    shares = any(row.of_product is not None for row in measured)
+    heads = f"{'min':>12}{'median':>12}" if first.bytes is None else f"{'':>12}{'memory':>12}"
+    lines = [f"{f'{first.suite}: {title}':<44}{heads}   x the first (quartiles)"]
+    lines[0] += "  of the product's rate" * shares
+    for row in measured:
+        spread = "" if row is first else f" ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
+        share = "" if row.of_product is None else f"{row.of_product:>15.0%}"
+        line = f"  {row.system:<42}{_figures(row)}   {row.ratio:.2f}{spread if row.min_s else ''}"
+        lines.append(f"{line:<94}{share}".rstrip())
     return "\n".join(lines)
 
 
+def _figures(row: Row) -> str:
+    if row.bytes is not None:
+        return f"{'':>12}{row.bytes / 2**20:>8.1f} MiB"
+    assert row.min_s is not None and row.median_s is not None
+    return f"{_amount(row.min_s):>12}{_amount(row.median_s):>12}"
+
+
 def _amount(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{seconds * 1e9:.2f} ns"

@@ -1,6 +1,8 @@
 """The stop-watches, and the suites of experiments/benchmark.py at sizes that take no time."""
 
+import dataclasses
 import itertools
+import json
 import re
 import sys
 import time
@@ -8,14 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import benchmark
-import benchmark_harness
-import benchmark_language
 import chex
 import jax
 import numpy as np
 import pytest
+from suites import harness, lab, language, layer, peers, picture, scaling, seeds
 
-from jaxrnn.benchmark import interleave, run_python, table, timed
+from jaxrnn.benchmark import (
+    Row,
+    interleave,
+    memory_rows,
+    product_rate,
+    rows,
+    run_python,
+    table,
+    timed,
+)
+from jaxrnn.cells import CELLS
+from jaxrnn.errors import SettingError
+from jaxrnn.recurrent import Recurrent
 from jaxrnn.study import Study
 from jaxrnn.surroundings import compilation_cache
 
@@ -54,22 +67,56 @@ def test_systems_take_turns_after_a_call_that_is_not_counted():
 
     seconds = interleave({name: system(name) for name in "ab"}, repeats=2, burst=3, own_clock=True)
     assert "".join(called) == "ab" + "aaabbb" * 2
-    assert seconds == {"a": [3, 4, 5, 9, 10, 11], "b": [6, 7, 8, 12, 13, 14]}
+    assert seconds["a"].tolist() == [[3, 4, 5], [9, 10, 11]]
+    assert seconds["b"].tolist() == [[6, 7, 8], [12, 13, 14]]
 
 
 def test_without_a_clock_of_their_own_the_calls_are_timed():
     pauses = {"long": 0.03, "none": 0.0}
     seconds = interleave({name: lambda p=p: time.sleep(p) for name, p in pauses.items()}, 2)
-    assert [len(each) for each in seconds.values()] == [2, 2]
-    assert min(seconds["long"]) >= 0.03 > min(seconds["none"]) > 0
+    assert [each.shape for each in seconds.values()] == [(2, 1), (2, 1)]
+    assert seconds["long"].min() >= 0.03 > seconds["none"].min() > 0
 
 
-def test_a_table_has_the_minimum_the_median_and_the_ratio_of_medians():
-    lines = table("title", {"a": [4.0, 1.0, 3.0], "b": [0.5, 0.25]}, against="a").splitlines()
-    assert [line.split()[1:] for line in lines[1:]] == [
-        ["1.00", "s", "3.00", "s", "1.000x"],
-        ["250.00", "ms", "375.00", "ms", "0.125x"],
+def test_a_ratio_is_that_of_the_same_turn():
+    # The machine is ten times slower in the last turn: that is in the seconds, not in the ratios.
+    first = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [20.0, 20.0, 20.0]])
+    other = np.array([[8.0, 8.0, 1.0], [4.0, 4.0, 4.0], [60.0, 60.0, 60.0]])
+    own, row = rows("s", "c", "m", {"a": first, "b": other}, flops=6.0, rate=4.0)
+    assert (own.ratio, own.ratio_low, own.ratio_high) == (1, 1, 1)
+    assert (row.suite, row.case, row.measure, row.system) == ("s", "c", "m", "b")
+    assert (row.min_s, row.median_s) == (1.0, 8.0)
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (3.0, 2.5, 3.5)
+    assert row.of_product == 1.5
+    assert rows("s", "c", "m", {"a": first})[0].of_product is None
+
+
+def test_a_table_has_seconds_ratios_and_shares():
+    seconds = {"a": np.array([[4.0], [1.0], [3.0]]), "b": np.array([[2e-3], [5e-4], [1.5e-3]])}
+    head, *lines = table(rows("suite", "case", "measure", seconds, 1e9, 4e12)).splitlines()
+    assert head.startswith("suite: case, measure ")
+    assert head.endswith("of the product's rate")
+    assert [line.split() for line in lines] == [
+        ["a", "1.00", "s", "3.00", "s", "1.00", "0%"],
+        ["b", "500.00", "µs", "1.50", "ms", "0.00", "(0.00", "to", "0.00)", "50%"],
     ]
+
+
+def test_memory_stands_in_a_table_without_a_spread():
+    measured = memory_rows("s", "c", "m", {"a": 2**20, "b": 3 * 2**20})
+    assert [(row.bytes, row.ratio, row.min_s) for row in measured] == [
+        (2**20, 1.0, None),
+        (3 * 2**20, 3.0, None),
+    ]
+    assert [line.split() for line in table(measured).splitlines()[1:]] == [
+        ["a", "1.0", "MiB", "1.00"],
+        ["b", "3.0", "MiB", "3.00"],
+    ]
+
+
+def test_the_rate_is_of_so_many_operations():
+    rate, seconds = product_rate(size=64, repeats=2), 2 * 64**3
+    assert 1e6 < rate < seconds / 1e-9  # from a slow machine to one product a nanosecond
 
 
 def test_a_process_has_its_folder_its_arguments_and_a_cache_of_its_own(tmp_path, monkeypatch):
@@ -97,8 +144,8 @@ def test_a_process_that_fails_is_named_by_its_last_line(tmp_path):
 
 
 def test_a_call_is_a_whole_training_from_nothing():
-    study = benchmark.hihello_study(seeds=2)
-    call = benchmark.compiled(Study(study.task, study.model, study.train, seeds=2, group=2))
+    study = lab.hihello_study(seeds=2)
+    call = lab.compiled(Study(study.task, study.model, study.train, seeds=2, group=2))
     again = jax.device_get(call())  # what a call was given must be there for the next
     state, metrics = jax.device_get(call())
     chex.assert_trees_all_equal(again, (state, metrics))
@@ -111,21 +158,81 @@ def test_a_call_is_a_whole_training_from_nothing():
     assert not np.array_equal(others["loss"][0], metrics["loss"][1])
 
 
-@pytest.mark.parametrize(("suite", "against"), [("seeds", 3), ("long", 1)])
-def test_a_suite_prints_its_table(suite, against):
-    said = getattr(benchmark, suite)(benchmark.Config(repeats=1, seeds=2, longest=16))
-    ratios = re.findall(r"[m ]s +(\S+)x$", said, re.MULTILINE)
-    assert len(ratios) == {"seeds": 3, "long": 12}[suite]
-    assert ratios[against - 1] == "1.000"
+def test_layers_stand_beside_their_peers(monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    measured = [row for part in layer.layer(1, sizes=((2, 3, 4),)) for row in part]
+    systems = ["jaxrnn", "jaxrnn, nn.scan", "Flax, OptimizedLSTMCell", "Flax, LSTMCell"]
+    lstm = [row for row in measured if row.case == "LSTM, B=2, T=3, H=4"]
+    assert [row.system for row in lstm] == systems * 3
+    assert {row.system for row in measured if "GRU" in row.case} == {*systems[:2], "Flax, GRUCell"}
+    measures = ["forward", "forward+backward", "compiling both, once"]
+    assert [row.measure for row in lstm[::4]] == measures
+    assert all(row.min_s and row.min_s > 0 for row in measured)
+    one, three = lstm[0], lstm[4]
+    counted = [row.of_product * row.min_s for row in (one, three) if row.of_product and row.min_s]
+    assert counted[1] == pytest.approx(3 * counted[0])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_peers_that_are_installed_compute_the_same(kind):
+    """With weights that differ everywhere, biases, too; of all that this environment has."""
+    ours = Recurrent(CELLS[kind](5))
+    inputs, gradient = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    params = ours.init(jax.random.key(1), inputs)["params"]
+    params = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
+    systems = {
+        "ours": peers.compiled(lambda p, x: layer.outputs(ours, p, x), params, inputs, gradient)
+    }
+    systems |= dict(peers.peers(ours, params, inputs, gradient))
+    assert len(systems) >= (3 if kind == "lstm" else 2)
+    layer.compare("case", systems)
+    wrong = peers.System(lambda: 2 * np.asarray(systems["ours"].forward()), systems["ours"].both)
+    with pytest.raises(AssertionError, match="case: wrong lies 1 from ours"):
+        layer.compare("case", systems | {"wrong": wrong})
+
+
+def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    measured = list(seeds.seeds(1, networks=2, models=2))
+    assert [[row.system for row in part] for part in measured] == [
+        ["jaxrnn, side by side", "jaxrnn, in turn", "jaxrnn, a call each"],
+        ["jaxrnn, side by side"],
+        [
+            "jaxrnn, side by side",
+            "jaxrnn, nn.scan, side by side",
+            "jaxrnn, one model alone, multiplied",
+        ],
+    ]
+
+
+def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
+    monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
+    monkeypatch.setattr(scaling, "LAYERS", (1, 2))
+    time_of_t, memory, chunked, time_of_s, steps, layers = scaling.scaling(1, longest=64)
+    assert [row.system for row in time_of_t] == ["T=16", "T=64"]
+    assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, but for the weights
+    assert [row.system for row in chunked] == ["T=16, chunks of 4", "T=64, chunks of 8"]
+    assert chunked[1].ratio < 3 < memory[1].ratio
+    assert [row.system for row in time_of_s] == ["S=1", "S=3"]
+    assert [row.system for row in steps] == ["T=16", "T=64"]
+    assert [row.system for row in layers] == ["layers=1", "layers=2"]
+
+
+def test_long_sequences_have_their_time_and_memory():
+    parts = list(scaling.long(1, longest=16))
+    assert [part[0].case for part in parts] == [
+        f"B=16, T={n}, F=8, H=128" for n in (1, 1, 4, 4, 16, 16)
+    ]
+    assert all(len(part) == 4 for part in parts)
 
 
 def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
-    monkeypatch.setattr(benchmark_harness, "SAVE_EVERY", 0.0)
-    said = benchmark_harness.overhead(steps=5, repeats=1, hidden=4, length=4)
-    assert said.startswith("5 steps, LSTM of 4 units, B=64, T=4 ")
-    figures = [float(ratio) for ratio in re.findall(r"(\S+)x$", said, re.MULTILINE)]
-    assert figures[0] > 1.0 == figures[1]
-    end = re.search(r"checkpoints a run: (\d) to (\d); the parameters end (.*)\)$", said)
+    monkeypatch.setattr(harness, "SAVE_EVERY", 0.0)
+    measured: Any
+    measured, said = harness.overhead(repeats=1, steps=5, hidden=4, length=4)
+    assert [row.system for row in measured] == ["in the harness", "the bare loop"]
+    assert measured[0].ratio == 1.0 > measured[1].ratio
+    end = re.search(r"checkpoints a run: (\d) to (\d); the parameters end (.*)$", str(said))
     assert end, said
     assert 2 <= int(end[1]) <= int(end[2])
     if end[3] != "with the same bits":
@@ -135,15 +242,15 @@ def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
 def test_the_difference_is_the_largest_anywhere():
     some = {"a": np.array([1.0, 2.0]), "b": np.array([[3.0]])}
     others = {"a": np.array([1.5, 1.0]), "b": np.array([[3.25]])}
-    assert benchmark_harness.difference(some, others) == 1.0
-    assert benchmark_harness.difference(some, some) == 0.0
+    assert harness.difference(some, others) == 1.0
+    assert harness.difference(some, some) == 0.0
 
 
 def test_a_study_is_set_beside_as_many_processes(monkeypatch):
     calls = []
 
     def run(*arguments, folder, cache=None):
-        assert arguments[:2] == ("-c", benchmark_harness.SCRIPT)
+        assert arguments[:2] == ("-c", harness.SCRIPT)
         name, first, seeds, steps = arguments[2:]
         calls.append((name, int(first), int(seeds), int(steps), cache is not None))
 
@@ -152,26 +259,28 @@ def test_a_study_is_set_beside_as_many_processes(monkeypatch):
         for system in systems.values():
             system()
             system()
-        return {name: [second, 9.0] for name, second in zip(systems, (3.5, 7, 2, 1), strict=True)}
+        taken = zip(systems, (3.5, 7, 2, 1), strict=True)
+        return {name: np.array([[second], [9.0]]) for name, second in taken}
 
-    monkeypatch.setattr(benchmark_harness, "run_python", run)
-    monkeypatch.setattr(benchmark_harness, "interleave", clock)
-    said = benchmark_harness.study(seeds=7, steps=9, repeats=2)
+    monkeypatch.setattr(harness, "run_python", run)
+    monkeypatch.setattr(harness, "interleave", clock)
+    (measured,) = harness.study(repeats=2, seeds=7, steps=9)
     kinds = [(seeds, filled) for _, _, seeds, _, filled in calls[::2]]
     assert kinds == [(7, False), (7, True), (1, False), (1, True)]
     assert len({name for name, *_ in calls}) == len(calls)
     assert all(first + seeds <= 7 and steps == 9 for _, first, seeds, steps, _ in calls)
-    assert [line.split()[-6:] for line in said.splitlines()[1:]] == [
-        ["cache", "3.50", "s", "6.25", "s", "0.179x"],
-        ["cache", "7.00", "s", "8.00", "s", "0.229x"],
-        ["cache", "14.00", "s", "38.50", "s", "1.100x"],
-        ["cache", "7.00", "s", "35.00", "s", "1.000x"],
+    # Of the separate processes one was run, for seven.
+    assert [(row.min_s, row.median_s) for row in measured] == [
+        (3.5, 6.25),
+        (7.0, 8.0),
+        (14.0, 38.5),
+        (7.0, 35.0),
     ]
 
 
 def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "run"), "3", "1", "2"])
-    exec(benchmark_harness.SCRIPT, {})
+    exec(harness.SCRIPT, {})
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines] == [
         ['{"step": 0', ' "seed": 3'],
@@ -179,40 +288,87 @@ def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
     ]
 
 
-def test_the_script_prints_what_was_asked_for(run):
-    result = run("benchmark.py", "--suite", "training", "--repeats", "1")
+def test_the_script_prints_and_writes_what_was_asked_for(run, tmp_path):
+    files = tmp_path / "rows.json", tmp_path / "picture.png"
+    options = ("--suite", "training", "--repeats", "2", "--json", files[0], "--plot", files[1])
+    result = run("benchmark.py", *map(str, options))
     assert result.returncode == 0, result.stderr
-    assert re.search(r"^training, 50 steps +min +median", result.stdout, re.MULTILINE)
+    assert re.search(r"^training: hihello, 50 steps +min +median", result.stdout, re.MULTILINE)
     assert "gradient" not in result.stdout
+    first, *_ = json.loads(files[0].read_text())
+    assert first.keys() == {field.name for field in dataclasses.fields(Row)}
+    assert (first["suite"], first["case"], first["measure"]) == ("training", "hihello", "50 steps")
+    assert 0 < first["min_s"] <= first["median_s"]
+    assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
-def test_numbers_out_of_range_are_refused():
+def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_path, monkeypatch):
+    figures = []
+
+    def save(figure, path, **_):
+        figures.append(figure)
+
+    monkeypatch.setattr(picture.Figure, "savefig", save)
+    turns = {name: np.full((3, 1), float(n)) for n, name in enumerate(("ours", "theirs"), start=1)}
+    measured = [
+        row
+        for case in ("small", "large")
+        for measure in ("forward", "both", "compiling")
+        for row in rows("layer", case, measure, turns)
+    ]
+    picture.ratios(tmp_path / "p.png", measured + memory_rows("layer", "c", "m", {"ours": 3}))
+    (figure,) = figures
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["layer: forward", "layer: both"]
+    for axis in figure.axes:
+        assert [label.get_text() for label in axis.get_yticklabels()] == ["small", "large"]
+        marks = {line.get_label(): line for line in axis.lines if line.get_marker() == "o"}
+        assert {name: list(mark.get_xdata()) for name, mark in marks.items()} == {
+            "ours": [1.0, 1.0],
+            "theirs": [2.0, 2.0],
+        }
+
+
+def test_numbers_and_files_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ValueError, match="longest must be at least 16"):
         benchmark.Config(longest=15)
     with pytest.raises(ValueError, match="study seeds must be at least 1"):
         benchmark.Config(study_seeds=0)
+    with pytest.raises(ValueError, match=r"plot must end in one of \.png, \.svg, \.pdf"):
+        benchmark.Config(plot=Path("ratios.txt"))
+    with pytest.raises(SettingError, match=r"there is no folder .*/none: make it first"):
+        benchmark.main(benchmark.Config(json=tmp_path / "none/rows.json"))
 
 
 def test_every_suite_can_be_chosen(monkeypatch, capsys):
-    for name in ("startup", "training", "seeds", "long"):
-        monkeypatch.setattr(benchmark, name, lambda *_, name=name: name)
-    for name in ("overhead", "study"):
-        monkeypatch.setattr(benchmark_harness, name, lambda *_, name=name: name)
-    monkeypatch.setattr(benchmark_language, "train", lambda *_: "train")
-    names = ["startup", "training", "train", "seeds", "long", "overhead", "study"]
-    suite: Any
-    for suite in [*names, "all"]:
+    suites: Any = {
+        "layer": layer,
+        "train": language,
+        "training": lab,
+        "seeds": seeds,
+        "startup": lab,
+        "scaling": scaling,
+        "long": scaling,
+        "overhead": harness,
+        "study": harness,
+    }
+    for name, module in suites.items():
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: [name])
+    for suite in (*suites, "all"):
         benchmark.main(benchmark.Config(suite=suite))
-        said = [line for line in capsys.readouterr().out.splitlines() if "PyTorch" not in line]
-        assert said == (names if suite == "all" else [suite])
-    assert Path(benchmark_harness.__file__).parent == benchmark.HERE
+        said = [line for line in capsys.readouterr().out.splitlines() if "installed" not in line]
+        assert said == [f"  ({name})" for name in (suites if suite == "all" else [suite])]
 
 
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
-    monkeypatch.setattr(benchmark_language, "CASES", {"small": (2, 8, 4)})
-    said = benchmark_language.train(repeats=1, steps=2, peer=False)
-    assert said.startswith("a train step, small, T=50")
-    assert [line.split("  ")[1] for line in said.splitlines()[1:]] == ["jaxrnn", "jaxrnn, nn.scan"]
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    (measured,) = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
+    assert measured[0].case == "language model, 2x8, B=4, T=50"
     losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
     with pytest.raises(AssertionError, match="losses of ours, theirs lie 0"):
-        benchmark_language.compare(losses)
+        language.compare(losses)
+
+
+def test_the_weights_that_a_token_meets():
+    # By hand: two kernels of 3 x 12, one more layer's lowest of 3 x 12, and a readout of 3 x 7.
+    assert language.weights(layers=2, hidden=3, vocabulary=7) == 3 * 36 + 21

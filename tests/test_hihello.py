@@ -1,17 +1,14 @@
 """The main job: as a pure function, and as the script that a user runs."""
 
-import gc
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import chex
 import hihello
@@ -34,25 +31,9 @@ def learn(seed, **settings):
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path, cache_home, capsys):
-    """As `run`, but in this process, where all is imported already."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
-    monkeypatch.setenv("COLUMNS", "80")  # these three are set by a script for its process
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(gc, "freeze", lambda: None)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hihello.py", *map(os.fsdecode, arguments)])
-        code = 0
-        try:
-            cli.run(hihello.Config, hihello.main)
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return call
+def call(call):
+    """As `run` of this script, but in this process."""
+    return partial(call, lambda: cli.run(hihello.Config, hihello.main), "hihello.py")
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -349,6 +330,5 @@ def test_double_precision_elsewhere_does_no_harm(run):
 
 def test_every_script_is_tested_here():
     scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
-    tested = {"hihello.py", "memory.py", "char_lm.py"}
-    tested |= {"benchmark.py", "benchmark_harness.py", "benchmark_language.py"}
+    tested = {"hihello.py", "memory.py", "char_lm.py", "benchmark.py"}
     assert scripts == tested | {"hihello_torch.py", "char_lm_torch.py"}  # need PyTorch

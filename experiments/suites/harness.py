@@ -1,9 +1,9 @@
-"""Two suites of `benchmark.py`: what the harness costs, and what a study of many seeds saves."""
+"""What the harness costs, and what a study of many seeds saves."""
 
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import experiment, session
-from jaxrnn.benchmark import interleave, run_python, table
+from jaxrnn.benchmark import Row, interleave, rows, run_python
 from jaxrnn.cells import LSTMCell
 from jaxrnn.disk import checkpoints
 from jaxrnn.keys import child_key, root_key
@@ -53,7 +53,9 @@ experiment.run(
 """What a user would write for a study, or for one run of it."""
 
 
-def overhead(steps: int, repeats: int, hidden: int = 128, length: int = 64) -> str:
+def overhead(
+    repeats: int, steps: int, hidden: int = 128, length: int = 64
+) -> Iterator[list[Row] | str]:
     """A run with metrics, TensorBoard's events and checkpoints, beside its bare loop.
 
     The clock of the run goes from its compiled program to the return of `experiment.run`: it has
@@ -99,12 +101,10 @@ def overhead(steps: int, repeats: int, hidden: int = 128, length: int = 64) -> s
 
     systems = {"in the harness": run_harness, "the bare loop": run_bare}
     seconds = interleave(systems, repeats, own_clock=True)
+    yield rows("overhead", f"LSTM, H={hidden}, B=64, T={length}", f"{steps} steps", seconds)
     apart = difference(params["harness"], params["bare"])
     ends = "with the same bits" if apart == 0 else f"within {apart:.1g} of each other"
-    return (
-        table(f"{steps} steps, LSTM of {hidden} units, B=64, T={length}", seconds, "the bare loop")
-        + f"\n  (checkpoints a run: {min(saves)} to {max(saves)}; the parameters end {ends})"
-    )
+    yield f"checkpoints a run: {min(saves)} to {max(saves)}; the parameters end {ends}"
 
 
 def bare_loop(study: Study, seed: jax.Array) -> tuple[TrainState, Metrics]:
@@ -126,7 +126,7 @@ def difference(some: Any, others: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), some, others)))
 
 
-def study(seeds: int, steps: int, repeats: int) -> str:
+def study(repeats: int, seeds: int, steps: int) -> Iterator[list[Row]]:
     """Whole processes: all seeds as one study, beside a process for each, one after the other.
 
     Of those a few are run, and their times multiplied.
@@ -146,9 +146,6 @@ def study(seeds: int, steps: int, repeats: int) -> str:
             f"{each}, filled cache": lambda: process(next(numbers) % seeds, 1, warm),
         }
         seconds = interleave(systems, repeats)
-    times = {name: seeds if name.startswith(each) else 1 for name in systems}
-    return table(
-        f"{seeds} seeds, whole processes",
-        {name: [times[name] * one for one in taken] for name, taken in seconds.items()},
-        against=f"{each}, filled cache",
-    )
+    for name in seconds:
+        seconds[name] *= seeds if name.startswith(each) else 1
+    yield rows("study", f"LSTM, H=8, B=20, T=20, S={seeds}", "whole processes", seconds)

@@ -1,0 +1,59 @@
+"""The lab of `hihello.py`: its whole process and its training, beside the same in PyTorch."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import hihello
+import numpy as np
+
+from jaxrnn.benchmark import Row, interleave, rows, run_python
+from jaxrnn.program import compile_program, make_program
+from jaxrnn.study import Study
+from suites import peers
+
+SCRIPTS = Path(hihello.__file__).parent
+
+
+def startup(repeats: int) -> Iterator[list[Row]]:
+    """Whole processes: with an empty compilation cache, with a filled one, and the peer's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        process = partial(run_python, str(SCRIPTS / "hihello.py"), "--no-plots", folder=folder)
+        systems: dict[str, Callable[[], object]] = {
+            "jaxrnn, empty cache": process,
+            "jaxrnn, filled cache": partial(process, cache=folder / "warm"),
+        }
+        if peers.PYTORCH not in peers.missing():
+            script = str(SCRIPTS / "hihello_torch.py")
+            systems[peers.PYTORCH] = partial(run_python, script, folder=folder)
+        seconds = interleave(systems, repeats)
+    yield rows("startup", "hihello without pictures", "whole process", seconds)
+
+
+def training(repeats: int) -> Iterator[list[Row]]:
+    """Initialisation and all 50 steps, with the prediction after each; compiled beforehand."""
+    systems: dict[str, Callable[[], object]] = {"jaxrnn": compiled(hihello_study())}
+    if peers.PYTORCH not in peers.missing():
+        import hihello_torch
+
+        systems[peers.PYTORCH] = hihello_torch.train
+    yield rows("training", "hihello", "50 steps", interleave(systems, repeats, burst=10))
+
+
+def hihello_study(seeds: int = 1) -> Study:
+    """What `hihello.py` trains, with what it logs."""
+    return hihello.make_study(hihello.Config(seeds=seeds))
+
+
+def compiled(study: Study) -> Callable[..., object]:
+    """All steps of a study, from nothing, as a call of its compiled program."""
+    program = make_program(study)
+    stretch = compile_program(study, program)
+    every = 0, study.train.steps + 1  # the last only looks
+
+    def run(seeds: np.ndarray = study.seed_numbers) -> object:
+        return stretch(program.blank, seeds, *every)
+
+    return run

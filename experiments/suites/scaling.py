@@ -1,0 +1,138 @@
+"""How time, memory and compilation grow with the sizes, and with the length above all."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.benchmark import Row, interleave, memory_rows, rows
+from jaxrnn.cells import LSTMCell, MinGRUCell
+from jaxrnn.recurrent import Recurrent
+from jaxrnn.stack import Stack
+
+BATCH, STEPS, HIDDEN = 16, 64, 64  # the sizes of what does not grow
+GROWING = {
+    "T": (64, 256, 1024, 4096),
+    "B": (1, 4, 16, 64, 256),
+    "H": (16, 64, 256, 1024),
+    "S": (1, 4, 16, 64),
+}
+LAYERS = (1, 2, 4, 8)
+
+
+def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
+    """The gradient of an LSTM's outputs, against each size; compilation against T and layers.
+
+    Args:
+      repeats: turns of each size.
+      longest: no T goes past it.
+    """
+    lengths = [steps for steps in GROWING["T"] if steps <= longest] or [longest]
+    for letter, sizes in (GROWING | {"T": lengths}).items():
+        yield from growing(letter, tuple(sizes), repeats)
+    yield from compiling(repeats, [lengths[0], lengths[-1]])
+
+
+def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[Row]]:
+    """The time of a token, and for T the memory, too, without chunks and with."""
+    calls: dict[str, Callable[[], object]] = {}
+    tokens, memory = {}, {}
+    for size in sizes:
+        axes = {"S": 1, "B": BATCH, "T": STEPS, "H": HIDDEN} | {letter: size}
+        layer = Recurrent(LSTMCell(axes["H"]))
+        inputs = jax.random.normal(jax.random.key(0), [axes[name] for name in "SBTH"])
+        variables = jax.vmap(layer.init)(jax.random.split(jax.random.key(1), axes["S"]), inputs)
+        if letter != "S":
+            variables, inputs = jax.tree.map(lambda leaf: leaf[0], (variables, inputs))
+        program = gradient(layer, variables, inputs, seeds=letter == "S")
+        name = f"{letter}={size}"
+        calls[name] = partial(program, variables, inputs)
+        tokens[name], memory[name] = axes["S"] * axes["B"] * axes["T"], temporary(program)
+    seconds = interleave(calls, repeats, burst=3)
+    fixed = {"B": BATCH, "T": STEPS, "H": HIDDEN}
+    case = "LSTM, " + ", ".join(f"{name}={fixed[name]}" for name in fixed if name != letter)
+    a_token = {name: taken / tokens[name] for name, taken in seconds.items()}
+    yield rows("scaling", case, "forward+backward, a token", a_token)
+    if letter == "T":
+        yield memory_rows("scaling", case, "forward+backward", memory)
+        chunked = {}
+        for size in sizes:
+            layer = Recurrent(LSTMCell(HIDDEN), chunk=math.isqrt(size))
+            inputs = jnp.zeros((BATCH, size, HIDDEN))
+            variables = layer.init(jax.random.key(1), inputs[:, :1])
+            program = gradient(layer, variables, inputs, of=last_state)
+            chunked[f"T={size}, chunks of {layer.chunk}"] = temporary(program)
+        yield memory_rows("scaling", case, "forward+backward of the last state", chunked)
+
+
+def compiling(repeats: int, lengths: list[int]) -> Iterator[list[Row]]:
+    """The seconds of tracing and compiling, of which nothing is kept."""
+    for case, sizes in (
+        ("LSTM, B=16, H=64", {f"T={steps}": (1, steps) for steps in lengths}),
+        ("LSTM, B=16, T=64, H=64", {f"layers={n}": (n, STEPS) for n in LAYERS}),
+    ):
+        systems = {}
+        for name, (layers, steps) in sizes.items():
+            layer = Stack(tuple(Recurrent(LSTMCell(HIDDEN)) for _ in range(layers)))
+            inputs = jnp.zeros((BATCH, steps, HIDDEN))
+            variables = layer.init(jax.random.key(1), inputs[:, :1])
+            systems[name] = partial(fresh, layer, variables, inputs)
+        seconds = interleave(systems, min(repeats, 5))
+        yield rows("scaling", case, "tracing and compiling", seconds)
+
+
+def fresh(layer: Any, variables: Any, inputs: jax.Array) -> None:
+    """Trace and compile as if for the first time."""
+    jax.clear_caches()
+    gradient(layer, variables, inputs)
+
+
+def all_outputs(layer: Any, variables: Any, inputs: jax.Array) -> jax.Array:
+    """The sum of all outputs."""
+    return jnp.sum(layer.apply(variables, inputs)[0])
+
+
+def last_state(layer: Any, variables: Any, inputs: jax.Array) -> jax.Array:
+    """The sum of the hidden state after the last step; nothing else of the layer is used."""
+    return jnp.sum(jax.tree.leaves(layer.apply(variables, inputs)[1])[-1])
+
+
+def gradient(
+    layer: Any, variables: Any, inputs: jax.Array, *, seeds: bool = False, of: Any = all_outputs
+) -> Any:
+    """A compiled program: the gradient of a sum, for the parameters and the inputs."""
+    function = jax.grad(partial(of, layer), argnums=(0, 1))
+    function = jax.vmap(function) if seeds else function
+    return jax.jit(function).lower(variables, inputs).compile()
+
+
+def temporary(program: Any) -> int:
+    """The bytes that a program sets aside besides its arguments and results."""
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def long(repeats: int, longest: int) -> Iterator[list[Row]]:
+    """The gradient of a layer's last state, B=16, F=8, H=128: an LSTM, and one that is linear."""
+    for steps in (longest // 16, longest // 4, longest):
+        chunk = math.isqrt(steps)
+        layers = {
+            "LSTM": Recurrent(LSTMCell(128)),
+            f"LSTM, chunks of {chunk}": Recurrent(LSTMCell(128), chunk=chunk),
+            "minGRU, scan": Recurrent(MinGRUCell(128), implementation="scan"),
+            "minGRU, associative scan": Recurrent(
+                MinGRUCell(128), implementation="associative_scan"
+            ),
+        }
+        inputs = jax.random.normal(jax.random.key(0), (16, steps, 8))
+        systems, memory = {}, {}
+        for name, layer in layers.items():
+            variables = layer.init(jax.random.key(1), inputs[:, :1])
+            program: Any = jax.jit(jax.grad(partial(last_state, layer)))
+            program = program.lower(variables, inputs).compile()
+            memory[name], systems[name] = temporary(program), partial(program, variables, inputs)
+        case = f"B=16, T={steps}, F=8, H=128"
+        yield rows("long", case, "gradient of the last state", interleave(systems, repeats))
+        yield memory_rows("long", case, "gradient of the last state", memory)

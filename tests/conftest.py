@@ -1,5 +1,6 @@
 """Strictness for every test, and the fixtures that several share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -82,3 +83,30 @@ def run(tmp_path: Path, cache_home: Path, environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path,
+    cache_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Start a command line as `run` does, but in this process, where all is imported already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("COLUMNS", "80")  # these three are set by a script for its process
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+
+    def call(start: Callable[[], object], program: str, *arguments: str | bytes):
+        monkeypatch.setattr(sys, "argv", [program, *map(os.fsdecode, arguments)])
+        code: Any = 0
+        try:
+            start()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, out, err)
+
+    return call

@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import unicodedata
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from char_lm import Config, make_study
+from char_lm import Config, main, make_study
 
-from jaxrnn import experiment, trained, writing
+from jaxrnn import cli, experiment, trained, writing
 from jaxrnn.disk import checkpoints
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.gates import read_gates
@@ -28,6 +30,8 @@ from jaxrnn.show.inside import inside
 from jaxrnn.stretches import replay
 from jaxrnn.tasks.language import Language
 from jaxrnn.units import from_units, to_units
+
+pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
 TEXT = "The rain in Spain\nstays mainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60
@@ -46,7 +50,7 @@ def trained_runs(tmp_path_factory, cache_home):
     folder = texts(tmp_path_factory.mktemp("runs"))
     settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
-        "rain": ("rain.txt", {"seeds": 3, "dropout": 0.1, "seed": 2}),
+        "rain": ("rain.txt", {"seeds": 3, "group": 3, "dropout": 0.1, "seed": 2}),
         "bytes": ("korean.txt", {"units": "bytes", "cell": "gru"}),
         "jamo": ("korean.txt", {"units": "jamo", "embedding_size": 12, "tied": True}),
     }
@@ -80,24 +84,32 @@ def here(tmp_path, cache_home, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
 
 
-def test_the_verbs_as_a_user_calls_them(environment, cache_home, trained_runs):
-    def verb(*arguments):
+def sample(trained_runs):
+    flags = ["--prime=The ", "--length=40", "--temperature=0.8", "--seed=1"]
+    return "sample", str(trained_runs / "rain"), *flags
+
+
+def test_another_process_writes_the_same(environment, cache_home, trained_runs):
+    def written():
         return subprocess.run(
-            [sys.executable, "-m", "jaxrnn", *arguments],
+            [sys.executable, "-m", "jaxrnn", *sample(trained_runs)],
             env=environment | {"XDG_CACHE_HOME": str(cache_home)},
             capture_output=True,
             text=True,
-            check=False,
-        )
+            check=True,
+        ).stdout
 
-    def sample():
-        flags = ["--prime=The ", "--length=40", "--temperature=0.8", "--seed=1"]
-        return verb("sample", str(trained_runs / "rain"), *flags)
+    text = written()
+    assert text.startswith("The ") and len(text) == 4 + 40 + 1
+    assert written() == text
 
-    done = sample()
+
+def test_the_verbs_as_a_user_calls_them(call, trained_runs):
+    file = str(Path(experiment.__file__).with_name("__main__.py"))
+    verb = partial(call, partial(runpy.run_path, file, run_name="__main__"), "jaxrnn")
+    done = verb(*sample(trained_runs))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The ") and len(done.stdout) == 4 + 40 + 1
-    assert sample().stdout == done.stdout
     shown = verb("show", str(trained_runs / "rain"), "--text=in Spain", "--out=page.html")
     assert (shown.returncode, shown.stdout) == (0, "page.html\n"), shown.stderr
     assert "<html" in Path("page.html").read_text()
@@ -321,21 +333,22 @@ def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
     assert task.explain(1.0) == " nats a byte (1.443 bits, perplexity 2.718)"
 
 
-def refused(run, *flags):
-    done = run("char_lm.py", "--run-dir=out", *flags)
+def refused(call, *flags):
+    start = partial(cli.run, Config, main)
+    done = call(start, "char_lm.py", "--run-dir=out", *flags)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not Path("out").exists() and not Path("runs").exists()
     return done.stderr
 
 
-def test_a_bad_text_is_refused_in_one_line(run, tmp_path):
+def test_a_bad_text_is_refused_in_one_line(call, tmp_path):
     texts(tmp_path)
     Path("bad.txt").write_bytes(b"fine so far\n" + b"caf\xe9\n" * 900)
-    assert "No such file or directory: none.txt" in refused(run, "--text=none.txt")
-    said = refused(run, "--text=bad.txt")
+    assert "No such file or directory: none.txt" in refused(call, "--text=none.txt")
+    said = refused(call, "--text=bad.txt")
     assert "bad.txt is not UTF-8: the byte at offset 15 is 0xE9" in said and "--units bytes" in said
-    assert "one batch of 50 windows of 50 takes 2501" in refused(run, "--text=rain.txt")
+    assert "one batch of 50 windows of 50 takes 2501" in refused(call, "--text=rain.txt")
 
 
 @pytest.mark.parametrize(
@@ -369,10 +382,11 @@ def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
         make_study(Config(path))
 
 
+@pytest.mark.optimized(True)
 def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
     """With the carry, the place in the text, and the best network so far."""
     texts(tmp_path)
-    few = FEW | {"validate_every": 15, "dropout": 0.2, "log_every": 7}
+    few = FEW | {"layers": 1, "validate_every": 15, "dropout": 0.2, "log_every": 7}
     study = make_study(Config(tmp_path / "rain.txt", **few))
     whole = experiment.run_study(study, run_dir="whole", picture=False)
     shutil.copytree("whole", "cut")

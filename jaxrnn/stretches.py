@@ -99,14 +99,12 @@ def fates(
       study: what is trained.
       state: as `on_host` gives it, when all steps before `step` are done.
       step: the next, at most N+1.
-      loss: [S], measured at the step before it.
+      loss: [S], as it was last measured before that; of step N nothing else tells.
     """
-    last, seeds = study.train.steps, study.seed_numbers
-    updates = np.asarray(state.step)  # [S]
-    short = updates < min(step, last)
+    seeds, updates = study.seed_numbers, np.asarray(state.step)  # [S] each
+    short = updates < min(step, study.train.steps)
     early = short & study.stopped(state)
-    off = ~np.isfinite(loss) & (step > last)
-    broken = (short | off) & ~early
+    broken = (short | ~np.isfinite(loss)) & ~early
     return _by_seed(seeds, updates, broken), _by_seed(seeds, updates, early)
 
 

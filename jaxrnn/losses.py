@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrnn.checks import check_axes
 
@@ -48,8 +47,27 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
     check_axes("targets", targets, "BT", **sizes)
     check_axes("weights", weights, "BT", **sizes)
     targets = jnp.where(weights > 0, targets, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)  # [B, T]
-    return weighted_mean(losses, weights)
+    # Picked by a mask: the gradient of an index is a scatter, which a CPU takes one by one.
+    true = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 2) == targets[..., None]
+    picked = jnp.sum(jnp.where(true, logits, 0.0), axis=-1)
+    return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)  # [B, T]
+
+
+def likeliest(logits: jax.Array) -> jax.Array:
+    """The first of the highest: `argmax` over the last axis, by two reductions of one array each.
+
+    `argmax` reduces values and places together, which XLA does not vectorise on a CPU.
+
+    Args:
+      logits: [..., V] float.
+
+    Returns:
+      [...] int32, each in 0..V-1; where a logit is not a number V-1.
+    """
+    size = logits.shape[-1]
+    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    highest = logits == logits.max(axis=-1, keepdims=True)
+    return jnp.where(highest, places, size - 1).min(axis=-1)
 
 
 def sequence_squared_error(outputs: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:

@@ -37,9 +37,10 @@ class Recurrent(nn.Module):
         Where intermediates are read, as `gates.read_gates` does, there are no chunks.
       implementation: "scan" is step by step with `nn.scan`; "fused" makes fewer and larger
         products, for an LSTM or a GRU as it stands, but has no derivative in forward mode (see
-        `fused`); "associative_scan" computes all steps together, for a `LinearCell`. "auto" is
-        fused where that applies; and for a `LinearCell` all together where JAX's default device is
-        no CPU, which has too few cores to gain by it (docs/performance.md).
+        `fused`); "associative_scan" computes all steps together, for a `LinearCell`; "cudnn" is
+        NVIDIA's library, for an LSTM in float32 on a GPU, not under `vmap` (see `cudnn`). "auto"
+        is fused where that applies; and for a `LinearCell` all together where JAX's default device
+        is no CPU, which has too few cores to gain by it (docs/performance.md).
 
     Raises:
       ValueError: if an attribute is out of range, or not for this cell.
@@ -57,7 +58,7 @@ class Recurrent(nn.Module):
     reverse: bool = False
     recurrent_dropout: float = 0.0
     chunk: int | None = None
-    implementation: Literal["auto", "scan", "fused", "associative_scan"] = "auto"
+    implementation: Literal["auto", "scan", "fused", "associative_scan", "cudnn"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -73,7 +74,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
         if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk > 0):
             raise ValueError(f"chunk must be a whole number from 1, or None, not {self.chunk!r}")
-        choices = ("auto", "scan", "fused", "associative_scan")
+        choices = ("auto", "scan", "fused", "associative_scan", "cudnn")
         if self.implementation not in choices:
             raise ValueError(
                 f"implementation must be one of {', '.join(choices)}, not {self.implementation!r}"
@@ -141,12 +142,12 @@ class Recurrent(nn.Module):
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, hidden.shape)
             mask = kept.astype(hidden.dtype) / keep
         steps = unroll.make_steps(inputs, lengths, resets, self.reverse)
-        carry, outputs = self._unroll(carry, inputs)(self.cell, carry, steps, mask)
+        carry, outputs = self._unroll(carry, steps, mask)(self.cell, carry, steps, mask)
         outputs = outputs.astype(getattr(self.cell, "dtype", None) or outputs.dtype)
         self.sow("intermediates", "h", outputs)
         return outputs, carry
 
-    def _unroll(self, carry: Carry, inputs: jax.Array) -> unroll.Unroll:
+    def _unroll(self, carry: Carry, steps: unroll.Steps, mask: jax.Array | None) -> unroll.Unroll:
         """The function that takes the cell over time."""
         # Who makes parameters or reads gates takes no gradient, and a gate's axes have no chunks.
         plain = self.is_initializing() or self.is_mutable_collection("intermediates")
@@ -155,8 +156,15 @@ class Recurrent(nn.Module):
             elsewhere = auto and jax.default_backend() != "cpu"
             if elsewhere or self.implementation == "associative_scan":
                 function = unroll.all_at_once
+        elif not plain and self.implementation == "cudnn":
+            from jaxrnn import cudnn  # here, as 0.03 s of every start would go to its import
+
+            needed = cudnn.refusal(self.cell, carry, steps, mask)
+            if needed:
+                raise ValueError(f"cudnn needs {needed}: take implementation='auto'")
+            function = cudnn.by_cudnn
         elif not plain and self.implementation != "scan":
-            if applies(self.cell, carry, inputs):
+            if applies(self.cell, carry, steps.inputs):
                 function = fused
             elif not auto:
                 raise ValueError("fused needs an LSTM or GRU as it stands, all of one float type")

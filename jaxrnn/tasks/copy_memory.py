@@ -82,6 +82,6 @@ class CopyMemory(Task):
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
         """outputs [B, T, V] -> `accuracy` [], from 0 to 1, over the steps that say a symbol."""
         copies = slice(-self.copied, None)
-        right = outputs[:, copies].argmax(-1) == batch.targets[:, copies]
+        right = losses.likeliest(outputs[:, copies]) == batch.targets[:, copies]
         weights = batch.weights[:, copies]
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), weights)}

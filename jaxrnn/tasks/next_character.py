@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.errors import SettingError
+from jaxrnn.losses import likeliest
 from jaxrnn.tasks.task import Task
 from jaxrnn.text import encode, normalise, vocabulary
 from jaxrnn.types import Batch, Data, Metrics
@@ -79,7 +80,7 @@ class NextCharacter(Task):
 
         With `shown`, also `prediction` [T], the likeliest, and `probability` [shown, V], of all.
         """
-        said = outputs[0].argmax(-1)
+        said = likeliest(outputs[0])
         metrics = {"correct": jnp.all(said == batch.targets[0])}
         if self.shown:
             metrics["prediction"] = said

@@ -65,7 +65,7 @@ class Task:
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
         """outputs [B, T, V] -> what else is logged, by name: the accuracy, from 0 to 1."""
-        right = outputs.argmax(-1) == batch.targets
+        right = losses.likeliest(outputs) == batch.targets
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), batch.weights)}
 
     def solved(self, metrics: dict[str, Any]) -> np.ndarray | None:

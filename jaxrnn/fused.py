@@ -53,11 +53,13 @@ class Masks(NamedTuple):
 class Rule(NamedTuple):
     """One step of a recurrence and its derivative, once the products are made."""
 
+    gates: str  # in their order side by side
+    bias: str  # which dense layers have their biases: those over "h", or those over "i", the inputs
     # (products with x, products with h, carry) -> (new carry, what `backward` needs)
     forward: Callable[[Parts, Parts, Any], tuple[Any, Parts]]
-    # (what `forward` kept, old carry, gradient of the new carry) -> gradients of the products with
-    # x, of those with h, and of the old carry, but for its way through the products
-    backward: Callable[[Parts, Any, Any], tuple[Parts, Parts, Any]]
+    # (what `forward` kept, old carry, new carry, gradient of the new carry) -> gradients of the
+    # products with x, of those with h, and of the old carry, but for its way through the products
+    backward: Callable[[Parts, Any, Any, Any], tuple[Parts, Parts, Any]]
 
 
 def applies(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
@@ -68,11 +70,11 @@ def applies(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
         usual = cell.reset_after
     else:
         return False
+    gates = RULES[type(cell)].gates
     usual &= cell.gate_fn is nn.sigmoid and cell.activation_fn is nn.tanh
     usual &= cell.carry_init is nn.initializers.zeros
     types = {leaf.dtype for leaf in jax.tree.leaves((carry, cell.variables, inputs))}
     same = len(types) == 1 and cell.dtype in (None, inputs.dtype)
-    gates = "ifgo" if type(cell) is LSTMCell else "rzn"
     params = cell.variables.get("params", {})
     there = {side + gate for side in "ih" for gate in gates} == params.keys()
     return bool(usual) and same and there  # of missing parameters the cell itself says so
@@ -81,46 +83,53 @@ def applies(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
 def fused(
     cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
-    """A layer over time; as the functions of `unroll`, where this one `applies`."""
+    """A layer over time, where this one `applies`; called as the functions of `unroll`.
+
+    Args:
+      cell: with its parameters bound.
+      carry: before the first step, [B, H] each.
+      steps: inputs [B, T, F], and which of them count and where the carry is zero again.
+      mask: [B, H], what the h that the gates see is multiplied by; None for 1.
+      reverse: whether time runs backwards.
+
+    Returns:
+      the last carry, and outputs [B, T, H].
+    """
+    rule = RULES[type(cell)]
     counts, anew = _time_first(steps.counts), _time_first(steps.anew)
-    lstm, params = type(cell) is LSTMCell, cell.variables["params"]
-    weights = _lstm_weights(params) if lstm else _gru_weights(params)
-    inputs, masks = steps.inputs.swapaxes(0, 1), Masks(counts, anew, mask)
+    weights, inputs = _weights(rule, cell.variables["params"]), steps.inputs.swapaxes(0, 1)
     unrolled: Any = _unrolled  # its type does not tell what it returns
-    rule = LSTM if lstm else GRU
-    carry, outputs = unrolled(rule, reverse, weights, carry, inputs, masks)
+    carry, outputs = unrolled(rule, reverse, weights, carry, inputs, Masks(counts, anew, mask))
     if counts is not None:
         outputs = jnp.where(counts, outputs, 0)
     return carry, outputs.swapaxes(0, 1)
 
 
-def _lstm_weights(params: Any) -> Weights:
+def _weights(rule: Rule, params: Any) -> Weights:
+    """The gates' kernels and biases side by side; of a GRU the last gate has a second bias."""
     kernel, recurrent = (
-        jnp.concatenate([params[side + gate]["kernel"] for gate in "ifgo"], axis=1) for side in "ih"
+        jnp.concatenate([params[side + gate]["kernel"] for gate in rule.gates], axis=1)
+        for side in "ih"
     )
-    bias = jnp.concatenate([params["h" + gate]["bias"] for gate in "ifgo"])
-    return Weights(kernel, bias, recurrent, None)
-
-
-def _gru_weights(params: Any) -> Weights:
-    kernel, recurrent = (
-        jnp.concatenate([params[side + gate]["kernel"] for gate in "rzn"], axis=1) for side in "ih"
-    )
-    bias = jnp.concatenate([params["i" + gate]["bias"] for gate in "rzn"])
-    hidden_bias = params["hn"]["bias"]
-    return Weights(kernel, bias, recurrent, jnp.pad(hidden_bias, (2 * hidden_bias.size, 0)))
+    bias = jnp.concatenate([params[rule.bias + gate]["bias"] for gate in rule.gates])
+    if rule.bias == "h":
+        return Weights(kernel, bias, recurrent, None)
+    last = params["h" + rule.gates[-1]]["bias"]
+    return Weights(kernel, bias, recurrent, jnp.pad(last, (bias.size - last.size, 0)))
 
 
 def _lstm_forward(x: Parts, h: Parts, carry: LSTMCarry) -> tuple[LSTMCarry, Parts]:
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     i, f, g, o = nn.sigmoid(i), nn.sigmoid(f), jnp.tanh(g), nn.sigmoid(o)
     c = f * carry.c + i * g
-    return LSTMCarry(c, o * jnp.tanh(c)), (i, f, g, o, c)
+    return LSTMCarry(c, o * jnp.tanh(c)), (i, f, g, o)
 
 
-def _lstm_backward(kept: Parts, carry: LSTMCarry, d: LSTMCarry) -> tuple[Parts, Parts, LSTMCarry]:
-    i, f, g, o, c = kept
-    squashed = jnp.tanh(c)
+def _lstm_backward(
+    kept: Parts, carry: LSTMCarry, new: LSTMCarry, d: LSTMCarry
+) -> tuple[Parts, Parts, LSTMCarry]:
+    i, f, g, o = kept
+    squashed = jnp.tanh(new.c)
     dc = d.c + d.h * o * (1 - squashed * squashed)
     do = d.h * squashed * (o * (1 - o))
     di, df, dg = dc * g * (i * (1 - i)), dc * carry.c * (f * (1 - f)), dc * i * (1 - g * g)
@@ -134,7 +143,10 @@ def _gru_forward(x: Parts, h: Parts, carry: jax.Array) -> tuple[jax.Array, Parts
     return (1 - z) * n + z * carry, (r, z, n, h[2])
 
 
-def _gru_backward(kept: Parts, carry: jax.Array, d: jax.Array) -> tuple[Parts, Parts, jax.Array]:
+def _gru_backward(
+    kept: Parts, carry: jax.Array, new: jax.Array, d: jax.Array
+) -> tuple[Parts, Parts, jax.Array]:
+    del new
     r, z, n, hn = kept
     dn = d * (1 - z) * (1 - n * n)
     dz = d * (carry - n) * (z * (1 - z))
@@ -142,8 +154,10 @@ def _gru_backward(kept: Parts, carry: jax.Array, d: jax.Array) -> tuple[Parts, P
     return (dr, dz, dn), (dr, dz, dn * r), d * z
 
 
-LSTM = Rule(_lstm_forward, _lstm_backward)
-GRU = Rule(_gru_forward, _gru_backward)
+RULES: dict[type[nn.RNNCellBase], Rule] = {
+    LSTMCell: Rule("ifgo", "h", _lstm_forward, _lstm_backward),
+    GRUCell: Rule("rzn", "i", _gru_forward, _gru_backward),
+}
 
 
 def _hidden(carry: Carry) -> jax.Array:
@@ -167,20 +181,16 @@ def _forward(
     rule: Rule, reverse: bool, weights: Weights, carry: Carry, inputs: jax.Array, masks: Masks
 ) -> tuple[tuple[Carry, jax.Array], Any]:
     hidden = _hidden(carry).shape[-1]
-    products = tuple(
-        inputs @ kernel + bias[None, None]
-        for kernel, bias in zip(
-            _split(weights.kernel, hidden), _split(weights.bias, hidden), strict=True
-        )
-    )
+    products = (_flat(inputs) @ weights.kernel).reshape(*inputs.shape[:2], -1)
 
-    def step(carry: Carry, now: tuple[Parts, Masks]) -> tuple[Carry, Any]:
+    def step(carry: Carry, now: tuple[jax.Array, Masks]) -> tuple[Carry, Any]:
         x, masks_now = now
+        x = x + weights.bias[None]
         carry = _anew(carry, masks_now.anew)
         h = _seen(carry, masks.hidden) @ weights.recurrent
         if weights.hidden_bias is not None:
             h = h + weights.hidden_bias[None]
-        new, kept = rule.forward(x, _split(h, hidden), carry)
+        new, kept = rule.forward(_split(x, hidden), _split(h, hidden), carry)
         if masks_now.counts is not None:
             new = jax.tree.map(partial(jnp.where, masks_now.counts), new, carry)
         return new, (new, kept)
@@ -207,13 +217,13 @@ def _backward(rule: Rule, reverse: bool, saved: Any, gradient: Any) -> tuple[Any
     back = jax.lax.optimization_barrier(weights.recurrent.T)
 
     def step(d: Carry, now: Any) -> tuple[Carry, tuple[jax.Array, jax.Array | None]]:
-        d_state, kept, old, masks_now = now
+        d_state, kept, old, new, masks_now = now
         d = _with_hidden(d, _hidden(d) + d_state)
         past = None
         if masks_now.counts is not None:  # where it does not count, the carry went by unchanged
             past = jax.tree.map(lambda leaf: jnp.where(masks_now.counts, 0, leaf), d)
             d = jax.tree.map(lambda leaf: jnp.where(masks_now.counts, leaf, 0), d)
-        dx, dh, d_old = rule.backward(kept, old, d)
+        dx, dh, d_old = rule.backward(kept, old, new, d)
         same = dx is dh
         dh, d_old = jax.lax.optimization_barrier((dh, d_old))
         d_products = jax.lax.optimization_barrier(jnp.concatenate(dh, axis=-1))
@@ -227,7 +237,7 @@ def _backward(rule: Rule, reverse: bool, saved: Any, gradient: Any) -> tuple[Any
     d_first, (d_hidden, d_inputs) = jax.lax.scan(
         step,
         d_last,
-        (d_states, kept, old, masks._replace(hidden=None)),
+        (d_states, kept, old, carries, masks._replace(hidden=None)),
         reverse=not reverse,
     )
     d_inputs = d_hidden if d_inputs is None else d_inputs

@@ -33,7 +33,7 @@ from jaxrnn.units import from_units, to_units
 
 pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
-TEXT = "The rain in Spain\nstays mainly\nin the plain.\n" * 30  # 1380 characters
+TEXT = "The rain in Spain\nstays\tmainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60
 FEW: dict[str, Any] = {"hidden_size": 12, "layers": 2, "batch_size": 4, "length": 20, "steps": 60}
 
@@ -261,6 +261,8 @@ def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     Path("korean.txt").write_text(KOREAN)
     _, data = page(trained_runs / "bytes", "korean.txt", length=101, out=out)  # cuts a character
     assert len(data["text"]) == 101
+    written = [data["symbols"][place][0] for place in data["text"]]
+    assert written[:2] == ["0xEB", "0x8C"] and written[37:39] == [".", "\n"]
     Path("raw").write_bytes(KOREAN.encode()[1:50])  # no UTF-8, but bytes
     page(trained_runs / "bytes", "raw", out=out)
     assert capsys.readouterr().err == ""
@@ -287,7 +289,19 @@ def test_a_file_that_is_no_text_cannot_be_shown(trained_runs, raw):
         inside(trained_runs / "rain", "raw", out=Path("page.html"))
 
 
+def test_a_state_without_bounds_is_shown_as_shares_of_its_largest(trained_runs, monkeypatch):
+    """That of an IRNN; and of one unit alone no loss is known."""
+    state = np.array([[[3.0, -6.0, 1.5, 0.0]]])  # [1, T, H]
+    monkeypatch.setattr("jaxrnn.show.inside.read_gates", lambda *_: [{"h": state}])
+    text, data = page(trained_runs / "rain", "i", out=Path("page.html"))
+    rows = np.frombuffer(base64.b64decode(data["layers"][0]["packed"]), np.int8).reshape(4, -1)
+    np.testing.assert_allclose(rows[:, 0] / 127, [0.5, -1, 0.25, 0], atol=0.005)
+    assert "none: one unit alone" in text
+
+
 def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
+    with pytest.raises(SettingError, match="length must be at least 1"):
+        inside(trained_runs / "rain", "in", length=0)
     with pytest.raises(SettingError, match="there is no text to show"):
         inside(trained_runs / "rain", "")
     with pytest.raises(SettingError, match="not in the vocabulary: Q"):

@@ -175,6 +175,14 @@ def test_training_learns(cell):
     assert loss[-20:].mean() < 0.5 * loss[:5].mean()
 
 
+@pytest.mark.optimized(False)
+def test_one_call_takes_a_chunk_of_steps_at_most():
+    study = replace(STUDY, train=replace(STUDY.train, chunk=4))
+    program = make_program(study)
+    state, metrics = compile_program(study, program)(program.blank, study.seed_numbers, 0, 9)
+    assert state.step == 4 and metrics["loss"].shape == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

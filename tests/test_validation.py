@@ -19,11 +19,11 @@ from jaxrnn.errors import SettingError
 from jaxrnn.models import LanguageModel
 from jaxrnn.program import make_program
 from jaxrnn.recurrent import Recurrent
-from jaxrnn.stretches import replay
+from jaxrnn.stretches import fates, replay
 from jaxrnn.study import Study
 from jaxrnn.tasks.language import Language
-from jaxrnn.train import Train
-from jaxrnn.validation import make_validate
+from jaxrnn.train import Train, TrainState
+from jaxrnn.validation import Best, make_validate
 from jaxrnn.verify import verify
 
 STEPS, EVERY = 48, 3
@@ -145,6 +145,18 @@ def test_each_seed_stops_by_itself(folder, tmp_path):
         assert result.state.step[s] == ends.get(seed, STEPS)
     assert f"{len(ends)} of 4 seeds stopped early" in str(result)
     assert "nowhere finite" not in str(result)
+
+
+def test_what_became_of_each_network(folder):
+    """One whose patience ran out at step N, one not finite there, one that stopped, one broken."""
+    made, bests, looked = (
+        jnp.array(each)
+        for each in ([STEPS, STEPS, 30, 20], [42, 48, 24, 18], [STEPS, STEPS, 30, 18])
+    )
+    state = TrainState(made, None, None, best=Best(bests, bests / 9, None, looked))
+    loss = np.array([1.0, np.inf, np.nan, np.nan])
+    four = study(folder, seeds=4, patience=2)
+    assert fates(four, state, STEPS + 1, loss) == ({6: STEPS, 8: 20}, {7: 30})
 
 
 @pytest.mark.optimized(False)

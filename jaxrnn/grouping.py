@@ -115,7 +115,7 @@ def _needed(compiled: Compiled) -> int:
     """Bytes that a compiled program takes."""
     memory = compiled.executable.memory_analysis()
     sizes = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
-    return sum(sizes)
+    return compiled.lanes * sum(sizes)
 
 
 def _free_memory() -> int:

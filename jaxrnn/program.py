@@ -17,6 +17,7 @@ import numpy as np
 from jaxrnn.errors import SettingError
 from jaxrnn.keys import child_key, root_key
 from jaxrnn.study import Study
+from jaxrnn.surroundings import machine
 from jaxrnn.train import TrainState, init_state, make_optimizer, make_train_step
 from jaxrnn.types import Data, Metrics
 from jaxrnn.validation import look, make_validate, nothing_yet
@@ -39,7 +40,7 @@ def make_program(study: Study) -> Program:
     is not finite is frozen there: its parameters and its `step` stay as they were. So is one that
     stops early.
 
-    Its arguments and results, S = `study.seeds`:
+    Its arguments and results, S any number of whole groups:
       states: each leaf [S, ...]; before step 0 of the shapes alone, as `blank`.
       seeds: [S] uint32.
       start: [] int32.
@@ -117,37 +118,48 @@ def make_program(study: Study) -> Program:
     def stretch(
         states: TrainState, seeds: jax.Array, start: jax.Array, stop: jax.Array, data: Data
     ) -> tuple[TrainState, Metrics]:
-        if side == study.seeds:
+        if len(seeds) == side:
             return of_group((states, seeds), start, stop, data)
-        groups = -(-study.seeds // side)
 
-        def cut(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, group, ...], the last
-            spare = groups * side - study.seeds  # one filled up with its last seed
-            values = jnp.concatenate([values, jnp.repeat(values[-1:], spare, axis=0)])
-            return values.reshape(groups, side, *values.shape[1:])
-
-        def join(values: jax.Array) -> jax.Array:
-            return values.reshape(-1, *values.shape[2:])[: study.seeds]
+        def cut(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, group, ...]
+            return values.reshape(-1, side, *values.shape[1:])
 
         results = jax.lax.map(
             lambda group: of_group(group, start, stop, data), jax.tree.map(cut, (states, seeds))
         )
-        return jax.tree.map(join, results)
+        return jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), results)
 
     return Program(stretch, blank, measured)
 
 
 class Compiled(NamedTuple):
-    """A study's program, compiled. It reuses its states' memory: do not use them after a call."""
+    """A study's program, compiled. It reuses its states' memory: do not use them after a call.
 
-    executable: Any
+    Groups take turns in as many lanes as there are processors, each lane a call of its own in a
+    thread of its own: one small network keeps one processor busy, not two. A network's bits depend
+    on the size of its group alone.
+    """
+
+    executable: Any  # of one lane's seeds
     data: Data  # on the device
+    lanes: int
+    seeds: int  # of a lane: whole groups
 
     def __call__(
         self, states: TrainState, seeds: np.ndarray, start: int, stop: int
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`; as `make_program` says."""
-        return self.executable(states, seeds, np.int32(start), np.int32(stop), self.data)
+        steps = np.int32(start), np.int32(stop), self.data
+        if self.lanes * self.seeds == len(seeds) == self.seeds:
+            return self.executable(states, seeds, *steps)
+        cut = partial(_cut, lanes=self.lanes, each=self.seeds)
+        parts = [
+            jax.tree.map(lambda values, lane=lane: values[lane], jax.tree.map(cut, (states, seeds)))
+            for lane in range(self.lanes)
+        ]
+        with ThreadPoolExecutor(self.lanes) as pool:
+            results = pool.map(lambda part: jax.device_get(self.executable(*part, *steps)), parts)
+        return jax.tree.map(lambda *lanes: np.concatenate(lanes)[: len(seeds)], *results)
 
 
 def compile_program(
@@ -157,14 +169,32 @@ def compile_program(
 
     `meanwhile` is called in another thread while XLA compiles, which leaves Python free.
     """
+    side = study.group or study.seeds
+    groups = -(-study.seeds // side)
+    turns = -(-groups // min(groups, _most_lanes()))  # of each lane
+    lanes = -(-groups // turns)
+    cut = partial(_cut, lanes=lanes, each=turns * side)
+    first = jax.tree.map(lambda values: cut(values)[0], (program.blank, study.seed_numbers))
     stretch = jax.jit(program.stretch, donate_argnums=0)
     zero, data = np.int32(0), jax.tree.map(jnp.asarray, study.task.data())
-    lowered = stretch.lower(program.blank, study.seed_numbers, zero, zero, data)
+    lowered = stretch.lower(*first, zero, zero, data)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(meanwhile)
         executable = lowered.compile()
         done.result()
-    return Compiled(executable, data)
+    return Compiled(executable, data, lanes, turns * side)
+
+
+def _most_lanes() -> int:
+    """Processors that can compute groups at the same time; another device is one."""
+    return (machine.usable_cpus() or 1) if jax.default_backend() == "cpu" else 1
+
+
+def _cut(values: Any, lanes: int, each: int) -> np.ndarray:
+    """[S, ...] -> [lanes, each, ...], what is missing filled up with the last seed."""
+    values = np.asarray(values)
+    spare = np.repeat(values[-1:], lanes * each - len(values), axis=0)
+    return np.concatenate([values, spare]).reshape(lanes, each, *values.shape[1:])
 
 
 def _alone(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from tasks import Echo
 from jaxrnn import grouping
 from jaxrnn.cells import ElmanCell
 from jaxrnn.models import SequenceModel
+from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.study import Study
 from jaxrnn.train import Train
@@ -111,6 +112,14 @@ def test_one_seed_needs_no_choice(machine, capsys):
     assert grouping.choose(replace(STUDY, seeds=1, group=1)).group == 1
     assert machine.measured == []
     assert capsys.readouterr().err == ""
+
+
+def test_every_lane_needs_memory_of_its_own():
+    study = replace(STUDY, seeds=1, group=1)
+    compiled = compile_program(study, make_program(study))
+    one = grouping._needed(compiled)
+    assert one > 0
+    assert grouping._needed(compiled._replace(lanes=3)) == 3 * one
 
 
 def test_what_is_measured_is_the_real_program():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tasks import Echo, Trap
 
+import jaxrnn.program
 from jaxrnn import keys
 from jaxrnn.cells import CELLS
 from jaxrnn.models import SequenceModel
@@ -17,6 +18,7 @@ from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.stack import Stack
 from jaxrnn.study import Study
+from jaxrnn.surroundings import machine
 from jaxrnn.train import Train, init_state, make_optimizer, make_train_step
 
 STEPS = 12
@@ -116,6 +118,36 @@ def test_each_of_many_seeds_is_that_seed_alone(number):
             np.testing.assert_array_equal(metrics["loss"][s], history["loss"][0])
     losses = metrics["loss"][:, 0]
     assert len(set(losses.tolist())) == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "processors", "lanes", "seeds"),
+    [
+        ("in turn", 1, 1, 5),
+        ("in turn", 2, 2, 3),
+        ("in turn", 4, 3, 2),  # a fourth lane would have nothing to do
+        ("in turn", 9, 5, 1),
+        ("groups that fill up", 1, 1, 6),
+        ("groups that fill up", 3, 3, 2),
+        ("side by side", 4, 1, 5),
+    ],
+)
+def test_the_number_of_processors_changes_no_bit(monkeypatch, number, processors, lanes, seeds):
+    expected = run(number)
+    monkeypatch.setattr(jaxrnn.program, "_most_lanes", lambda: processors)
+    study, made, compiled = build.__wrapped__(number)
+    assert (compiled.lanes, compiled.seeds) == (lanes, seeds)
+    chex.assert_trees_all_equal(run(number, 5, build=lambda _: (study, made, compiled)), expected)
+
+
+def test_lanes_are_for_processors_alone(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 3)
+    assert jaxrnn.program._most_lanes() == 3
+    monkeypatch.setattr(machine, "usable_cpus", lambda: None)
+    assert jaxrnn.program._most_lanes() == 1
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert jaxrnn.program._most_lanes() == 1
 
 
 def test_compiled_anew_it_gives_the_same_bits():

@@ -3,7 +3,7 @@
 The same parameters, values and gradients as step by step with the cell (`unroll.in_turn`), but for
 rounding, in fewer and larger products:
 
-- the products with the inputs of all time steps are one, before the loop;
+- the products with the inputs of all time steps are made before the loop, unless they are large;
 - in a step, the gates' products with h are one, [B, H] x [H, kH], for k gates;
 - the backward loop makes only the gradients of the gates; those of the weights, biases and inputs
   are one product each over all time steps after it, where differentiating the loop would add up
@@ -31,6 +31,8 @@ from jaxrnn.types import Carry
 from jaxrnn.unroll import Steps
 
 Parts = tuple[jax.Array, ...]  # [B, H] each, one a gate
+
+CACHE = 2**24  # bytes
 
 
 class Weights(NamedTuple):
@@ -181,22 +183,31 @@ def _forward(
     rule: Rule, reverse: bool, weights: Weights, carry: Carry, inputs: jax.Array, masks: Masks
 ) -> tuple[tuple[Carry, jax.Array], Any]:
     hidden = _hidden(carry).shape[-1]
-    products = (_flat(inputs) @ weights.kernel).reshape(*inputs.shape[:2], -1)
+    before = _before_the_loop(inputs, weights.kernel)
 
-    def step(carry: Carry, now: tuple[jax.Array, Masks]) -> tuple[Carry, Any]:
+    def products(x: jax.Array) -> Parts:
+        """Of inputs [..., F], each gate's [..., H]: apart, as of slices XLA makes slow loops."""
+        sides = zip(_split(weights.kernel, hidden), _split(weights.bias, hidden), strict=True)
+        return tuple(x @ kernel + bias[(None,) * (x.ndim - 1)] for kernel, bias in sides)
+
+    def step(carry: Carry, now: tuple[Any, Masks]) -> tuple[Carry, Any]:
         x, masks_now = now
-        x = x + weights.bias[None]
+        if not before:
+            x = _split(x @ weights.kernel + weights.bias[None], hidden)
         carry = _anew(carry, masks_now.anew)
         h = _seen(carry, masks.hidden) @ weights.recurrent
         if weights.hidden_bias is not None:
             h = h + weights.hidden_bias[None]
-        new, kept = rule.forward(_split(x, hidden), _split(h, hidden), carry)
+        new, kept = rule.forward(x, _split(h, hidden), carry)
         if masks_now.counts is not None:
             new = jax.tree.map(partial(jnp.where, masks_now.counts), new, carry)
         return new, (new, kept)
 
     last, (carries, kept) = jax.lax.scan(
-        step, carry, (products, masks._replace(hidden=None)), reverse=reverse
+        step,
+        carry,
+        (products(inputs) if before else inputs, masks._replace(hidden=None)),
+        reverse=reverse,
     )
     return (last, _hidden(carries)), (weights, carry, inputs, masks, carries, kept)
 
@@ -255,6 +266,17 @@ def _backward(rule: Rule, reverse: bool, saved: Any, gradient: Any) -> tuple[Any
 
 
 _unrolled.defvjp(_forward, _backward)
+
+
+def _before_the_loop(inputs: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the products with all inputs [T, B, F] are made before the loop over time.
+
+    Each of them is then larger; but what a processor's caches do not hold until the loop comes to
+    it is slower to fetch than to compute (docs/performance.md).
+    """
+    steps, batch, _ = inputs.shape
+    needed = steps * batch * kernel.shape[1] * kernel.dtype.itemsize
+    return needed <= CACHE or jax.default_backend() != "cpu"
 
 
 def _time_first(flags: jax.Array | None) -> jax.Array | None:

@@ -195,9 +195,10 @@ def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))
     assert [[row.system for row in part] for part in measured] == [
-        ["jaxrnn, side by side", "jaxrnn, in turn", "jaxrnn, a call each"],
-        ["jaxrnn, side by side"],
+        [f"jaxrnn, {how}" for how in ("groups of 1", "side by side", "in turn", "a call each")],
+        ["jaxrnn, groups of 1"],
         [
+            "jaxrnn, in turn",
             "jaxrnn, side by side",
             "jaxrnn, nn.scan, side by side",
             "jaxrnn, one model alone, multiplied",

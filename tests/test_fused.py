@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxrnn import fused
 from jaxrnn.cells import CELLS, GRUCell, LSTMCell
 from jaxrnn.fused import applies
 from jaxrnn.recurrent import Recurrent
@@ -72,6 +73,21 @@ def both(layer, options, *arguments):
         jax.jit(jax.value_and_grad(loss_of(each, options), argnums=(0, 1, 2)))(*arguments)
         for each in (layer, layer.clone(implementation="scan"))
     ]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key, monkeypatch):
+    """Where a processor's caches would not hold them; a GPU has none to speak of."""
+    layer, *arguments, options = case(cell, "all", key)
+    monkeypatch.setattr(fused, "CACHE", 0)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    chex.assert_trees_all_close(*both(layer, options, *arguments), rtol=2e-5, atol=2e-6)
+    loops = str(
+        jax.make_jaxpr(lambda p, x: layer.apply({"params": p}, x))(arguments[0], arguments[2])
+    )
+    inside = loops[loops.index("scan[") :].count("dot_general")
+    assert inside == (2 if backend == "cpu" else 1)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

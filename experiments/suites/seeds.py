@@ -1,5 +1,6 @@
 """Many seeds in one program, beside one at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -27,11 +28,12 @@ def seeds(repeats: int, networks: int, models: int) -> Iterator[list[Row]]:
 
 def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
     """Every network of hihello, trained for its 50 steps."""
-    one, many = compiled(hihello_study()), hihello_study(networks)
-    together, compile_s = timed(compiled, replace(many, group=networks))
+    one, many, root = compiled(hihello_study()), hihello_study(networks), math.isqrt(networks)
+    grouped, compile_s = timed(compiled, replace(many, group=root))
     turns = many.seed_numbers[:, None]
     systems: dict[str, Callable[[], object]] = {
-        "jaxrnn, side by side": together,
+        f"jaxrnn, groups of {root}": grouped,
+        "jaxrnn, side by side": compiled(replace(many, group=networks)),
         "jaxrnn, in turn": compiled(replace(many, group=1)),
         "jaxrnn, a call each": lambda: [one(seeds=seed) for seed in turns],
     }
@@ -45,17 +47,19 @@ def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
     if several in seconds:
         seconds[several] *= networks / few
     yield rows("seeds", f"hihello, S={networks}", "50 steps", seconds)
-    compiling = {"jaxrnn, side by side": np.array([[compile_s]])}
+    compiling = {f"jaxrnn, groups of {root}": np.array([[compile_s]])}
     yield rows("seeds", f"hihello, S={networks}", "compiling, once", compiling)
 
 
-def language_models(repeats: int, models: int, steps: int = 4) -> Iterator[list[Row]]:
+def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list[Row]]:
     """A train step of each of many language models, LSTM of H=32, B=16, T=50, vocabulary 65."""
     with language.random_study((1, 32, 16)) as (config, study):
-        every = replace(study, seeds=models, group=models)
+        many = replace(study, seeds=models, group=1)
+        together = replace(many, group=models)
         systems: dict[str, Callable[[], object]] = {
-            "jaxrnn, side by side": steps_of(every, steps),
-            "jaxrnn, nn.scan, side by side": steps_of(language.scanned(every), steps),
+            "jaxrnn, in turn": steps_of(many, steps),
+            "jaxrnn, side by side": steps_of(together, steps),
+            "jaxrnn, nn.scan, side by side": steps_of(language.scanned(together), steps),
             "jaxrnn, one model alone, multiplied": steps_of(study, steps),
         }
         if peers.PYTORCH not in peers.missing():

@@ -9,7 +9,10 @@ from matplotlib.ticker import FuncFormatter
 
 from jaxrnn.benchmark import Row
 
-COLOURS = ("#22313f", "#c8553d", "#588157", "#7b6d8d", "#d4a017", "#3d7ea6", "#8a8a8a", "#a44a3f")
+COLOURS = (
+    *("#22313f", "#c8553d", "#588157", "#7b6d8d", "#d4a017"),
+    *("#3d7ea6", "#8a8a8a", "#8c2f39", "#e58fb1", "#5fb7b0"),
+)
 
 
 def ratios(path: Path, measured: Sequence[Row]) -> None:
@@ -50,7 +53,7 @@ def ratios(path: Path, measured: Sequence[Row]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[-1].set_xlabel(f"time, as a multiple of the first system's ({panels[0][1][0].system})")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 def _by_panel(rows: Sequence[Row]) -> list[Row]:

@@ -150,16 +150,17 @@ class Compiled(NamedTuple):
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`; as `make_program` says."""
         steps = np.int32(start), np.int32(stop), self.data
-        if self.lanes * self.seeds == len(seeds) == self.seeds:
+        if self.lanes == 1 and self.seeds == len(seeds):
             return self.executable(states, seeds, *steps)
-        cut = partial(_cut, lanes=self.lanes, each=self.seeds)
-        parts = [
-            jax.tree.map(lambda values, lane=lane: values[lane], jax.tree.map(cut, (states, seeds)))
-            for lane in range(self.lanes)
-        ]
+        cut = jax.tree.map(partial(_cut, lanes=self.lanes, each=self.seeds), (states, seeds))
+
+        def take(lane: int) -> tuple[TrainState, Metrics]:
+            own = jax.tree.map(lambda values: values[lane], cut)
+            return jax.device_get(self.executable(*own, *steps))
+
         with ThreadPoolExecutor(self.lanes) as pool:
-            results = pool.map(lambda part: jax.device_get(self.executable(*part, *steps)), parts)
-        return jax.tree.map(lambda *lanes: np.concatenate(lanes)[: len(seeds)], *results)
+            results = list(pool.map(take, range(self.lanes)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(seeds)], *results)
 
 
 def compile_program(

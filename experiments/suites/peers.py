@@ -116,7 +116,7 @@ def torch(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Arr
 
 def keras(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
     """`keras.layers.LSTM` or `GRU` on JAX, called without a state of its own."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
+    os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
     kind = keras.layers.LSTM if isinstance(layer.cell, LSTMCell) else keras.layers.GRU

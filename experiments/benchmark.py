@@ -5,6 +5,7 @@ out. Runs are interleaved, A B A B, because shared machines change speed. A rati
 took as a multiple of what the first took in the same turn: its median and quartiles over the turns.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -70,6 +71,8 @@ def main(config: Config) -> None:
     for path in (config.json, config.plot):
         if path is not None and not path.parent.is_dir():  # said now, not after the work
             raise SettingError(f"there is no folder {visible(str(path.parent))}: make it first")
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise SettingError(f"{visible(str(path))} cannot be written: name another file")
     absent = peers.missing()
     if absent:
         print(f"not installed, so left out: {', '.join(absent)} (pip install -e '.[bench]')")

@@ -7,12 +7,13 @@ row's length is zero going in, and chosen away coming out, so that a gradient th
 there (jax issue 15183) does not come through; and products are not rounded to TF32.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.experimental import rnn
+from jax.interpreters import batching
 
 from jaxrnn.cells import LSTMCell
 from jaxrnn.cells.lstm import LSTMCarry
@@ -53,24 +54,19 @@ def by_cudnn(
     if steps.counts is not None:
         lengths = steps.counts.sum(axis=1, dtype=jnp.int32)
     inputs = _turned(steps.inputs, lengths) if reverse else steps.inputs
-    try:
-        results: Any = rnn.lstm(
-            inputs,
-            carry.h[None],
-            carry.c[None],
-            _weights(params),
-            jnp.maximum(lengths, 1),
-            features,
-            hidden,
-            1,
-            0.0,
-            False,
-            jax.lax.Precision.HIGHEST,
-        )
-    except NotImplementedError as error:
-        if "Batching rule" not in str(error):
-            raise
-        raise ValueError("cudnn cannot run under vmap: take implementation='auto' there") from None
+    results: Any = rnn.lstm(
+        inputs,
+        carry.h[None],
+        carry.c[None],
+        _weights(params),
+        jnp.maximum(lengths, 1),
+        features,
+        hidden,
+        1,
+        0.0,
+        False,
+        jax.lax.Precision.HIGHEST,
+    )
     outputs, h, c = results
     last = LSTMCarry(c[0], h[0])
     if reverse:
@@ -80,6 +76,15 @@ def by_cudnn(
         none = (lengths == 0)[:, None]
         last = jax.tree.map(lambda new, old: jnp.where(none, old, new), last, carry)
     return last, outputs
+
+
+def _refuse_batches(*_: Any, **__: Any) -> NoReturn:
+    """What `vmap` meets, however deep below a `jit` the call stands."""
+    raise ValueError("cudnn cannot run under vmap: take implementation='auto' there")
+
+
+for primitive in (rnn.rnn_fwd_p, rnn.rnn_bwd_p):  # they have no rule of their own
+    batching.primitive_batchers[primitive] = _refuse_batches
 
 
 def _weights(params: Any) -> jax.Array:

@@ -272,7 +272,8 @@ def _before_the_loop(inputs: jax.Array, kernel: jax.Array) -> bool:
     """Whether the products with all inputs [T, B, F] are made before the loop over time.
 
     Each of them is then larger; but what a processor's caches do not hold until the loop comes to
-    it is slower to fetch than to compute (docs/performance.md).
+    it is slower to fetch than to compute (docs/performance.md). Under `vmap` each network counts by
+    itself.
     """
     steps, batch, _ = inputs.shape
     needed = steps * batch * kernel.shape[1] * kernel.dtype.itemsize

@@ -76,7 +76,7 @@ def _measure(study: Study) -> dict[int, float]:
             fits = int(group * room / needed)
             groups = sorted({max(fits, 1), *(g for g in groups if g < fits), 1}, reverse=True)
             continue
-        took = _seconds(program, compiled, candidate)
+        took = _seconds(program, _fitted(compiled, room), candidate)
         worth_it = all(took * WORTH < larger for larger in seconds.values())
         seconds[group] = took
         if not worth_it:
@@ -101,21 +101,29 @@ def _seconds(program: Program, run: Compiled, study: Study) -> float:
     return best
 
 
-def require_memory(compiled: Compiled) -> None:
-    """Refuse a program that does not fit memory, before the system kills the process.
+def fit_memory(compiled: Compiled) -> Compiled:
+    """The program, with as many lanes at once as memory holds, before the system kills the process.
 
     Raises:
-      MemoryError: if so.
+      MemoryError: if it does not hold one.
     """
-    if _needed(compiled) > _free_memory():
+    free = _free_memory()
+    if _needed(compiled) > free:
         raise MemoryError
+    return _fitted(compiled, free)
+
+
+def _fitted(compiled: Compiled, room: float) -> Compiled:
+    """The program, with as many lanes at once as so many bytes hold, and one at least."""
+    lanes = int(room / max(_needed(compiled), 1))
+    return compiled._replace(at_once=max(1, min(compiled.lanes, lanes)))
 
 
 def _needed(compiled: Compiled) -> int:
-    """Bytes that a compiled program takes."""
+    """Bytes that a compiled program takes, of one lane."""
     memory = compiled.executable.memory_analysis()
     sizes = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
-    return compiled.lanes * sum(sizes)
+    return sum(sizes)
 
 
 def _free_memory() -> int:

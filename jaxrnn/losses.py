@@ -34,7 +34,8 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
 
     Args:
       logits: [B, T, V] float.
-      targets: [B, T] int, each in 0..V-1 (anything where the weight is 0).
+      targets: [B, T] int, each in 0..V-1 (anything where the weight is 0); of another one the loss
+        is not a number.
       weights: [B, T] float, not negative.
 
     Returns:
@@ -48,8 +49,10 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
     check_axes("weights", weights, "BT", **sizes)
     targets = jnp.where(weights > 0, targets, 0)
     # Picked by a mask: the gradient of an index is a scatter, which a CPU takes one by one.
-    true = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 2) == targets[..., None]
+    ids, size = targets.astype(jnp.int32), logits.shape[-1]
+    true = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == ids[..., None]
     picked = jnp.sum(jnp.where(true, logits, 0.0), axis=-1)
+    picked = jnp.where((ids >= 0) & (ids < size), picked, jnp.nan)  # no such answer: no loss
     return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)  # [B, T]
 
 

@@ -137,13 +137,15 @@ class Compiled(NamedTuple):
 
     Groups take turns in as many lanes as there are processors, each lane a call of its own in a
     thread of its own: one small network keeps one processor busy, not two. A network's bits depend
-    on the size of its group alone.
+    on the size of its group alone. With several lanes, or where groups do not fill up, the states
+    go by way of the host.
     """
 
     executable: Any  # of one lane's seeds
     data: Data  # on the device
     lanes: int
     seeds: int  # of a lane: whole groups
+    at_once: int  # lanes; fewer than all where memory does not hold more
 
     def __call__(
         self, states: TrainState, seeds: np.ndarray, start: int, stop: int
@@ -158,7 +160,7 @@ class Compiled(NamedTuple):
             own = jax.tree.map(lambda values: values[lane], cut)
             return jax.device_get(self.executable(*own, *steps))
 
-        with ThreadPoolExecutor(self.lanes) as pool:
+        with ThreadPoolExecutor(self.at_once) as pool:
             results = list(pool.map(take, range(self.lanes)))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(seeds)], *results)
 
@@ -183,7 +185,7 @@ def compile_program(
         done = pool.submit(meanwhile)
         executable = lowered.compile()
         done.result()
-    return Compiled(executable, data, lanes, turns * side)
+    return Compiled(executable, data, lanes, turns * side, at_once=lanes)
 
 
 def _most_lanes() -> int:

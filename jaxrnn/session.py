@@ -165,8 +165,7 @@ def _compile(study: Study, program: Program) -> tuple[Any, float]:
     """
     began = time.perf_counter()
     compiled = compile_program(study, program, meanwhile=_import_writers)
-    grouping.require_memory(compiled)
-    return compiled, time.perf_counter() - began
+    return grouping.fit_memory(compiled), time.perf_counter() - began
 
 
 def _train(

@@ -177,9 +177,13 @@ def test_layers_stand_beside_their_peers(monkeypatch):
 def test_peers_that_are_installed_compute_the_same(kind):
     """With weights that differ everywhere, biases, too; of all that this environment has."""
     ours = Recurrent(CELLS[kind](5))
-    inputs, gradient = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    inputs = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    gradient = jax.random.normal(jax.random.key(2), (3, 4, 5))
     params = ours.init(jax.random.key(1), inputs)["params"]
-    params = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    leaves = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    params = jax.tree.unflatten(structure, leaves)
     systems = {
         "ours": peers.compiled(lambda p, x: layer.outputs(ours, p, x), params, inputs, gradient)
     }
@@ -206,6 +210,7 @@ def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
     ]
 
 
+@pytest.mark.optimized(True)
 def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))

@@ -1,5 +1,7 @@
 """The LSTM by cuDNN: what surrounds the call, and, where there is a GPU, the call itself."""
 
+from types import SimpleNamespace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -91,26 +93,22 @@ def test_what_cudnn_cannot_do_is_refused(monkeypatch):
         run(LSTMCell(H), dropout=0.5, deterministic=False)
 
 
-def test_under_vmap_it_says_what_to_do(monkeypatch):
-    def without_rule(*_):
-        raise NotImplementedError("Batching rule for 'rnn_fwd' not implemented")
-
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(rnn, "lstm", without_rule)
-    layer = Recurrent(LSTMCell(H), implementation="cudnn")
-    inputs = jnp.ones((B, T, F))
-    variables = layer.init(jax.random.key(0), inputs)
-    with pytest.raises(ValueError, match="cudnn cannot run under vmap: take implementation='auto'"):
-        layer.apply(variables, inputs)
-
-
-@NEEDS_GPU
-def test_a_device_refuses_vmap():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_under_vmap_it_says_what_to_do(monkeypatch, compiled):
+    sizes = SimpleNamespace(compute_rnn_workspace_reserve_space_sizes=lambda *_: (0, 8))
+    if jax.default_backend() != "gpu":  # enough of the library to trace the call
+        monkeypatch.setattr(rnn, "gpu_rnn", sizes)
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     layer = Recurrent(LSTMCell(H), implementation="cudnn")
     inputs = jnp.ones((2, B, T, F))
     variables = layer.init(jax.random.key(0), inputs[0])
-    with pytest.raises(ValueError, match="cudnn cannot run under vmap"):
-        jax.vmap(lambda each: layer.apply(variables, each)[0])(inputs)
+
+    def run(each):
+        return layer.apply(variables, each)[0]
+
+    assert jax.eval_shape(run, inputs[0]).shape == (B, T, H)
+    with pytest.raises(ValueError, match="cudnn cannot run under vmap: take implementation='auto'"):
+        jax.eval_shape(jax.vmap(jax.jit(run) if compiled else run), inputs)
 
 
 def test_a_row_is_turned_round_as_far_as_it_goes():

@@ -38,6 +38,7 @@ def machine(monkeypatch):
 
     monkeypatch.setattr(grouping, "compile_program", lambda study, program: study.group)
     monkeypatch.setattr(grouping, "_seconds", seconds)
+    monkeypatch.setattr(grouping, "_fitted", lambda group, room: group)
     monkeypatch.setattr(grouping, "_needed", lambda group: group * machine.bytes_a_seed)
     monkeypatch.setattr(grouping, "_free_memory", lambda: machine.memory / grouping.SHARE)
     return machine
@@ -114,12 +115,18 @@ def test_one_seed_needs_no_choice(machine, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_every_lane_needs_memory_of_its_own():
+def test_as_many_lanes_are_at_work_as_memory_holds(monkeypatch):
     study = replace(STUDY, seeds=1, group=1)
     compiled = compile_program(study, make_program(study))
     one = grouping._needed(compiled)
     assert one > 0
-    assert grouping._needed(compiled._replace(lanes=3)) == 3 * one
+    compiled = compiled._replace(lanes=3, at_once=3)
+    for room, lanes in ((9.5, 3), (2.5, 2), (1.0, 1)):
+        monkeypatch.setattr(grouping, "_free_memory", lambda room=room: room * one)
+        assert grouping.fit_memory(compiled).at_once == lanes
+    monkeypatch.setattr(grouping, "_free_memory", lambda: 0.9 * one)
+    with pytest.raises(MemoryError):
+        grouping.fit_memory(compiled)
 
 
 def test_what_is_measured_is_the_real_program():

@@ -116,6 +116,19 @@ def test_numbers_whose_shapes_do_not_fit_are_refused(numbers):
         sequence_squared_error(outputs, targets, weights[:1])
 
 
+@pytest.mark.parametrize("target", [V, 300, -1])
+def test_an_answer_that_is_none_has_no_loss(batch, target):
+    logits, targets, weights = batch
+    loss = sequence_cross_entropy(logits, targets.at[0, 0].set(target), weights)
+    assert np.isnan(loss)
+
+
+def test_targets_of_a_small_type_are_compared_as_numbers():
+    logits, weights = jnp.ones((1, 1, 300)), jnp.ones((1, 1))
+    loss = sequence_cross_entropy(logits, jnp.full((1, 1), 7, jnp.uint8), weights)
+    np.testing.assert_allclose(loss, np.log(300), rtol=1e-6)
+
+
 def test_the_likeliest_is_the_first_of_the_highest(key):
     logits = jnp.round(2 * jax.random.normal(key, (B, T, 7)))  # rounded, so that there are ties
     assert np.any((logits == logits.max(-1, keepdims=True)).sum(-1) > 1)

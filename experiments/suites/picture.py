@@ -25,7 +25,9 @@ def ratios(path: Path, measured: Sequence[Row]) -> None:
       path: the picture to write; its ending says of what kind.
       measured: rows of one suite or more, each measurement's together.
     """
-    timed = [row for row in measured if row.bytes is None and not row.measure.startswith("comp")]
+    timed = [row for row in measured if row.bytes is None and "compiling" not in row.measure]
+    if not timed:
+        return
     panels = [
         (key, list(rows)) for key, rows in groupby(_by_panel(timed), lambda r: (r.suite, r.measure))
     ]
@@ -52,7 +54,7 @@ def ratios(path: Path, measured: Sequence[Row]) -> None:
         axis.set_title(f"{suite}: {measure}", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[-1].set_xlabel(f"time, as a multiple of the first system's ({panels[0][1][0].system})")
+    axes[-1].set_xlabel("time, as a multiple of the first system's")
     figure.savefig(path, dpi=110)
 
 

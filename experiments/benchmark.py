@@ -21,9 +21,7 @@ from jaxrnn.disk.files import write_json
 from jaxrnn.errors import SettingError
 from jaxrnn.text import visible
 
-Suite = Literal[
-    "layer", "train", "training", "seeds", "startup", "scaling", "long", "overhead", "study"
-]
+Suite = Literal["layer", "train", "training", "seeds", "startup", "scaling", "overhead", "study"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -35,9 +33,9 @@ class Config:
     suite: Literal["all"] | Suite = "all"
     """layer: one layer, forward and backward; train: a step of a language model; training: the 50
     steps of hihello; seeds: many networks at once; startup: the whole process of hihello; scaling:
-    time, memory and compilation against the sizes; long: a layer's gradient over long sequences;
-    overhead: a run with all that it writes, beside its bare loop; study: many seeds as one process,
-    beside one a seed."""
+    time, memory and compilation against the sizes, and long sequences in chunks; overhead: a run
+    with all that it writes, beside its bare loop; study: many seeds as one process, beside one a
+    seed."""
     repeats: int = 9
     """Counted turns of each system, after a call that is not counted."""
     json: Path | None = None
@@ -49,7 +47,7 @@ class Config:
     models: int = 64
     """Language models in the suite `seeds`."""
     longest: int = 4096
-    """Time steps of the longest sequence of the suites `scaling` and `long`."""
+    """Time steps of the longest sequence of the suite `scaling`."""
     steps: int = 1000
     """Training steps of the suite `overhead`."""
     study_seeds: int = 256
@@ -84,7 +82,6 @@ def main(config: Config) -> None:
         "seeds": partial(seeds.seeds, networks=config.seeds, models=config.models),
         "startup": lab.startup,
         "scaling": partial(scaling.scaling, longest=config.longest),
-        "long": partial(scaling.long, longest=config.longest),
         "overhead": partial(harness.overhead, steps=config.steps),
         "study": partial(harness.study, seeds=config.study_seeds, steps=config.study_steps),
     }

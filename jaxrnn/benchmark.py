@@ -14,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+PRODUCT = "matrix product"
+"""The measure of the machine's own rate."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -111,7 +114,10 @@ def rows(
       measure: what was timed.
       seconds: by system, [repeats, burst].
       flops: the floating-point operations of a call, if they were counted.
-      rate: the machine's own, as `product_rate` returns it.
+      rate: the machine's own, in operations a second, as `product` returns it.
+
+    Returns:
+      a row a system, in their order.
     """
     first = next(iter(seconds.values()))
     made = []
@@ -125,7 +131,7 @@ def rows(
 
 
 def memory_rows(suite: str, case: str, measure: str, taken: Mapping[str, int]) -> list[Row]:
-    """Bytes in place of seconds: they are counted once, so their ratio has no spread."""
+    """As `rows`, of bytes by system in place of seconds: counted once, so without a spread."""
     first = next(iter(taken.values()))
     ratios = {system: each / max(first, 1) for system, each in taken.items()}
     return [
@@ -134,12 +140,22 @@ def memory_rows(suite: str, case: str, measure: str, taken: Mapping[str, int]) -
     ]
 
 
-def product_rate(size: int = 2048, repeats: int = 5) -> float:
-    """The machine's own rate for a product of two square float32 matrices, in FLOP/s."""
-    matrix = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
-    seconds = interleave({"product": lambda: product(matrix, matrix)}, repeats)["product"]
-    return 2 * size**3 / seconds.min()
+def product(suite: str, size: int = 2048, repeats: int = 5) -> tuple[list[Row], float]:
+    """The machine's own rate, by a product of two square float32 matrices.
+
+    Args:
+      suite: what is measured against it, in the same run.
+      size: rows and columns.
+      repeats: counted products.
+
+    Returns:
+      the measurement, and operations a second of the fastest.
+    """
+    matrix, flops = jnp.ones((size, size)), 2.0 * size**3
+    multiply = jax.jit(jnp.matmul)
+    seconds = interleave({"jax.numpy": lambda: multiply(matrix, matrix)}, repeats)
+    rate = flops / float(seconds["jax.numpy"].min())
+    return rows(suite, f"{size} x {size}", PRODUCT, seconds, flops, rate), rate
 
 
 def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None:
@@ -163,20 +179,19 @@ def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None
 
 
 def table(measured: Sequence[Row]) -> str:
-    """A plain-text table of the rows of one measurement.
+    """A plain-text table of one measurement, as `rows` or `memory_rows` gives it.
 
-    >>> print(
-    ...     table(rows("call", "", "all", {"ours": np.array([[2.0], [1]]), "x": np.ones((2, 1))}))
-    ... )
-    call: all                                            min      median   x the first (quartiles)
+    >>> seconds = {"ours": np.array([[2.0], [1.0]]), "theirs": np.array([[1.0], [1.0]])}
+    >>> print(table(rows("calls", "B=1", "all", seconds)))
+    calls: B=1, all                                      min      median   x the first (quartiles)
       ours                                            1.00 s      1.50 s   1.00
-      x                                               1.00 s      1.00 s   0.75 (0.62 to 0.88)
+      theirs                                          1.00 s      1.00 s   0.75 (0.62 to 0.88)
     """
     first, *_ = measured
-    title = ", ".join(filter(None, (first.case, first.measure)))
+    title = f"{first.suite}: {first.case}, {first.measure}"
     shares = any(row.of_product is not None for row in measured)
     heads = f"{'min':>12}{'median':>12}" if first.bytes is None else f"{'':>12}{'memory':>12}"
-    lines = [f"{f'{first.suite}: {title}':<44}{heads}   x the first (quartiles)"]
+    lines = [f"{title:<44}{heads}   x the first (quartiles)"]
     lines[0] += "  of the product's rate" * shares
     for row in measured:
         spread = "" if row is first else f" ({row.ratio_low:.2f} to {row.ratio_high:.2f})"

@@ -17,11 +17,9 @@ from jax.interpreters import batching
 
 from jaxrnn.cells import LSTMCell
 from jaxrnn.cells.lstm import LSTMCarry
-from jaxrnn.fused import applies
+from jaxrnn.fused import RULES, applies, side_by_side
 from jaxrnn.types import Carry
 from jaxrnn.unroll import Steps
-
-GATES = "ifgo"  # in the order of cuDNN's rows
 
 
 def refusal(cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None) -> str:
@@ -42,7 +40,17 @@ def refusal(cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | 
 def by_cudnn(
     cell: nn.RNNCellBase, carry: LSTMCarry, steps: Steps, mask: None, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
-    """A layer over time; as the functions of `unroll`, where there is no `refusal`.
+    """A layer over time, where there is no `refusal`; called as the functions of `unroll`.
+
+    Args:
+      cell: with its parameters bound.
+      carry: before the first step, [B, H] each.
+      steps: inputs [B, T, F], and which of them count.
+      mask: none.
+      reverse: whether time runs backwards.
+
+    Returns:
+      the last carry, and outputs [B, T, H].
 
     Raises:
       ValueError: under `vmap`.
@@ -88,10 +96,12 @@ for primitive in (rnn.rnn_fwd_p, rnn.rnn_bwd_p):  # they have no rule of their o
 
 
 def _weights(params: Any) -> jax.Array:
-    """All of them in one row: the kernels, each gate's turned round, then two biases."""
-    kernels = [params[side + gate]["kernel"].T for side in "ih" for gate in GATES]
-    biases = [params["h" + gate]["bias"] for gate in GATES]
-    parts = [*kernels, *map(jnp.zeros_like, biases), *biases]
+    """All in one row: both kernels turned round, [4H, F] and [4H, H], and two biases [4H].
+
+    cuDNN has the gates in the order of `fused`: i, f, g, o.
+    """
+    ours = side_by_side(RULES[LSTMCell], params)
+    parts = ours.kernel.T, ours.recurrent.T, jnp.zeros_like(ours.bias), ours.bias
     return jnp.concatenate([part.ravel() for part in parts])
 
 

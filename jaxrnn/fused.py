@@ -99,7 +99,7 @@ def fused(
     """
     rule = RULES[type(cell)]
     counts, anew = _time_first(steps.counts), _time_first(steps.anew)
-    weights, inputs = _weights(rule, cell.variables["params"]), steps.inputs.swapaxes(0, 1)
+    weights, inputs = side_by_side(rule, cell.variables["params"]), steps.inputs.swapaxes(0, 1)
     unrolled: Any = _unrolled  # its type does not tell what it returns
     carry, outputs = unrolled(rule, reverse, weights, carry, inputs, Masks(counts, anew, mask))
     if counts is not None:
@@ -107,8 +107,8 @@ def fused(
     return carry, outputs.swapaxes(0, 1)
 
 
-def _weights(rule: Rule, params: Any) -> Weights:
-    """The gates' kernels and biases side by side; of a GRU the last gate has a second bias."""
+def side_by_side(rule: Rule, params: Any) -> Weights:
+    """A cell's parameters, the gates' side by side; of a GRU the last gate has a second bias."""
     kernel, recurrent = (
         jnp.concatenate([params[side + gate]["kernel"] for gate in rule.gates], axis=1)
         for side in "ih"

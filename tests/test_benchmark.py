@@ -20,7 +20,7 @@ from jaxrnn.benchmark import (
     Row,
     interleave,
     memory_rows,
-    product_rate,
+    product,
     rows,
     run_python,
     table,
@@ -115,8 +115,10 @@ def test_memory_stands_in_a_table_without_a_spread():
 
 
 def test_the_rate_is_of_so_many_operations():
-    rate, seconds = product_rate(size=64, repeats=2), 2 * 64**3
-    assert 1e6 < rate < seconds / 1e-9  # from a slow machine to one product a nanosecond
+    (row,), rate = product("suite", size=64, repeats=2)
+    assert (row.suite, row.case, row.of_product) == ("suite", "64 x 64", 1.0)
+    assert row.min_s
+    assert rate * row.min_s == pytest.approx(2 * 64**3)
 
 
 def test_a_process_has_its_folder_its_arguments_and_a_cache_of_its_own(tmp_path, monkeypatch):
@@ -160,7 +162,9 @@ def test_a_call_is_a_whole_training_from_nothing():
 
 def test_layers_stand_beside_their_peers(monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
-    measured = [row for part in layer.layer(1, sizes=((2, 3, 4),)) for row in part]
+    own, *parts = layer.layer(1, sizes=((2, 3, 4),))
+    assert [row.measure for row in own] == ["matrix product"]
+    measured = [row for part in parts for row in part]
     systems = ["jaxrnn", "jaxrnn, nn.scan", "Flax, OptimizedLSTMCell", "Flax, LSTMCell"]
     lstm = [row for row in measured if row.case == "LSTM, B=2, T=3, H=4"]
     assert [row.system for row in lstm] == systems * 3
@@ -215,22 +219,38 @@ def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
 def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))
-    time_of_t, memory, chunked, time_of_s, steps, layers = scaling.scaling(1, longest=64)
+    time_of_t, memory, time_of_s, steps, layers, *_ = scaling.scaling(1, longest=64)
     assert [row.system for row in time_of_t] == ["T=16", "T=64"]
     assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, but for the weights
-    assert [row.system for row in chunked] == ["T=16, chunks of 4", "T=64, chunks of 8"]
-    assert chunked[1].ratio < 3 < memory[1].ratio
     assert [row.system for row in time_of_s] == ["S=1", "S=3"]
     assert [row.system for row in steps] == ["T=16", "T=64"]
     assert [row.system for row in layers] == ["layers=1", "layers=2"]
 
 
+def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatch):
+    """As if each call took a second, whatever it did."""
+
+    def clock(systems, repeats, burst=1):
+        return {name: np.ones((repeats, burst)) for name in systems}
+
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    monkeypatch.setattr(scaling, "interleave", clock)
+    (measured,) = scaling.growing("S", (1, 3), repeats=2)
+    of_one = 16 * 64  # B x T
+    assert [row.min_s for row in measured] == [1 / of_one, 1 / (3 * of_one)]
+    monkeypatch.setattr(seeds, "interleave", clock)
+    (measured,) = seeds.language_models(1, models=3, steps=5)
+    assert [row.min_s for row in measured] == pytest.approx([0.2, 0.2, 0.2, 0.6])
+
+
+@pytest.mark.optimized(True)
 def test_long_sequences_have_their_time_and_memory():
-    parts = list(scaling.long(1, longest=16))
-    assert [part[0].case for part in parts] == [
-        f"B=16, T={n}, F=8, H=128" for n in (1, 1, 4, 4, 16, 16)
-    ]
-    assert all(len(part) == 4 for part in parts)
+    parts = list(scaling.chunks(1, longest=64))  # all below the size where `fused` changes ways
+    cases = [f"B=16, T={n}, F=8, H=128" for n in (4, 16, 64)]
+    assert [part[0].case for part in parts[::2]] == [part[0].case for part in parts[1::2]] == cases
+    for system, most, least in ((0, 4.4, 3.6), (1, 2.8, 1.6)):  # as T; in chunks as its root
+        small, middle, large = (part[system].bytes for part in parts[1::2])
+        assert least < (large - middle) / (middle - small) < most
 
 
 def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
@@ -320,7 +340,7 @@ def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_p
     measured = [
         row
         for case in ("small", "large")
-        for measure in ("forward", "both", "compiling")
+        for measure in ("forward", "both", "compiling", "matrix product")
         for row in rows("layer", case, measure, turns)
     ]
     picture.ratios(tmp_path / "p.png", measured + memory_rows("layer", "c", "m", {"ours": 3}))
@@ -342,6 +362,8 @@ def test_numbers_and_files_that_cannot_be_are_refused(tmp_path):
         benchmark.Config(study_seeds=0)
     with pytest.raises(ValueError, match=r"plot must end in one of \.png, \.svg, \.pdf"):
         benchmark.Config(plot=Path("ratios.txt"))
+    with pytest.raises(SettingError, match=r"cannot be written: name another file"):
+        benchmark.main(benchmark.Config(json=tmp_path))
     with pytest.raises(SettingError, match=r"there is no folder .*/none: make it first"):
         benchmark.main(benchmark.Config(json=tmp_path / "none/rows.json"))
 
@@ -354,7 +376,6 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
         "seeds": seeds,
         "startup": lab,
         "scaling": scaling,
-        "long": scaling,
         "overhead": harness,
         "study": harness,
     }
@@ -368,7 +389,8 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
 
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
-    (measured,) = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    assert own.measure == "matrix product"
     assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
     assert measured[0].case == "language model, 2x8, B=4, T=50"
     losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}

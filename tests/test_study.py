@@ -1,6 +1,7 @@
 """The program of a study: the steps by hand, one seed or many, in one stretch or several."""
 
 import re
+import time
 from dataclasses import replace
 from functools import cache, partial
 
@@ -138,6 +139,27 @@ def test_the_number_of_processors_changes_no_bit(monkeypatch, number, processors
     study, made, compiled = build.__wrapped__(number)
     assert (compiled.lanes, compiled.seeds) == (lanes, seeds)
     chex.assert_trees_all_equal(run(number, 5, build=lambda _: (study, made, compiled)), expected)
+
+
+def test_no_more_lanes_are_at_work_than_may_be(monkeypatch):
+    expected = run("in turn")
+    monkeypatch.setattr(jaxrnn.program, "_most_lanes", lambda: 5)
+    study, made, compiled = build.__wrapped__("in turn")
+    active, most = 0, []
+
+    def watched(*arguments):
+        nonlocal active
+        active += 1
+        most.append(active)
+        time.sleep(0.02)
+        results = compiled.executable(*arguments)
+        active -= 1
+        return results
+
+    limited = compiled._replace(executable=watched, at_once=2)
+    chex.assert_trees_all_equal(run("in turn", build=lambda _: (study, made, limited)), expected)
+    assert len(most) == 5
+    assert max(most) == 2
 
 
 def test_lanes_are_for_processors_alone(monkeypatch):

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import hihello
+import jax
 import numpy as np
 
 from jaxrnn.benchmark import Row, interleave, rows, run_python
@@ -17,7 +18,10 @@ SCRIPTS = Path(hihello.__file__).parent
 
 
 def startup(repeats: int) -> Iterator[list[Row]]:
-    """Whole processes: with an empty compilation cache, with a filled one, and the peer's."""
+    """Whole processes: with an empty compilation cache, with a filled one, and the peer's.
+
+    And of the first of them what tracing and compiling alone take.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         process = partial(run_python, str(SCRIPTS / "hihello.py"), "--no-plots", folder=folder)
@@ -30,6 +34,14 @@ def startup(repeats: int) -> Iterator[list[Row]]:
             systems[peers.PYTORCH] = partial(run_python, script, folder=folder)
         seconds = interleave(systems, repeats)
     yield rows("startup", "hihello without pictures", "whole process", seconds)
+    seconds = interleave({"jaxrnn": fresh}, repeats)
+    yield rows("startup", "hihello", "tracing and compiling", seconds)
+
+
+def fresh() -> None:
+    """Trace and compile the program of hihello as if for the first time."""
+    jax.clear_caches()
+    compiled(hihello_study())
 
 
 def training(repeats: int) -> Iterator[list[Row]]:

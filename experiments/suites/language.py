@@ -11,7 +11,7 @@ import char_lm
 import jax
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, product_rate, rows
+from jaxrnn.benchmark import Row, interleave, product, rows
 from jaxrnn.models import LanguageModel
 from jaxrnn.program import compile_program, make_program
 from jaxrnn.recurrent import Recurrent
@@ -30,7 +30,8 @@ SAME = 1e-3
 
 def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> Iterator[list[Row]]:
     """Updates of one network, from the same weights on the same batches, the systems in turn."""
-    rate = product_rate()
+    measured, rate = product("train")
+    yield measured
     for layers, hidden, batch in sizes:
         with random_study((layers, hidden, batch)) as (config, study):
             runs = {

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, product_rate, rows
+from jaxrnn.benchmark import Row, interleave, product, rows
 from jaxrnn.cells import CELLS
 from jaxrnn.recurrent import Recurrent
 from jaxrnn.types import Params
@@ -26,7 +26,8 @@ GATES = {"lstm": 4, "gru": 3}
 
 def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iterator[list[Row]]:
     """Forward alone, forward and backward, and the seconds that compiling took."""
-    rate = product_rate()
+    measured, rate = product("layer")
+    yield measured
     for kind, gates in GATES.items():
         for batch, steps, hidden in sizes:
             case = f"{kind.upper()}, B={batch}, T={steps}, H={hidden}"

@@ -53,13 +53,13 @@ def peers(
 ) -> Iterator[tuple[str, System]]:
     """Every peer that is installed and has this layer, by name."""
     lstm = isinstance(layer.cell, LSTMCell)
-    cell = layer.cell.features
+    hidden = layer.cell.features
     data = params, inputs, gradient
     if lstm:
-        yield "Flax, OptimizedLSTMCell", flax(nn.OptimizedLSTMCell(cell), *data)
-        yield "Flax, LSTMCell", flax(nn.LSTMCell(cell), *data)
+        yield "Flax, OptimizedLSTMCell", flax(nn.OptimizedLSTMCell(hidden), *data)
+        yield "Flax, LSTMCell", flax(nn.LSTMCell(hidden), *data)
     else:
-        yield "Flax, GRUCell", flax(nn.GRUCell(cell), *data)
+        yield "Flax, GRUCell", flax(nn.GRUCell(hidden), *data)
     absent = missing()
     if PYTORCH not in absent:
         yield PYTORCH, torch(layer, *data)

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from jaxrnn.benchmark import Row
+from jaxrnn.benchmark import PRODUCT, Row
 
 COLOURS = (
     *("#22313f", "#c8553d", "#588157", "#7b6d8d", "#d4a017"),
@@ -18,16 +18,18 @@ COLOURS = (
 def ratios(path: Path, measured: Sequence[Row]) -> None:
     """A panel for each suite and measure: what each system took, the first of its case being 1.
 
-    A mark is the median, a line behind it goes from the first quartile to the third. Compilation
-    and memory are left to the table.
+    A mark is the median, a line behind it goes from the first quartile to the third. Compilation,
+    memory and the machine's own rate are left to the table.
 
     Args:
       path: the picture to write; its ending says of what kind.
-      measured: rows of one suite or more, each measurement's together.
+      measured: rows of one suite or more, each measurement's together; some of them are drawn.
     """
-    timed = [row for row in measured if row.bytes is None and "compiling" not in row.measure]
-    if not timed:
-        return
+    timed = [
+        row
+        for row in measured
+        if row.bytes is None and "compiling" not in row.measure and row.measure != PRODUCT
+    ]
     panels = [
         (key, list(rows)) for key, rows in groupby(_by_panel(timed), lambda r: (r.suite, r.measure))
     ]

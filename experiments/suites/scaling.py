@@ -24,7 +24,7 @@ LAYERS = (1, 2, 4, 8)
 
 
 def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
-    """The gradient of an LSTM's outputs, against each size; compilation against T and layers.
+    """An LSTM's gradient against each size, compilation against T and layers, and chunks.
 
     Args:
       repeats: turns of each size.
@@ -34,10 +34,11 @@ def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
     for letter, sizes in (GROWING | {"T": lengths}).items():
         yield from growing(letter, tuple(sizes), repeats)
     yield from compiling(repeats, [lengths[0], lengths[-1]])
+    yield from chunks(repeats, longest)
 
 
 def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[Row]]:
-    """The time of a token, and for T the memory, too, without chunks and with."""
+    """The time of a token; for T the memory, too."""
     calls: dict[str, Callable[[], object]] = {}
     tokens, memory = {}, {}
     for size in sizes:
@@ -58,14 +59,6 @@ def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[
     yield rows("scaling", case, "forward+backward, a token", a_token)
     if letter == "T":
         yield memory_rows("scaling", case, "forward+backward", memory)
-        chunked = {}
-        for size in sizes:
-            layer = Recurrent(LSTMCell(HIDDEN), chunk=math.isqrt(size))
-            inputs = jnp.zeros((BATCH, size, 1))  # of more than one they would be what grows
-            variables = layer.init(jax.random.key(1), inputs[:, :1])
-            program = gradient(layer, variables, inputs, of=last_state, arguments=0)
-            chunked[f"T={size}, chunks of {layer.chunk}"] = temporary(program)
-        yield memory_rows("scaling", f"{case}, F=1", "gradient of the last state", chunked)
 
 
 def compiling(repeats: int, lengths: list[int]) -> Iterator[list[Row]]:
@@ -120,8 +113,8 @@ def temporary(program: Any) -> int:
     return program.memory_analysis().temp_size_in_bytes
 
 
-def long(repeats: int, longest: int) -> Iterator[list[Row]]:
-    """The gradient of a layer's last state, B=16, F=8, H=128: an LSTM, and one that is linear."""
+def chunks(repeats: int, longest: int) -> Iterator[list[Row]]:
+    """The last state's gradient over long sequences: an LSTM, in chunks of √T, and a minGRU."""
     for steps in (longest // 16, longest // 4, longest):
         chunk = math.isqrt(steps)
         layers = {
@@ -139,5 +132,5 @@ def long(repeats: int, longest: int) -> Iterator[list[Row]]:
             program = gradient(layer, variables, inputs, of=last_state, arguments=0)
             memory[name], systems[name] = temporary(program), partial(program, variables, inputs)
         case = f"B=16, T={steps}, F=8, H=128"
-        yield rows("long", case, "gradient of the last state", interleave(systems, repeats))
-        yield memory_rows("long", case, "gradient of the last state", memory)
+        yield rows("scaling", case, "gradient of the last state", interleave(systems, repeats))
+        yield memory_rows("scaling", case, "gradient of the last state", memory)

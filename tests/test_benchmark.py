@@ -145,6 +145,19 @@ def test_a_process_that_fails_is_named_by_its_last_line(tmp_path):
         run_python("-c", "import os; os._exit(1)", folder=tmp_path)
 
 
+def test_a_start_has_its_processes_and_its_compilation(monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    done = []
+    monkeypatch.setattr(lab, "run_python", lambda *_, folder, cache=None: done.append(cache))
+    monkeypatch.setattr(jax, "clear_caches", lambda: done.append("cleared"))
+    monkeypatch.setattr(lab, "compiled", lambda study: done.append(study.train.steps))
+    processes, compiling = lab.startup(repeats=1)
+    assert [row.system for row in processes] == ["jaxrnn, empty cache", "jaxrnn, filled cache"]
+    assert done[:2] == done[2:4] == [None, done[1]] and done[1].name == "warm"
+    assert [row.measure for row in compiling] == ["tracing and compiling"]
+    assert done[4:] == ["cleared", 50] * 2
+
+
 def test_a_call_is_a_whole_training_from_nothing():
     study = lab.hihello_study(seeds=2)
     call = lab.compiled(Study(study.task, study.model, study.train, seeds=2, group=2))

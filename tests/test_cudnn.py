@@ -25,6 +25,7 @@ def by_reference(x, h, c, weights, lengths, *sizes):
     *sizes, precision = sizes
     assert precision == jax.lax.Precision.HIGHEST
     features, hidden, layers, _, bidirectional = sizes
+    x = jnp.where((lengths < 1).any(), jnp.nan, x)  # the library fails where any length is 0
     parts = rnn.unpack_lstm_weights(weights, features, hidden, layers, bidirectional)
     with jax.numpy_rank_promotion("allow"):
         outputs, h, c = rnn.lstm_ref(x, h, c, *parts, lengths, *sizes)

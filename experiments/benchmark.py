@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from suites import harness, lab, language, layer, peers, picture, scaling, seeds
+from suites.timing import Row, table
 
-from jaxrnn import cli
-from jaxrnn.benchmark import Row, table
 from jaxrnn.checks import check_counts
-from jaxrnn.disk.files import write_json
+from jaxrnn.cli import entry
 from jaxrnn.errors import SettingError
-from jaxrnn.text import visible
+from jaxrnn.runs.files import write_json
+from jaxrnn.text.characters import escape_unprintable
 
 Suite = Literal["layer", "train", "training", "seeds", "startup", "scaling", "overhead", "study"]
 
@@ -68,9 +68,13 @@ def main(config: Config) -> None:
     """Print a table for each measurement as it is made, then write what was asked for."""
     for path in (config.json, config.plot):
         if path is not None and not path.parent.is_dir():  # said now, not after the work
-            raise SettingError(f"there is no folder {visible(str(path.parent))}: make it first")
+            raise SettingError(
+                f"there is no folder {escape_unprintable(str(path.parent))}: make it first"
+            )
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise SettingError(f"{visible(str(path))} cannot be written: name another file")
+            raise SettingError(
+                f"{escape_unprintable(str(path))} cannot be written: name another file"
+            )
     absent = peers.missing()
     if absent:
         print(f"not installed, so left out: {', '.join(absent)} (pip install -e '.[bench]')")
@@ -100,4 +104,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main)
+    entry.run(Config, main)

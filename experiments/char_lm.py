@@ -19,16 +19,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxrnn import cli, experiment
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts, check_rate
+from jaxrnn.cli import entry
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.stack import Stack
-from jaxrnn.study import Study
+from jaxrnn.runs import runner
 from jaxrnn.tasks.language import Language
-from jaxrnn.train import Train
-from jaxrnn.units import UNITS
+from jaxrnn.text.tokenizer import UNITS
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Config:
     """Seed of the (first) network."""
     seeds: int = 1
     """How many networks to train at once, with seeds SEED, SEED+1, ..."""
-    group: int | None = None
+    vmap_size: int | None = None
     """How many of them side by side; without it, what is fastest here."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """Where to keep the run, a new or empty directory. Without it: a new number in runs/char_lm."""
@@ -104,14 +104,14 @@ class Config:
             raise ValueError("--patience needs a share for --validation")
 
 
-def make_study(config: Config) -> Study:
+def make_config(config: Config) -> ExperimentConfig:
     """What is trained, on what and how.
 
     Raises:
       RunError, OSError: if the text cannot be learned from.
       SettingError: if a setting is out of range.
     """
-    task = Language.of_file(
+    task = Language.from_file(
         config.text,
         config.units,
         batch_size=config.batch_size,
@@ -126,7 +126,7 @@ def make_study(config: Config) -> Study:
         config.tied,
         config.dropout,
     )
-    train = Train(
+    train = TrainConfig(
         config.steps or config.passes * task.windows,
         config.learning_rate,
         config.optimizer,
@@ -137,14 +137,14 @@ def make_study(config: Config) -> Study:
         validate_every=config.validate_every or task.windows,
         patience=config.patience,
     )
-    return Study(task, model, train, config.seed, config.seeds, config.group)
+    return ExperimentConfig(task, model, train, config.seed, config.seeds, config.vmap_size)
 
 
 def main(config: Config) -> None:
     """Train, and say what came of it."""
-    study, picture = make_study(config), not config.no_plots
-    print(experiment.run_study(study, run_dir=config.run_dir, name="char_lm", picture=picture))
+    study, picture = make_config(config), not config.no_plots
+    print(runner.run_experiment(study, run_dir=config.run_dir, name="char_lm", picture=picture))
 
 
 if __name__ == "__main__":
-    cli.run(Config, main)
+    entry.run(Config, main)

@@ -19,15 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
-from char_lm import Config, make_study
+from char_lm import Config, make_config
 from torch import nn
 
-from jaxrnn import cli
+from jaxrnn.cli import entry
 from jaxrnn.interop import to_torch
-from jaxrnn.keys import child_key, root_key
-from jaxrnn.study import Study
+from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.language import Language
-from jaxrnn.train import init_state, make_optimizer, make_schedule
+from jaxrnn.training.config import ExperimentConfig, make_optimizer, make_schedule
+from jaxrnn.training.step import init_state
 from jaxrnn.types import Params
 
 
@@ -63,14 +63,14 @@ class Model(nn.Module):
         return self.readout(self.drop(hidden)), carry
 
 
-def first_params(study: Study) -> Params:
+def first_params(study: ExperimentConfig) -> Params:
     """What jaxrnn starts the first seed from."""
     key = child_key(root_key(np.uint32(study.seed)), "init")
     optimizer = make_optimizer(study.train)
     return init_state(key, study.task, study.model, optimizer, study.batch_shape).params
 
 
-def load(model: Model, study: Study, params: Params) -> None:
+def load(model: Model, study: ExperimentConfig, params: Params) -> None:
     """Start the model from jaxrnn's weights."""
     weights = to_torch(cast(Any, study.model).recurrent, params["recurrent"])
     model.lstm.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
@@ -96,9 +96,9 @@ def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def validate(model: Model, task: Language) -> float:
     """The loss over all that is held out, from the batches that jaxrnn scores."""
     model.eval()
-    data, carry, total, count = task.data(), None, 0.0, 0.0
-    for n in range(task.validation_batches(data)):
-        batch = jax.device_get(task.validation_batch(jnp.int32(n), data))
+    arrays, carry, total, count = task.arrays(), None, 0.0, 0.0
+    for n in range(task.validation_batches(arrays)):
+        batch = jax.device_get(task.validation_batch(jnp.int32(n), arrays))
         ids, targets = (torch.from_numpy(np.array(a, np.int64)) for a in batch[:2])
         weights = torch.from_numpy(np.array(batch.weights))
         logits, carry = model(ids, carry)
@@ -111,7 +111,7 @@ def validate(model: Model, task: Language) -> float:
     return total / count
 
 
-def updates(config: PeerConfig, study: Study, model: Model) -> Iterator[torch.Tensor]:
+def updates(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterator[torch.Tensor]:
     """Train; yields each step's loss, before its update."""
     task, schedule = cast(Language, study.task), make_schedule(study.train)
     params = [each for each in model.parameters() if each.requires_grad]
@@ -130,7 +130,7 @@ def updates(config: PeerConfig, study: Study, model: Model) -> Iterator[torch.Te
         optimizer.step()
 
 
-def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, float]]:
+def train(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterator[dict[str, float]]:
     """Train; yields the step, its loss, the validation loss and the seconds of training so far."""
     seconds, losses = 0.0, updates(config, study, model)
     for step in range(study.train.steps + 1):
@@ -144,7 +144,7 @@ def train(config: PeerConfig, study: Study, model: Model) -> Iterator[dict[str, 
 
 def main(config: PeerConfig) -> None:
     """Train, write each line, and say the best."""
-    study = make_study(config)
+    study = make_config(config)
     torch.manual_seed(config.seed)
     model = Model(config, study.task.output_size)
     load(model, study, first_params(study))
@@ -161,4 +161,4 @@ def main(config: PeerConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(PeerConfig, main)
+    entry.run(PeerConfig, main)

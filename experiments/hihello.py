@@ -24,22 +24,22 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxrnn import cli, experiment
+from jaxrnn.analysis import report
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
-from jaxrnn.disk.metrics import History
-from jaxrnn.experiment import Result
-from jaxrnn.gates import read_gates
+from jaxrnn.cli import entry
+from jaxrnn.layers.gates import read_gates
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.show import report
-from jaxrnn.show.progress import note
-from jaxrnn.stack import Stack
-from jaxrnn.stretches import replay
-from jaxrnn.study import Study
+from jaxrnn.runs import runner
+from jaxrnn.runs.progress import note
+from jaxrnn.runs.runner import Result
 from jaxrnn.tasks.next_character import NextCharacter
-from jaxrnn.text import decode, visible
-from jaxrnn.train import Train
+from jaxrnn.text.characters import decode, escape_unprintable
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.history import History
+from jaxrnn.training.loop import replay
 
 MOST_LAYERS = 100  # each is compiled by itself
 SHOWN = 24  # positions of a picture, and of the probabilities that are logged
@@ -88,23 +88,23 @@ class Config:
         check_counts(self, "layers", "hidden_size")
         if self.layers > MOST_LAYERS:
             raise ValueError(f"layers must be at most {MOST_LAYERS}")
-        make_study(self)  # raises for what it cannot be made of
+        make_config(self)  # raises for what it cannot be made of
 
 
-def make_study(config: Config) -> Study:
+def make_config(config: Config) -> ExperimentConfig:
     """What is trained, on what and how: with Adam as it is, without clipping, as in the lab."""
     task = NextCharacter(config.text, shown=SHOWN if config.seeds == 1 else 0)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Flattened: one update of one vector, not of fourteen small arrays, compiles and runs faster.
-    train = Train(config.steps, config.learning_rate, clip_norm=None, flatten=True)
-    return Study(task, model, train, config.seed, config.seeds)
+    train = TrainConfig(config.steps, config.learning_rate, clip_norm=None, flatten=True)
+    return ExperimentConfig(task, model, train, config.seed, config.seeds)
 
 
 def main(config: Config) -> None:
     """Train, save and report: what `python experiments/hihello.py` does."""
-    result = experiment.run_study(
-        make_study(config), run_dir=config.run_dir, name="hihello", picture=False
+    result = runner.run_experiment(
+        make_config(config), run_dir=config.run_dir, name="hihello", picture=False
     )
     if not config.no_plots:
         draw(config, result)
@@ -134,7 +134,7 @@ def print_steps(task: NextCharacter, history: History) -> None:
     losses, predictions = (history.values[name][0] for name in ("loss", "prediction"))
     for n, (loss, prediction) in enumerate(zip(losses[:-1], predictions[1:], strict=True)):
         print(f"{n} loss: {loss!s} prediction: {one_line(prediction[None])} true Y: {true}")
-        print("\tPrediction str: ", visible(decode(prediction, task.characters)))
+        print("\tPrediction str: ", escape_unprintable(decode(prediction, task.characters)))
 
 
 def one_line(array: np.ndarray) -> str:
@@ -145,20 +145,20 @@ def one_line(array: np.ndarray) -> str:
 def outcome(config: Config, result: Result) -> str:
     """The main clause of the last sentence."""
     task, history = NextCharacter(config.text), result.history
-    target, solved = f"'{visible(task.text[1:])}'", np.asarray(result.solved)
+    target, solved = f"'{escape_unprintable(task.text[1:])}'", np.asarray(result.solved)
     if config.seeds > 1:
-        learned, broken = np.sum(solved), len(result.broken)
-        but = f" (the loss of {broken} did not stay finite)" if broken else ""
+        learned, diverged = np.sum(solved), len(result.diverged)
+        but = f" (the loss of {diverged} did not stay finite)" if diverged else ""
         return f"{learned} of {config.seeds} seeds learned {target}{but}"
     if solved[0]:
         return f"Learned {target}: right at step {learned_at(history)[0]} and ever after"
-    said = visible(decode(history.values["prediction"][0, -1], task.characters))
+    said = escape_unprintable(decode(history.values["prediction"][0, -1], task.characters))
     return f"Did not learn {target}: the last prediction is '{said}'"
 
 
 def draw(config: Config, result: Result) -> None:
     """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
-    from jaxrnn.show import fonts, plots  # not at the top: Matplotlib takes a second to import
+    from jaxrnn.analysis import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     run_dir, history = result.run_dir, result.history
     task, model = NextCharacter(config.text), result.study.model
@@ -167,7 +167,7 @@ def draw(config: Config, result: Result) -> None:
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
     if config.seeds > 1:  # what each of many says is not logged
-        _, history = replay(make_study(replace(config, seeds=1)))
+        _, history = replay(make_config(replace(config, seeds=1)))
     said, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
         run_dir / "probabilities.png", probability, task.characters, inputs, targets, network
@@ -188,4 +188,4 @@ def draw(config: Config, result: Result) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(Config, main)
+    entry.run(Config, main)

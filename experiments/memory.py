@@ -16,15 +16,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxrnn import cli, experiment
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
+from jaxrnn.cli import entry
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.stack import Stack
-from jaxrnn.study import Study
+from jaxrnn.runs import runner
 from jaxrnn.tasks import TASKS
-from jaxrnn.train import Train
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Config:
     """Seed of the (first) network."""
     seeds: int = 1
     """How many networks to train at once, with seeds SEED, SEED+1, ..."""
-    group: int | None = None
+    vmap_size: int | None = None
     """How many of them side by side; without it, what is fastest here."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """Where to keep the run, a new or empty directory. Without it: a new number in runs/memory."""
@@ -70,29 +70,29 @@ class Config:
                 said = repr(getattr(self, name))
                 raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {said}")
         check_counts(self, "layers", "hidden_size")
-        make_study(self)  # raises for what it cannot be made of
+        make_config(self)  # raises for what it cannot be made of
 
 
-def make_study(config: Config) -> Study:
+def make_config(config: Config) -> ExperimentConfig:
     """What is trained, on what and how."""
     task = TASKS[config.task](length=config.length, batch_size=config.batch_size)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
-    train = Train(
+    train = TrainConfig(
         config.steps,
         config.learning_rate,
         schedule=config.schedule,
         clip_norm=config.clip_norm,
         log_every=config.log_every,
     )
-    return Study(task, model, train, config.seed, config.seeds, config.group)
+    return ExperimentConfig(task, model, train, config.seed, config.seeds, config.vmap_size)
 
 
 def main(config: Config) -> None:
     """Train, and say what came of it."""
-    study, picture = make_study(config), not config.no_plots
-    print(experiment.run_study(study, run_dir=config.run_dir, name="memory", picture=picture))
+    study, picture = make_config(config), not config.no_plots
+    print(runner.run_experiment(study, run_dir=config.run_dir, name="memory", picture=picture))
 
 
 if __name__ == "__main__":
-    cli.run(Config, main)
+    entry.run(Config, main)

@@ -56,7 +56,7 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
     return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)  # [B, T]
 
 
-def likeliest(logits: jax.Array) -> jax.Array:
+def argmax(logits: jax.Array) -> jax.Array:
     """The first of the highest: `argmax` over the last axis, by two reductions of one array each.
 
     `argmax` reduces values and places together, which XLA does not vectorise on a CPU.

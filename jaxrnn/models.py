@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from jaxrnn.checks import check_rate, drops
 from jaxrnn.errors import SettingError
-from jaxrnn.stack import check_layers, recurrent_layers
+from jaxrnn.layers.stack import check_layers, recurrent_layers
 from jaxrnn.types import Carry
 
 

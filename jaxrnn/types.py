@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-Data = Any
+Arrays = Any
 """The arrays that a task reads its batches from, in a tree; None where it draws them."""
 
 Params = Any

@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-from tasks import Trap
+from example_tasks import Trap
 
-from jaxrnn import cli, experiment, session, stretches
 from jaxrnn.cells import ElmanCell, LSTMCell
-from jaxrnn.disk import checkpoints, metrics, record
-from jaxrnn.disk.tensorboard import Events
+from jaxrnn.cli import entry
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.study import Study
-from jaxrnn.train import Train
+from jaxrnn.runs import checkpoints, metrics, run_metadata, runner
+from jaxrnn.runs.tensorboard import Events
+from jaxrnn.training import loop
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -56,40 +56,46 @@ def _model(cell: Any, dropout: float = 0.0) -> SequenceModel:
 
 
 STUDIES = {
-    "dropout": Study(
+    "dropout": ExperimentConfig(
         Rows(),
         _model(ElmanCell(3), dropout=0.3),
-        Train(30, 0.05, schedule="cosine", warmup_steps=4, chunk=8, checkpoint_seconds=0),
+        TrainConfig(
+            30, 0.05, schedule="cosine", warmup_steps=4, steps_per_call=8, checkpoint_seconds=0
+        ),
         seed=7,
     ),
-    "carry": Study(
-        Rows(keeps_carry=True),
+    "carry": ExperimentConfig(
+        Rows(stateful=True),
         _model(LSTMCell(3)),
-        Train(30, 0.05, chunk=8, flatten=True, checkpoint_seconds=0),
+        TrainConfig(30, 0.05, steps_per_call=8, flatten=True, checkpoint_seconds=0),
     ),
-    "seeds": Study(
+    "seeds": ExperimentConfig(
         Rows(sprung=13),
         _model(ElmanCell(3)),
-        Train(30, 0.05, optimizer="rmsprop", log_every=3, chunk=4, checkpoint_seconds=0.02),
+        TrainConfig(
+            30, 0.05, optimizer="rmsprop", log_every=3, steps_per_call=4, checkpoint_seconds=0.02
+        ),
         seed=17,  # of these three break off: at steps 3 and 21, and at the last look
         seeds=6,
-        group=4,
+        vmap_size=4,
     ),
-    "diverging": Study(
+    "diverging": ExperimentConfig(
         Rows(sprung=12),
         _model(ElmanCell(3)),
-        Train(30, 0.05, chunk=8, checkpoint_seconds=0),
+        TrainConfig(30, 0.05, steps_per_call=8, checkpoint_seconds=0),
         seed=4,
     ),
-    "long": Study(Rows(), _model(ElmanCell(3)), Train(300, 0.05, chunk=2, checkpoint_seconds=0)),
+    "long": ExperimentConfig(
+        Rows(), _model(ElmanCell(3)), TrainConfig(300, 0.05, steps_per_call=2, checkpoint_seconds=0)
+    ),
 }
 
 WRAPPED = (
-    (session, "compile_program"),
+    (runner, "compile_program"),
     (metrics, "append"),
     (metrics, "cut"),
     (checkpoints, "save"),
-    (record, "end_session"),
+    (run_metadata, "end_session"),
     (Events, "add"),
 )
 """Functions that are made audit events: ("call", name) and ("return", name)."""
@@ -283,21 +289,21 @@ def plan(run_dir: Path, request: dict[str, Any]) -> None:
 
 def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
     """Train, or do what `python -m jaxrnn VERB RUN_DIR` does."""
-    stretches.SECONDS_A_CALL = 1e6  # a call's length is the chunk, however slow this machine is
-    experiment.draw = lambda run_dir: run_dir
+    loop.SECONDS_A_CALL = 1e6  # a call's length is the chunk, however slow this machine is
+    runner.draw = lambda run_dir: run_dir
     if verb == "start":
-        study = STUDIES[request["study"]]
+        study = STUDIES[request["experiment"]]
         if request.get("often"):  # a checkpoint at each step, and all of them are kept
             study = replace(study, train=replace(study.train, checkpoint_seconds=0))
-            stretches.SECONDS_A_CALL = 0.0
+            loop.SECONDS_A_CALL = 0.0
             checkpoints.save = partial(checkpoints.save, keep=10**6)
         elif request.get("rarely"):
             study = replace(study, train=replace(study.train, checkpoint_seconds=1e6))
         names = ("task", "model", "train", "seed", "seeds", "group")
         arguments = {name: getattr(study, name) for name in names}
         sys.argv = [__file__]
-        with cli.exits():
-            experiment.run(**arguments, run_dir=run_dir, picture=False)
+        with entry.exits():
+            runner.run(**arguments, run_dir=run_dir, picture=False)
     else:
         sys.argv = ["jaxrnn", verb, str(run_dir)]
         runpy.run_module("jaxrnn", run_name="__main__", alter_sys=True)

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrnn import train
 from jaxrnn.cells import LSTMCell
 from jaxrnn.interop import from_tf1
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent
 from jaxrnn.tasks.next_character import NextCharacter
+from jaxrnn.training.step import TrainState, make_train_step
 
 H = V = 5
 MODEL = SequenceModel(Recurrent(LSTMCell(H)), V)
@@ -63,8 +63,8 @@ def trace(golden, optimizer):
     task, key = NextCharacter(shown=1), jax.random.key(0)
     batch = task.sample_batch(key, jnp.int32(0))
     params = params_of(golden, "init")
-    state = train.TrainState(jnp.int32(0), params, optimizer.init(params))
-    train_step = jax.jit(train.make_train_step(task, MODEL, optimizer))
+    state = TrainState(jnp.int32(0), params, optimizer.init(params))
+    train_step = jax.jit(make_train_step(task, MODEL, optimizer))
     history = []
     for _ in range(50):
         state, metrics = train_step(state, batch, key)

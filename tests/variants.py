@@ -10,7 +10,7 @@ import reference
 from flax import linen as nn
 
 from jaxrnn.cells import CELLS, positive
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.layers.recurrent import Recurrent
 
 B, T, F, H = 3, 7, 5, 4
 LENGTHS = (T, 4, 0)  # [B]: a whole row, a part of one, and an empty one

@@ -13,18 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import experiment, session
-from jaxrnn.benchmark import Row, interleave, rows, run_python
 from jaxrnn.cells import LSTMCell
-from jaxrnn.disk import checkpoints
-from jaxrnn.keys import child_key, root_key
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.program import compile_program, make_program
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.study import Study
+from jaxrnn.rng import child_key, root_key
+from jaxrnn.runs import checkpoints, runner
 from jaxrnn.tasks.adding import Adding
-from jaxrnn.train import Train, TrainState, init_state, make_optimizer, make_train_step
+from jaxrnn.training.config import ExperimentConfig, TrainConfig, make_optimizer
+from jaxrnn.training.loop import compile_program, make_program
+from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.types import Metrics
+from suites.timing import Row, interleave, rows, run_python
 
 SAVE_EVERY = 3.0  # seconds; 60 are the default, but the run is to have some saves within it
 
@@ -32,12 +31,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from jaxrnn import experiment
+from jaxrnn.runs import runner
 from jaxrnn.cells import LSTMCell
 from jaxrnn.models import SequenceModel
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.tasks.adding import Adding
-from jaxrnn.train import Train
+from jaxrnn.training.config import Train
 
 first, seeds, steps = map(int, sys.argv[2:])
 experiment.run(
@@ -65,8 +64,8 @@ def overhead(
     task = Adding(length, batch_size=64)
     model = SequenceModel(Recurrent(LSTMCell(hidden)), task.output_size)
     # Slow learning lets a difference in the last bit grow no further, so a larger one is a mistake.
-    train = Train(steps, learning_rate=1e-4, checkpoint_seconds=SAVE_EVERY)
-    study = Study(task, model, train)
+    train = TrainConfig(steps, learning_rate=1e-4, checkpoint_seconds=SAVE_EVERY)
+    study = ExperimentConfig(task, model, train)
     bare = jax.jit(partial(bare_loop, study)).lower(study.seed_numbers[0]).compile()
     compiled = compile_program(study, make_program(study))
     params: dict[str, Any] = {}
@@ -88,12 +87,10 @@ def overhead(
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            mock.patch.object(session, "compile_program", hand_over),
+            mock.patch.object(runner, "compile_program", hand_over),
             mock.patch.object(checkpoints, "save", wraps=checkpoints.save) as save,
         ):
-            result = experiment.run(
-                task, model=model, train=train, run_dir=Path(folder), picture=False
-            )
+            result = runner.run(task, model=model, train=train, run_dir=Path(folder), picture=False)
             seconds = time.perf_counter() - starts[0]
         params["harness"] = jax.tree.map(lambda leaf: leaf[0], result.state.params)
         saves.append(save.call_count)
@@ -107,7 +104,7 @@ def overhead(
     yield f"checkpoints a run: {min(saves)} to {max(saves)}; the parameters end {ends}"
 
 
-def bare_loop(study: Study, seed: jax.Array) -> tuple[TrainState, Metrics]:
+def bare_loop(study: ExperimentConfig, seed: jax.Array) -> tuple[TrainState, Metrics]:
     """The same training as one scan, with nothing around it."""
     task, model, optimizer = study.task, study.model, make_optimizer(study.train)
     train_step = make_train_step(task, model, optimizer)

@@ -9,10 +9,10 @@ import hihello
 import jax
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, rows, run_python
-from jaxrnn.program import compile_program, make_program
-from jaxrnn.study import Study
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.loop import compile_program, make_program
 from suites import peers
+from suites.timing import Row, interleave, rows, run_python
 
 SCRIPTS = Path(hihello.__file__).parent
 
@@ -41,12 +41,12 @@ def startup(repeats: int) -> Iterator[list[Row]]:
 def fresh() -> None:
     """Trace and compile the program of hihello as if for the first time."""
     jax.clear_caches()
-    compiled(hihello_study())
+    compiled(hihello_config())
 
 
 def training(repeats: int) -> Iterator[list[Row]]:
     """Initialisation and all 50 steps, with the prediction after each; compiled beforehand."""
-    systems: dict[str, Callable[[], object]] = {"jaxrnn": compiled(hihello_study())}
+    systems: dict[str, Callable[[], object]] = {"jaxrnn": compiled(hihello_config())}
     if peers.PYTORCH not in peers.missing():
         import hihello_torch
 
@@ -54,12 +54,12 @@ def training(repeats: int) -> Iterator[list[Row]]:
     yield rows("training", "hihello", "50 steps", interleave(systems, repeats, burst=10))
 
 
-def hihello_study(seeds: int = 1) -> Study:
+def hihello_config(seeds: int = 1) -> ExperimentConfig:
     """What `hihello.py` trains, with what it logs."""
-    return hihello.make_study(hihello.Config(seeds=seeds))
+    return hihello.make_config(hihello.Config(seeds=seeds))
 
 
-def compiled(study: Study) -> Callable[..., object]:
+def compiled(study: ExperimentConfig) -> Callable[..., object]:
     """All steps of a study, from nothing, as a call of its compiled program."""
     program = make_program(study)
     stretch = compile_program(study, program)

@@ -11,13 +11,13 @@ import char_lm
 import jax
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, product, rows
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
-from jaxrnn.program import compile_program, make_program
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.stack import Stack
-from jaxrnn.study import Study
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.loop import compile_program, make_program
 from suites import peers
+from suites.timing import Row, interleave, product, rows
 
 Sizes = tuple[int, int, int]
 
@@ -33,7 +33,7 @@ def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> It
     measured, rate = product("train")
     yield measured
     for layers, hidden, batch in sizes:
-        with random_study((layers, hidden, batch)) as (config, study):
+        with random_config((layers, hidden, batch)) as (config, study):
             runs = {
                 "jaxrnn": losses(study, steps),
                 "jaxrnn, nn.scan": losses(scanned(study), steps),
@@ -61,7 +61,7 @@ def weights(layers: int, hidden: int, vocabulary: int) -> int:
 
 
 @contextlib.contextmanager
-def random_study(sizes: Sizes) -> Iterator[tuple[char_lm.Config, Study]]:
+def random_config(sizes: Sizes) -> Iterator[tuple[char_lm.Config, ExperimentConfig]]:
     """What `char_lm.py` trains, on text in which nothing can be learned; while the file is there.
 
     The text is 200,000 characters of 65. Of the steps there are more than will be taken, as the
@@ -75,10 +75,10 @@ def random_study(sizes: Sizes) -> Iterator[tuple[char_lm.Config, Study]]:
         config = char_lm.Config(
             text, layers=layers, hidden_size=hidden, batch_size=batch, validation=0.0
         )
-        yield config, char_lm.make_study(replace(config, steps=10**6, log_every=10**6))
+        yield config, char_lm.make_config(replace(config, steps=10**6, log_every=10**6))
 
 
-def scanned(study: Study) -> Study:
+def scanned(study: ExperimentConfig) -> ExperimentConfig:
     """The same study, its layers step by step with `nn.scan`."""
     model = cast(LanguageModel, study.model)
     stack = cast(Stack, model.recurrent)
@@ -86,7 +86,7 @@ def scanned(study: Study) -> Study:
     return replace(study, model=model.clone(recurrent=stack.clone(layers=layers)))
 
 
-def losses(study: Study, steps: int) -> Iterator[np.ndarray]:
+def losses(study: ExperimentConfig, steps: int) -> Iterator[np.ndarray]:
     """The losses of so many more steps, each time; of the first network, if there are several."""
     program = make_program(study)
     compiled, state = compile_program(study, program), program.blank
@@ -96,7 +96,9 @@ def losses(study: Study, steps: int) -> Iterator[np.ndarray]:
         yield np.asarray(metrics["loss"])[0, :steps]
 
 
-def peer_losses(config: char_lm.Config, study: Study, steps: int) -> Iterator[np.ndarray]:
+def peer_losses(
+    config: char_lm.Config, study: ExperimentConfig, steps: int
+) -> Iterator[np.ndarray]:
     """The same of the same model in PyTorch."""
     import char_lm_torch
 

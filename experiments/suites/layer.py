@@ -6,11 +6,11 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, product, rows
 from jaxrnn.cells import CELLS
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.types import Params
 from suites.peers import System, compiled, peers
+from suites.timing import Row, interleave, product, rows
 
 SIZES = (
     *((1, 6, 5), (32, 64, 64), (64, 64, 128), (64, 128, 256)),

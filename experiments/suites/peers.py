@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.benchmark import timed
 from jaxrnn.cells import LSTMCell
 from jaxrnn.interop import to_keras, to_torch
-from jaxrnn.recurrent import Recurrent
+from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.types import Params
+from suites.timing import timed
 
 PYTORCH = "PyTorch"
 PACKAGES = {PYTORCH: "torch", "Keras": "keras", "Equinox": "equinox", "Haiku": "haiku"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from jaxrnn.benchmark import PRODUCT, Row
+from suites.timing import PRODUCT, Row
 
 COLOURS = (
     *("#22313f", "#c8553d", "#588157", "#7b6d8d", "#d4a017"),

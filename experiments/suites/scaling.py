@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.benchmark import Row, interleave, memory_rows, rows
 from jaxrnn.cells import LSTMCell, MinGRUCell
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.stack import Stack
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
+from suites.timing import Row, interleave, memory_rows, rows
 
 BATCH, STEPS, HIDDEN = 16, 64, 64  # the sizes of what does not grow
 GROWING = {

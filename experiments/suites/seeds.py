@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxrnn.benchmark import Row, interleave, rows, timed
-from jaxrnn.study import Study
+from jaxrnn.training.config import ExperimentConfig
 from suites import language, peers
-from suites.lab import compiled, hihello_study
+from suites.lab import compiled, hihello_config
+from suites.timing import Row, interleave, rows, timed
 
 FEW = 20  # PyTorch's networks that are trained; their time is multiplied
 
@@ -28,13 +28,13 @@ def seeds(repeats: int, networks: int, models: int) -> Iterator[list[Row]]:
 
 def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
     """Every network of hihello, trained for its 50 steps."""
-    one, many, root = compiled(hihello_study()), hihello_study(networks), math.isqrt(networks)
-    grouped, compile_s = timed(compiled, replace(many, group=root))
+    one, many, root = compiled(hihello_config()), hihello_config(networks), math.isqrt(networks)
+    grouped, compile_s = timed(compiled, replace(many, vmap_size=root))
     turns = many.seed_numbers[:, None]
     systems: dict[str, Callable[[], object]] = {
         f"jaxrnn, groups of {root}": grouped,
-        "jaxrnn, side by side": compiled(replace(many, group=networks)),
-        "jaxrnn, in turn": compiled(replace(many, group=1)),
+        "jaxrnn, side by side": compiled(replace(many, vmap_size=networks)),
+        "jaxrnn, in turn": compiled(replace(many, vmap_size=1)),
         "jaxrnn, a call each": lambda: [one(seeds=seed) for seed in turns],
     }
     few = min(FEW, networks)
@@ -53,9 +53,9 @@ def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
 
 def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list[Row]]:
     """A train step of each of many language models, LSTM of H=32, B=16, T=50, vocabulary 65."""
-    with language.random_study((1, 32, 16)) as (config, study):
-        many = replace(study, seeds=models, group=1)
-        together = replace(many, group=models)
+    with language.random_config((1, 32, 16)) as (config, study):
+        many = replace(study, seeds=models, vmap_size=1)
+        together = replace(many, vmap_size=models)
         systems: dict[str, Callable[[], object]] = {
             "jaxrnn, in turn": steps_of(many, steps),
             "jaxrnn, side by side": steps_of(together, steps),
@@ -74,6 +74,6 @@ def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list
     yield rows("seeds", case, "a train step of each", a_step)
 
 
-def steps_of(study: Study, steps: int) -> Callable[[], object]:
+def steps_of(study: ExperimentConfig, steps: int) -> Callable[[], object]:
     """So many more steps of every network of a study, at each call."""
     return language.losses(study, steps).__next__

@@ -6,7 +6,7 @@ in a model's (`params["recurrent"]` of a `SequenceModel`).
 
 >>> import numpy as np
 >>> from jaxrnn.cells import LSTMCell
->>> from jaxrnn.recurrent import Recurrent
+>>> from jaxrnn.layers.recurrent import Recurrent
 >>> layer = Recurrent(LSTMCell(2))
 >>> rng = np.random.default_rng(0)
 >>> weights = {"weight_ih_l0": rng.normal(size=(8, 3)), "weight_hh_l0": rng.normal(size=(8, 2))}

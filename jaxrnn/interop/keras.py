@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Arrays, Matrices, Names, Weights
-from jaxrnn.stack import Stack
+from jaxrnn.layers.stack import Stack
 from jaxrnn.types import Params
 
 ORDER = {"lstm": "ifgo", "gru": "zrn", "rnn": ("",)}

@@ -11,8 +11,8 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from jaxrnn.recurrent import Recurrent
-from jaxrnn.stack import Bidirectional, Path, Stack, recurrent_layers
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Bidirectional, Path, Stack, recurrent_layers
 from jaxrnn.types import Params
 
 Weights = Mapping[str, np.ndarray]

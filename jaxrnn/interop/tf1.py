@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Matrices, Names, Weights
-from jaxrnn.stack import Path, Stack
+from jaxrnn.layers.stack import Path, Stack
 from jaxrnn.types import Params
 
 GATES = "igfo"

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxrnn.interop import matrices
 from jaxrnn.interop.matrices import Matrices, Names, Weights
-from jaxrnn.stack import Path
+from jaxrnn.layers.stack import Path
 from jaxrnn.types import Params
 
 ORDER = {"lstm": "ifgo", "gru": "rzn", "rnn": ("",)}

@@ -10,8 +10,8 @@ import numpy as np
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
-from jaxrnn.tasks.task import Task
-from jaxrnn.types import Batch, Data, Metrics
+from jaxrnn.tasks.base import Task
+from jaxrnn.types import Arrays, Batch, Metrics
 
 CLOSE = 0.04
 """An output that is less than this away from the sum is right."""
@@ -51,7 +51,7 @@ class Adding(Task):
     """
 
     output_size = 1
-    baseline = 1 / 6
+    memoryless_loss = 1 / 6
 
     length: int = 100
     batch_size: int = 50
@@ -61,9 +61,11 @@ class Adding(Task):
             raise SettingError("length must be at least 2: a step to mark in each half")
         check_counts(self, "length", "batch_size")
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+    def sample_batch(
+        self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
+    ) -> Batch:
         """New numbers and new markers for each key; the rest is not used."""
-        del step, data
+        del step, arrays
         k_numbers, k_first, k_second = jax.random.split(key, 3)
         shape, half = (self.batch_size, self.length), self.length // 2
         numbers = jax.random.uniform(k_numbers, shape, jnp.float32)  # [B, T]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
-from jaxrnn.tasks.task import Task
-from jaxrnn.types import Batch, Data, Metrics
+from jaxrnn.tasks.base import Task
+from jaxrnn.types import Arrays, Batch, Metrics
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,15 @@ class CopyMemory(Task):
         return self.symbols + 1
 
     @property
-    def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Nats a step of who knows when to say a symbol, but not which: 10 ln 8 / (length + 20)."""
         return self.copied * math.log(self.symbols) / (self.length + 2 * self.copied)
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+    def sample_batch(
+        self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
+    ) -> Batch:
         """New symbols for each key; the rest is not used."""
-        del step, data
+        del step, arrays
         shape = (self.batch_size, self.copied)
         drawn = jax.random.randint(key, shape, 0, self.symbols, jnp.int32)
 
@@ -82,6 +84,6 @@ class CopyMemory(Task):
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
         """outputs [B, T, V] -> `accuracy` [], from 0 to 1, over the steps that say a symbol."""
         copies = slice(-self.copied, None)
-        right = losses.likeliest(outputs[:, copies]) == batch.targets[:, copies]
+        right = losses.argmax(outputs[:, copies]) == batch.targets[:, copies]
         weights = batch.weights[:, copies]
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), weights)}

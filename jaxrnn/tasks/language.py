@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import corpus
 from jaxrnn.checks import check_counts
-from jaxrnn.corpus import Corpus
 from jaxrnn.errors import RunError
-from jaxrnn.tasks.task import Task
-from jaxrnn.types import Batch, Data
+from jaxrnn.tasks.base import Task
+from jaxrnn.text import corpus
+from jaxrnn.text.corpus import Corpus
+from jaxrnn.types import Arrays, Batch
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Language(Task):
     length: int = 50
     splits: tuple[float, float] = (0.9, 0.1)
 
-    keeps_carry = True
+    stateful = True
 
     def __post_init__(self) -> None:
         check_counts(self, "batch_size", "length")
 
     @classmethod
-    def of_file(cls, file: Path, units: str = "characters", **settings: Any) -> "Language":
+    def from_file(cls, file: Path, units: str = "characters", **settings: Any) -> "Language":
         """The task of a file, with the file's own vocabulary.
 
         Raises:
@@ -107,7 +107,7 @@ class Language(Task):
         return len(self.vocabulary)
 
     @cached_property
-    def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Nats a unit of the best guess that is always the same: the entropy of the units."""
         ids, counts = self.corpus.train, np.zeros(self.output_size, int)
         for start in range(0, len(ids), 2**20):  # in pieces, as it widens each id to eight bytes
@@ -120,62 +120,64 @@ class Language(Task):
         """Batches of one pass over the training part."""
         return (len(self.corpus.train) - 1) // (self.batch_size * self.length)
 
-    def data(self) -> Data:
+    def arrays(self) -> Arrays:
         """The ids of the training part [N] and of the validation part [M], as small integers."""
         return {"train": self.corpus.train, "validation": self.corpus.validation}
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+    def sample_batch(
+        self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
+    ) -> Batch:
         """The window of each row at a step; `key` is not used."""
         del key
         rows, length = self.batch_size, self.length
-        windows = (data["train"].size - 1) // (rows * length)
+        windows = (arrays["train"].size - 1) // (rows * length)
         within = jnp.asarray(step) % windows
         nth = jnp.arange(rows) * windows + within  # [B] windows of the text
 
         def window(n: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(data["train"], n * length, length + 1)
+            return jax.lax.dynamic_slice_in_dim(arrays["train"], n * length, length + 1)
 
         ids = jax.vmap(window)(nth).astype(jnp.int32)  # [B, T+1]
         weights = jnp.ones((rows, length), jnp.float32)
         starts = jnp.broadcast_to((within == 0) & (jnp.arange(length) == 0)[None], weights.shape)
         return Batch(ids[:, :-1], ids[:, 1:], weights, resets=starts)
 
-    def validation_batches(self, data: Data) -> int:
+    def validation_batches(self, arrays: Arrays) -> int:
         """As many as score all of the validation part, and the one before them; 0 without it."""
-        if not data["validation"].size:
+        if not arrays["validation"].size:
             return 0
-        rows, targets = self._held_out(data)
+        rows, targets = self._held_out(arrays)
         return 1 + math.ceil(targets / (rows * self.length))
 
-    def validation_batch(self, n: jax.Array, data: Data) -> Batch:
+    def validation_batch(self, n: jax.Array, arrays: Arrays) -> Batch:
         """The n-th window of each row; those of n=0 are read for the carry, and not scored.
 
         Row 0 has nothing before it: there its length is 0, and its carry stays fresh.
         """
-        rows, targets = self._held_out(data)
-        scored = (self.validation_batches(data) - 1) * self.length  # units a row
+        rows, targets = self._held_out(arrays)
+        scored = (self.validation_batches(arrays) - 1) * self.length  # units a row
         row = jnp.arange(rows)[:, None]  # [B, 1]
         start = row * scored + (n - 1) * self.length  # [B, 1]
         place = start + jnp.arange(self.length)[None]  # [B, T]
         counts = (n > 0) & (place < targets)  # [B, T]
         lengths = jnp.where((n > 0) | (row[:, 0] > 0), self.length, 0)
         return Batch(
-            jnp.take(data["validation"], place, mode="clip").astype(jnp.int32),
-            jnp.take(data["validation"], place + 1, mode="clip").astype(jnp.int32),
+            jnp.take(arrays["validation"], place, mode="clip").astype(jnp.int32),
+            jnp.take(arrays["validation"], place + 1, mode="clip").astype(jnp.int32),
             counts.astype(jnp.float32),
             lengths,
         )
 
-    def _held_out(self, data: Data) -> tuple[int, int]:
+    def _held_out(self, arrays: Arrays) -> tuple[int, int]:
         """The rows of the validation batches, and how many units are scored."""
-        targets = data["validation"].size - 1
+        targets = arrays["validation"].size - 1
         return min(self.batch_size, targets // self.length), targets
 
     def solved(self, metrics: dict[str, Any]) -> None:
         """A language is never learned to the end."""
         del metrics
 
-    def explain(self, validation_loss: float) -> str:
+    def format_loss(self, validation_loss: float) -> str:
         """Bits and perplexity; of jamo and bytes also the bits of a whole character."""
         unit, bits = self.units.removesuffix("s"), validation_loss / math.log(2)
         said = f" nats a {unit} ({bits:.4g} bits, perplexity {math.exp(validation_loss):.4g}"

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.errors import SettingError
-from jaxrnn.losses import likeliest
-from jaxrnn.tasks.task import Task
-from jaxrnn.text import encode, normalise, vocabulary
-from jaxrnn.types import Batch, Data, Metrics
+from jaxrnn.losses import argmax
+from jaxrnn.tasks.base import Task
+from jaxrnn.text.characters import encode, normalize, vocabulary
+from jaxrnn.types import Arrays, Batch, Metrics
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class NextCharacter(Task):
     shown: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", normalise(self.text))
+        object.__setattr__(self, "text", normalize(self.text))
         if len(self.text) < 2:
             raise SettingError("the text must have at least 2 characters")
 
@@ -59,7 +59,7 @@ class NextCharacter(Task):
         return len(self.characters)
 
     @property
-    def baseline(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Nats of the best guess from the last character alone: H(next character | character)."""
         counts = np.zeros((self.output_size, self.output_size))
         np.add.at(counts, (self.ids[:-1], self.ids[1:]), 1)
@@ -67,9 +67,11 @@ class NextCharacter(Task):
         given = np.broadcast_to(counts.sum(1, keepdims=True), counts.shape)[counts > 0]
         return float(-(seen * np.log(seen / given)).sum() / counts.sum())
 
-    def sample_batch(self, key: jax.Array, step: jax.typing.ArrayLike, data: Data = None) -> Batch:
+    def sample_batch(
+        self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
+    ) -> Batch:
         """The one batch there is, B=1, F=V, one-hot; nothing else is used."""
-        del key, step, data
+        del key, step, arrays
         inputs = jax.nn.one_hot(self.ids[None, :-1], self.output_size, dtype=jnp.float32)
         return Batch(
             inputs, jnp.asarray(self.ids[None, 1:]), jnp.ones(inputs.shape[:2], jnp.float32)
@@ -80,7 +82,7 @@ class NextCharacter(Task):
 
         With `shown`, also `prediction` [T], the likeliest, and `probability` [shown, V], of all.
         """
-        said = likeliest(outputs[0])
+        said = argmax(outputs[0])
         metrics = {"correct": jnp.all(said == batch.targets[0])}
         if self.shown:
             metrics["prediction"] = said

@@ -1,0 +1,1 @@
+"""Summaries, plots and inspection pages, made from runs."""

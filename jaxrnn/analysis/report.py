@@ -1,0 +1,228 @@
+"""What a study says of its seeds, in plain text."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from jaxrnn.training.history import History, last_rows, quantiles, scalars
+
+MOST_NAMED = 3  # seeds that broke, by name; of more only the count
+
+
+def learned_at(correct: np.ndarray) -> np.ndarray:
+    """The first training step that was right and stayed right.
+
+    Args:
+      correct: [..., N] bool: whether all was right after each step's update.
+
+    Returns:
+      [...] int: a step in 0..N-1, or N if the last step was not right.
+
+    >>> int(learned_at(np.array([False, True, False, True, True])))
+    3
+    """
+    steps = np.arange(1, correct.shape[-1] + 1)
+    return np.max(np.where(correct, 0, steps), axis=-1)
+
+
+def distribution(learned_at: np.ndarray, steps: int) -> str:
+    """How many seeds learned a task, and a histogram of when.
+
+    Args:
+      learned_at: [S] int, the first training step that was right and stayed right; N if none.
+      steps: N.
+
+    >>> print(distribution(np.array([3, 4, 4, 20]), 20))
+    3 of 4 seeds learned it. The first step that was right and stayed right:
+      earliest 3, quartiles 3.5, 4, 4, latest 4
+      steps   2-3        1  ############
+      steps   4-5        2  #########################
+      not learned        1  ############
+    """
+    learned = learned_at[learned_at < steps]
+    head = f"{learned.size} of {learned_at.size} seeds learned it."
+    lines = []
+    if learned.size:
+        head += " The first step that was right and stayed right:"
+        low, first, median, third, high = np.percentile(learned, [0, 25, 50, 75, 100])
+        lines.append(
+            f"  earliest {low:g}, quartiles {first:g}, {median:g}, {third:g}, latest {high:g}"
+        )
+    width = -(-steps // 10)  # at most ten bins
+    bins = [
+        (
+            f"steps {f'{start}-{min(start + width, steps) - 1}':>5}"
+            if width > 1
+            else f"steps {start:>5}",
+            int(np.sum(learned // width == start // width)),
+        )
+        for start in range(0, steps, width)
+    ]
+    bins.append(("not learned", learned_at.size - learned.size))
+    for name, count in bins:
+        if count:
+            lines.append(
+                f"  {name} {count:>8}  {'#' * round(50 * count / learned_at.size)}".rstrip()
+            )
+    return "\n".join([head, *lines])
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval of success rates that such a count speaks for: Wilson's score interval.
+
+    Unlike the rate give or take `z` standard errors it stays within 0 to 1, and does not shrink to
+    a point where all trials or none succeeded. Wilson (1927), "Probable inference, the law of
+    succession, and statistical inference", Journal of the American Statistical Association 22.
+
+    Args:
+      successes: how many trials succeeded.
+      trials: how many there were.
+      z: the half width in standard errors; 1.96 makes a 95% interval.
+
+    Returns:
+      the lowest and the highest rate.
+
+    Raises:
+      ValueError: if there are no trials, or more successes than trials.
+
+    >>> [round(bound, 4) for bound in wilson(17, 20)]
+    [0.6396, 0.9476]
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(
+            f"{successes} of {trials} is no success rate: there must be a trial or more, and no"
+            " more successes than trials"
+        )
+    rate, scale = successes / trials, 1 + z**2 / trials
+    centre = (rate + z**2 / (2 * trials)) / scale
+    half = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2) / scale
+    low = centre - half if successes else 0.0  # there rounding would leave a speck beside 0 or 1
+    return low, centre + half if successes < trials else 1.0
+
+
+def study(
+    task_name: str,
+    seeds: np.ndarray,
+    steps: np.ndarray,
+    metrics: Mapping[str, np.ndarray],
+    solved: np.ndarray | None,
+    diverged: Mapping[int, int],
+    memoryless_loss: float | None,
+    stopped: Mapping[int, int] = MappingProxyType({}),
+) -> str:
+    """How a study ended: the last of each number, how many seeds solved the task, which broke.
+
+    Args:
+      task_name: what was learned.
+      seeds: [S] int.
+      steps: [R] int, the steps that were measured.
+      metrics: by name, [S, R] numbers each, "loss" among them; what has more axes is left out.
+      solved: [S] bool, if the task can be solved.
+      broken: by seed, the step at which its loss or gradient stopped being finite.
+      baseline: the loss of the best predictor without memory, if that is known.
+      stopped: by seed, the step at which it stopped early.
+
+    >>> loss = np.array([[0.7, 0.01], [0.7, 0.03], [0.7, np.nan]])
+    >>> solved, steps = loss[:, 1] < 0.02, np.array([0, 500])
+    >>> print(study("parity", np.arange(3), steps, {"loss": loss}, solved, {2: 31}, 0.69))
+    parity: 3 seeds after 500 updates; over the 2 that stayed finite:
+      loss  median 0.02, quartiles 0.015 and 0.025 (without memory: 0.69)
+    1 of 3 seeds solved it (33%, 95% interval 6 to 79%, Wilson).
+    Seed 2 stopped being finite at step 31 and was frozen.
+    """
+    alone = len(seeds) == 1
+    who = f"seed {seeds[0]}" if alone else f"{len(seeds)} seeds"
+    if not len(steps):
+        return f"{task_name}: {who}, and nothing was measured."
+    stayed = ~np.isin(seeds, list(diverged))
+    over = ""
+    if not alone:
+        over = f"; over the {stayed.sum()} that stayed finite" if diverged else "; over all of them"
+    lines = [f"{task_name}: {who} after {steps[-1]} update{'' if steps[-1] == 1 else 's'}{over}:"]
+    last = last_rows(History(seeds, steps, scalars(metrics)), stopped)
+    for name, values in last.items():
+        said = _short(values[0]) if alone else _spread(values[stayed])
+        if name == "loss" and memoryless_loss is not None:
+            said += f" (without memory: {_short(memoryless_loss)})"
+        lines.append(f"  {name:{max(map(len, last))}}  {said}")
+    if solved is not None and alone:
+        lines.append("It solved the task." if solved[0] else "It did not solve the task.")
+    elif solved is not None:
+        successes, total = int(np.sum(solved)), len(seeds)
+        rate, low, high = map(_percent, (successes / total, *wilson(successes, total)))
+        lines.append(
+            f"{successes} of {total} seeds solved it ({rate}%, 95% interval {low} to {high}%,"
+            " Wilson)."
+        )
+    if diverged:
+        frozen = " and was frozen" if len(diverged) == 1 else "; they were frozen"
+        lines.append(_breaks(diverged) + ("" if alone else frozen) + ".")
+    if stopped:
+        ends = sorted(stopped.values())
+        at = f"step {ends[0]}" if ends[0] == ends[-1] else f"steps {ends[0]} to {ends[-1]}"
+        who = "It" if alone else f"{len(stopped)} of {len(seeds)} seeds"
+        lines.append(f"{who} stopped early, at {at}: the validation loss fell no further.")
+    return "\n".join(lines)
+
+
+def best(
+    seeds: np.ndarray, steps: np.ndarray, held_out: np.ndarray, format_loss: Callable[[float], str]
+) -> str:
+    """The lowest validation loss of each seed.
+
+    Args:
+      seeds: [S] int.
+      steps: [R] int, the steps that were logged.
+      held_out: [S, R] the validation loss; not-a-number where there was none.
+      explain: says a validation loss in other units.
+
+    >>> losses = np.array([[2.0, np.nan, 1.5, 1.6], [2.0, np.nan, 1.7, 1.4]])
+    >>> print(best(np.arange(2), np.array([0, 10, 20, 40]), losses, lambda loss: f" = {loss}"))
+    Best validation loss: median 1.45, quartiles 1.425 and 1.475.
+    The lowest: 1.4 = 1.4, after 40 updates (seed 1).
+    """
+    lowest = np.min(np.where(np.isfinite(held_out), held_out, np.inf), axis=1)  # [S]
+    first = int(np.argmin(lowest))
+    step = steps[int(np.argmax(held_out[first] == lowest[first]))]
+    one = f"{_short(lowest[first])}{format_loss(float(lowest[first]))}, after {step} updates"
+    if not np.isfinite(lowest[first]):
+        return "The validation loss was nowhere finite."
+    if len(seeds) == 1:
+        return f"Best validation loss: {one}."
+    spread = _spread(np.where(np.isfinite(lowest), lowest, np.nan))
+    return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[first]})."
+
+
+def _spread(values: np.ndarray) -> str:
+    """Median and quartiles of [S] numbers."""
+    first, median, third = quantiles(values, [25, 50, 75]) if values.size else [math.nan] * 3
+    finite = np.sum(np.isfinite(values))
+    if not finite:
+        return "nowhere finite"
+    of = f" ({finite} of {values.size} finite)" if finite < values.size else ""
+    return f"median {_short(median)}, quartiles {_short(first)} and {_short(third)}{of}"
+
+
+def _breaks(diverged: Mapping[int, int]) -> str:
+    """Which seeds broke, and when; of many the first few."""
+    named = sorted(diverged.items())[:MOST_NAMED]
+    first, *others = (f"seed {seed} {{}}at step {step}" for seed, step in named)
+    told = ", ".join([first.format("stopped being finite "), *(text.format("") for text in others)])
+    more = len(diverged) - len(named)
+    return told.capitalize() + (f" and {more} more" if more else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
+
+
+def _percent(rate: float) -> str:
+    """A rate in percent, with decimals where whole numbers would hide that it is not 0 or 1.
+
+    >>> [_percent(rate) for rate in (0, 0.0004, 0.85, 0.9962, 1)]
+    ['0', '0.04', '85', '99.6', '100']
+    """
+    off = 100 * min(rate, 1 - rate)
+    return f"{100 * rate:.{max(0, -math.floor(math.log10(off))) if off else 0}f}"

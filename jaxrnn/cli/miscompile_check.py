@@ -1,0 +1,50 @@
+"""A canary for compilers that give wrong numbers: it died of jaxlib 0.10.2 on the CPU."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class MiscompileCheck(NamedTuple):
+    """What a function gave that a compiler is known to have got wrong."""
+
+    expected: np.ndarray  # [32769] float32
+    eager: np.ndarray  # the same, operation by operation
+    compiled: np.ndarray  # the same, compiled by jit
+
+    @property
+    def alive(self) -> bool:
+        """Whether all numbers are right."""
+        return all(np.array_equal(self.expected, given) for given in (self.eager, self.compiled))
+
+    def __str__(self) -> str:
+        if self.alive:
+            return f"jit and eager agree ({self.expected[-1]:.0f})"
+        wrong = (self.eager != self.expected) | (self.compiled != self.expected)
+        row = int(np.flatnonzero(wrong)[-1])
+        return (
+            f"WRONG NUMBERS: of row {row} jit makes {self.compiled[row]:.10g} and eager"
+            f" {self.eager[row]:.10g}, but {self.expected[row]:.10g} is right. Trust no result of"
+            " this JAX on this device; install another version of jax and jaxlib"
+        )
+
+
+def miscompile_check() -> MiscompileCheck:
+    """Sums of squares, jitted and not: jax issue 39103, which killed jaxlib 0.10.2 on the CPU.
+
+    There the last of 32769 rows came out as 1071645696 where 1073741824 is right.
+    """
+    index = jnp.arange(32769, dtype=jnp.float32)
+    rows = jnp.stack((index, jnp.zeros_like(index), jnp.zeros_like(index)), axis=1)
+    matrix = jnp.eye(3, dtype=jnp.float32)
+
+    def squares(rows: jax.Array) -> jax.Array:
+        def square(row: jax.Array) -> jax.Array:  # in full precision, so that it is exact anywhere
+            return jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2)
+
+        return jax.vmap(square)(rows)
+
+    expected = np.arange(32769, dtype=np.float32) ** 2
+    return MiscompileCheck(expected, np.asarray(squares(rows)), np.asarray(jax.jit(squares)(rows)))

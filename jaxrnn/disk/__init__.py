@@ -1,1 +1,0 @@
-"""A run on disk: its directory, settings, metrics and checkpoints."""

@@ -1,0 +1,113 @@
+"""metrics.jsonl: a line a logged step and seed, and what is read of it."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from jaxrnn.errors import RunError
+from jaxrnn.training.history import History
+
+CLOCK = "clock"
+"""The key of what differs from run to run: when a line was written, and after how much work."""
+
+
+
+
+
+
+def append(file: BinaryIO, history: History, clock: Mapping[str, Any]) -> None:
+    """Write a line for each step and seed; not-a-number is written as null, for JSON has none."""
+    columns = {name: values.tolist() for name, values in history.values.items()}
+    lines = []
+    for r, step in enumerate(history.steps.tolist()):
+        for s, seed in enumerate(history.seeds.tolist()):
+            row = {name: _null(column[s][r]) for name, column in columns.items()}
+            lines.append(json.dumps({"step": step, "seed": seed, **row, CLOCK: clock}) + "\n")
+    try:
+        file.write("".join(lines).encode())
+        file.flush()
+    except OSError as error:
+        error.filename = file.name  # a full disk does not say where
+        raise
+
+
+def _null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_null(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(path: Path, before: int | None = None) -> History:
+    """What a metrics.jsonl holds. A last step that a kill cut short is left out.
+
+    Args:
+      path: the file.
+      before: leave out this step and all after it.
+
+    Raises:
+      RunError: if a line is no such line, or the lines are not each seed at each step in turn.
+      OSError: if the file cannot be read.
+    """
+    rows = _rows(path, before)
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    rows = rows[: len(rows) - len(rows) % max(len(seeds), 1)]
+    steps = [row["step"] for row in rows[:: len(seeds) or 1]]
+    if [(row["step"], row["seed"]) for row in rows] != [(n, s) for n in steps for s in seeds]:
+        raise RunError(f"{path} does not have each seed at each logged step, in turn")
+    names = [name for name in rows[0] if name not in ("step", "seed", CLOCK)] if rows else []
+    values = {name: _array([row[name] for row in rows], len(seeds)) for name in names}
+    return History(np.array(seeds, np.int64), np.array(steps, np.int64), values)
+
+
+def cut(path: Path, before: int) -> None:
+    """Shorten a metrics.jsonl to the lines before a step.
+
+    What a broken-off run measured after its last checkpoint will be measured again.
+    """
+    with path.open("r+b") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= before:
+                file.seek(-len(line), 1)
+                file.truncate()
+                return
+
+
+def _rows(path: Path, before: int | None) -> list[dict[str, Any]]:
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                step, _, _ = row["step"], row["seed"], row["loss"]
+            except (ValueError, KeyError, TypeError):
+                raise RunError(f"{path}, line {number}, is not a line of metrics") from None
+            if before is not None and step >= before:
+                break
+            if rows and row.keys() != rows[0].keys():
+                raise RunError(f"{path}, line {number}, has other metrics than the first")
+            rows.append(row)
+    return rows
+
+
+def _array(column: Sequence[Any], seeds: int) -> np.ndarray:
+    """A column of rows -> [S, R, ...]; null becomes not-a-number."""
+    array = np.array([_nan(value) for value in column])
+    return np.moveaxis(array.reshape(-1, seeds, *array.shape[1:]), 0, 1)
+
+
+def _nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_nan(part) for part in value]
+    return math.nan if value is None else value
+
+
+
+
+
+

@@ -1,1 +1,0 @@
-"""What surrounds a run: code, versions, machine, and JAX's compilation cache."""

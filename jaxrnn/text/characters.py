@@ -1,0 +1,69 @@
+"""Characters to numbers and back. Pure functions on strings and NumPy arrays."""
+
+import unicodedata
+
+import numpy as np
+
+
+def normalize(text: str) -> str:
+    r"""Compose `text` (Unicode NFC): 한 is one character, however it was typed.
+
+    Raises:
+      ValueError: if `text` holds bytes that are not UTF-8 (Python keeps them as lone surrogates).
+
+    >>> len("\u1112\u1161\u11ab"), len(normalise("\u1112\u1161\u11ab"))
+    (3, 1)
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text is not valid UTF-8")
+    return unicodedata.normalize("NFC", text)
+
+
+def vocabulary(text: str) -> tuple[str, ...]:
+    """The characters of `text`, each once, in order of first appearance.
+
+    >>> vocabulary("hihello")
+    ('h', 'i', 'e', 'l', 'o')
+    """
+    return tuple(dict.fromkeys(text))
+
+
+def encode(text: str, characters: tuple[str, ...]) -> np.ndarray:
+    """The index of each character of `text` in a vocabulary.
+
+    Returns:
+      [T] int32.
+
+    Raises:
+      ValueError: if `text` has a character that is not in `characters`; it is named.
+
+    >>> encode("hello", vocabulary("hihello"))
+    array([0, 2, 3, 3, 4], dtype=int32)
+    """
+    index = {character: i for i, character in enumerate(characters)}
+    missing = [character for character in dict.fromkeys(text) if character not in index]
+    if missing:
+        raise ValueError(f"not in the vocabulary: {', '.join(map(repr, missing))}")
+    return np.array([index[character] for character in text], np.int32)
+
+
+def decode(ids: np.ndarray, characters: tuple[str, ...]) -> str:
+    """The text that a row of indices stands for; undoes `encode`.
+
+    Args:
+      ids: [T] int, each in 0..V-1.
+      characters: the vocabulary, [V].
+
+    >>> decode(np.array([1, 0, 2, 3, 3, 4]), vocabulary("hihello"))
+    'ihello'
+    """
+    return "".join(characters[i] for i in ids)
+
+
+def escape_unprintable(text: str) -> str:
+    r"""`text` on one line: what cannot be printed stands as its escape.
+
+    >>> visible("no\nline")
+    'no\\nline'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,114 @@
+"""What was measured of each seed at each logged step."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class History(NamedTuple):
+    """What was measured of each seed at each logged step."""
+
+    seeds: np.ndarray  # [S] int
+    steps: np.ndarray  # [R] int
+    values: dict[str, np.ndarray]  # by name, [S, R, ...]; not-a-number where a seed had broken off
+
+
+def mask_diverged(
+    values: Mapping[str, np.ndarray], steps: np.ndarray, updates: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Not-a-number in place of what is not finite, or was measured of a seed that had broken off.
+
+    Args:
+      values: by name, [S, R, ...].
+      steps: [R] int.
+      updates: [S] int, that each seed has made; fewer than the step's number once it broke off.
+    """
+    off = steps > updates[:, None]  # [S, R]
+    blanked = {}
+    for name, array in values.items():
+        gone = off.reshape(off.shape + (1,) * (array.ndim - 2)) | ~np.isfinite(array)
+        blanked[name] = np.where(gone, np.nan, array) if gone.any() else array
+    return blanked
+
+
+def join(histories: Sequence[History]) -> History:
+    """The stretches of one run, one after the other; at least one."""
+    whole = [history for history in histories if history.steps.size] or histories[-1:]
+    names = whole[-1].values
+    return History(
+        whole[-1].seeds,
+        np.concatenate([history.steps for history in whole]),
+        {
+            name: np.concatenate([history.values[name] for history in whole], axis=1)
+            for name in names
+        },
+    )
+
+
+def last_rows(history: History, stopped: Mapping[int, int]) -> dict[str, np.ndarray]:
+    """What was measured last of each seed: by name, [S, ...].
+
+    Args:
+      history: with a logged step or more.
+      stopped: by seed, the step at which it stopped early.
+    """
+    ends = [stopped.get(seed, history.steps[-1]) for seed in history.seeds.tolist()]
+    rows = np.searchsorted(history.steps, ends)
+    return {name: values[np.arange(len(rows)), rows] for name, values in history.values.items()}
+
+
+def last_loss(histories: Sequence[History]) -> float:
+    """The median, over the seeds that have one, of the last loss that was logged."""
+    for history in reversed(histories):
+        if history.steps.size:
+            loss = history.values["loss"][:, -1]
+            return (
+                float(np.median(loss[np.isfinite(loss)])) if np.isfinite(loss).any() else math.nan
+            )
+    return math.nan
+
+
+def scalars(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those metrics that are one number a seed and step: the loss first, the gradient's norm last.
+
+    Args:
+      metrics: by name, [S, R] or [S, R, ...] each.
+
+    Returns:
+      by name, [S, R] float64 each.
+
+    >>> numbers = np.zeros((1, 2))
+    >>> list(scalars({"grad_norm": numbers, "curve": np.zeros((1, 2, 9)), "loss": numbers}))
+    ['loss', 'grad_norm']
+    """
+    names = [name for name, values in metrics.items() if np.ndim(values) == 2]
+    names.sort(key=lambda name: (name == "grad_norm", name != "loss"))
+    return {name: np.asarray(metrics[name], np.float64) for name in names}
+
+
+def quantiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
+    """Percentiles over the seeds, of the values that are finite.
+
+    The same as `np.nanpercentile`, which takes twenty times as long over many steps.
+
+    Args:
+      values: [S, ...] numbers.
+      percents: [Q], each from 0 to 100.
+
+    Returns:
+      [Q, ...] float64; NaN where no seed's value is finite.
+
+    >>> quantiles(np.array([[1.0, 5.0], [2.0, np.nan], [4.0, np.inf]]), [0, 50]).tolist()
+    [[1.0, 5.0], [2.0, 5.0]]
+    """
+    values = np.asarray(values, np.float64)
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)  # NaN goes last
+    last = np.maximum(np.sum(np.isfinite(values), axis=0) - 1, 0)
+    rank = np.multiply.outer(np.asarray(percents) / 100, last)  # [Q, ...]
+    below = rank.astype(int)
+    low, high = (
+        np.take_along_axis(ordered, place, 0) for place in (below, np.minimum(below + 1, last))
+    )
+    return low + (rank - below) * (high - low)

@@ -1,0 +1,409 @@
+"""The stop-watches, and the suites of experiments/benchmark.py at sizes that take no time."""
+
+import dataclasses
+import itertools
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import benchmark
+import chex
+import jax
+import numpy as np
+import pytest
+from suites import harness, lab, language, layer, peers, picture, scaling, seeds
+from suites.timing import Row, interleave, memory_rows, product, rows, run_python, table, timed
+
+from jaxrnn.cells import CELLS
+from jaxrnn.errors import SettingError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.runs import compilation_cache
+from jaxrnn.training.config import ExperimentConfig
+
+pytestmark = pytest.mark.optimized(False)  # no time that is measured here is looked at
+
+
+class Later:
+    """A result that is ready after a while, as those of JAX are."""
+
+    def block_until_ready(self):
+        time.sleep(0.05)
+        return self
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """The caches of the user, and of the tests that follow, stay as they are."""
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
+
+
+def test_timed_waits_until_the_last_result_is_ready():
+    results, seconds = timed(lambda *parts: {"a": parts[0], "b": Later()}, 7)
+    assert results["a"] == 7
+    assert 0.05 <= seconds < 1
+
+
+def test_systems_take_turns_after_a_call_that_is_not_counted():
+    called, ticks = [], itertools.count(1.0)
+
+    def system(name):
+        def call():
+            called.append(name)
+            return next(ticks)
+
+        return call
+
+    seconds = interleave({name: system(name) for name in "ab"}, repeats=2, burst=3, own_clock=True)
+    assert "".join(called) == "ab" + "aaabbb" * 2
+    assert seconds["a"].tolist() == [[3, 4, 5], [9, 10, 11]]
+    assert seconds["b"].tolist() == [[6, 7, 8], [12, 13, 14]]
+
+
+def test_without_a_clock_of_their_own_the_calls_are_timed():
+    pauses = {"long": 0.03, "none": 0.0}
+    seconds = interleave({name: lambda p=p: time.sleep(p) for name, p in pauses.items()}, 2)
+    assert [each.shape for each in seconds.values()] == [(2, 1), (2, 1)]
+    assert seconds["long"].min() >= 0.03 > seconds["none"].min() > 0
+
+
+def test_a_ratio_is_that_of_the_same_turn():
+    # The machine is ten times slower in the last turn: that is in the seconds, not in the ratios.
+    first = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [20.0, 20.0, 20.0]])
+    other = np.array([[8.0, 8.0, 1.0], [4.0, 4.0, 4.0], [60.0, 60.0, 60.0]])
+    own, row = rows("s", "c", "m", {"a": first, "b": other}, flops=6.0, rate=4.0)
+    assert (own.ratio, own.ratio_low, own.ratio_high) == (1, 1, 1)
+    assert (row.suite, row.case, row.measure, row.system) == ("s", "c", "m", "b")
+    assert (row.min_s, row.median_s) == (1.0, 8.0)
+    assert (row.ratio, row.ratio_low, row.ratio_high) == (3.0, 2.5, 3.5)
+    assert row.of_product == 1.5
+    assert rows("s", "c", "m", {"a": first})[0].of_product is None
+
+
+def test_a_table_has_seconds_ratios_and_shares():
+    seconds = {"a": np.array([[4.0], [1.0], [3.0]]), "b": np.array([[2e-3], [5e-4], [1.5e-3]])}
+    head, *lines = table(rows("suite", "case", "measure", seconds, 1e9, 4e12)).splitlines()
+    assert head.startswith("suite: case, measure ")
+    assert head.endswith("of the product's rate")
+    assert [line.split() for line in lines] == [
+        ["a", "1.00", "s", "3.00", "s", "1.00", "0%"],
+        ["b", "500.00", "µs", "1.50", "ms", "0.00", "(0.00", "to", "0.00)", "50%"],
+    ]
+
+
+def test_memory_stands_in_a_table_without_a_spread():
+    measured = memory_rows("s", "c", "m", {"a": 2**20, "b": 3 * 2**20})
+    assert [(row.bytes, row.ratio, row.min_s) for row in measured] == [
+        (2**20, 1.0, None),
+        (3 * 2**20, 3.0, None),
+    ]
+    assert [line.split() for line in table(measured).splitlines()[1:]] == [
+        ["a", "1.0", "MiB", "1.00"],
+        ["b", "3.0", "MiB", "3.00"],
+    ]
+
+
+def test_the_rate_is_of_so_many_operations():
+    (row,), rate = product("suite", size=64, repeats=2)
+    assert (row.suite, row.case, row.of_product) == ("suite", "64 x 64", 1.0)
+    assert row.min_s
+    assert rate * row.min_s == pytest.approx(2 * 64**3)
+
+
+def test_a_process_has_its_folder_its_arguments_and_a_cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/nowhere")
+    code = """
+import os, sys
+caches = {name: value for name, value in os.environ.items() if "CACHE" in name}
+print(sys.argv[1:], list(caches), os.listdir(caches["XDG_CACHE_HOME"]), file=open("said", "a"))
+open(caches["XDG_CACHE_HOME"] + "/entry", "w")
+"""
+    (tmp_path / "kept").mkdir()
+    for cache in (None, None, tmp_path / "kept", tmp_path / "kept"):
+        run_python("-c", code, "an argument", folder=tmp_path, cache=cache)
+    empty = "['an argument'] ['XDG_CACHE_HOME'] []"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == [empty] * 3 + [empty.replace("[]", "['entry']")]
+
+
+def test_a_process_that_fails_is_named_by_its_last_line(tmp_path):
+    with pytest.raises(ChildProcessError, match="code 3: the reason"):
+        code = "import sys; print('first\\nthe reason', file=sys.stderr); sys.exit(3)"
+        run_python("-c", code, folder=tmp_path)
+    with pytest.raises(ChildProcessError, match="code 1: nothing was said"):
+        run_python("-c", "import os; os._exit(1)", folder=tmp_path)
+
+
+def test_a_start_has_its_processes_and_its_compilation(monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    done = []
+    monkeypatch.setattr(lab, "run_python", lambda *_, folder, cache=None: done.append(cache))
+    monkeypatch.setattr(jax, "clear_caches", lambda: done.append("cleared"))
+    monkeypatch.setattr(lab, "compiled", lambda study: done.append(study.train.steps))
+    processes, compiling = lab.startup(repeats=1)
+    assert [row.system for row in processes] == ["jaxrnn, empty cache", "jaxrnn, filled cache"]
+    assert done[:2] == done[2:4] == [None, done[1]] and done[1].name == "warm"
+    assert [row.measure for row in compiling] == ["tracing and compiling"]
+    assert done[4:] == ["cleared", 50] * 2
+
+
+def test_a_call_is_a_whole_training_from_nothing():
+    study = lab.hihello_config(seeds=2)
+    call = lab.compiled(
+        ExperimentConfig(study.task, study.model, study.train, seeds=2, vmap_size=2)
+    )
+    again = jax.device_get(call())  # what a call was given must be there for the next
+    state, metrics = jax.device_get(call())
+    chex.assert_trees_all_equal(again, (state, metrics))
+    assert state.step.tolist() == [50, 50]
+    assert metrics["loss"].shape == (2, 51)
+    assert np.all(metrics["loss"] > 0)  # the last look was taken, too
+    assert np.all(metrics["loss"][:, -1] < 0.1 * metrics["loss"][:, 0])
+    _, others = jax.device_get(call(seeds=np.array([5, 0], np.uint32)))
+    np.testing.assert_array_equal(others["loss"][1], metrics["loss"][0])
+    assert not np.array_equal(others["loss"][0], metrics["loss"][1])
+
+
+def test_layers_stand_beside_their_peers(monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    own, *parts = layer.layer(1, sizes=((2, 3, 4),))
+    assert [row.measure for row in own] == ["matrix product"]
+    measured = [row for part in parts for row in part]
+    systems = ["jaxrnn", "jaxrnn, nn.scan", "Flax, OptimizedLSTMCell", "Flax, LSTMCell"]
+    lstm = [row for row in measured if row.case == "LSTM, B=2, T=3, H=4"]
+    assert [row.system for row in lstm] == systems * 3
+    assert {row.system for row in measured if "GRU" in row.case} == {*systems[:2], "Flax, GRUCell"}
+    measures = ["forward", "forward+backward", "compiling both, once"]
+    assert [row.measure for row in lstm[::4]] == measures
+    assert all(row.min_s and row.min_s > 0 for row in measured)
+    one, three = lstm[0], lstm[4]
+    counted = [row.of_product * row.min_s for row in (one, three) if row.of_product and row.min_s]
+    assert counted[1] == pytest.approx(3 * counted[0])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_peers_that_are_installed_compute_the_same(kind):
+    """With weights that differ everywhere, biases, too; of all that this environment has."""
+    ours = Recurrent(CELLS[kind](5))
+    inputs = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    gradient = jax.random.normal(jax.random.key(2), (3, 4, 5))
+    params = ours.init(jax.random.key(1), inputs)["params"]
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    leaves = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    params = jax.tree.unflatten(structure, leaves)
+    systems = {
+        "ours": peers.compiled(lambda p, x: layer.outputs(ours, p, x), params, inputs, gradient)
+    }
+    with jax.numpy_rank_promotion("allow"):  # as some peers need
+        systems |= dict(peers.peers(ours, params, inputs, gradient))
+    assert len(systems) >= (3 if kind == "lstm" else 2)
+    layer.compare("case", systems)
+    wrong = peers.System(lambda: 2 * np.asarray(systems["ours"].forward()), systems["ours"].both)
+    with pytest.raises(AssertionError, match="case: wrong lies 1 from ours"):
+        layer.compare("case", systems | {"wrong": wrong})
+
+
+def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    measured = list(seeds.seeds(1, networks=2, models=2))
+    assert [[row.system for row in part] for part in measured] == [
+        [f"jaxrnn, {how}" for how in ("groups of 1", "side by side", "in turn", "a call each")],
+        ["jaxrnn, groups of 1"],
+        [
+            "jaxrnn, in turn",
+            "jaxrnn, side by side",
+            "jaxrnn, nn.scan, side by side",
+            "jaxrnn, one model alone, multiplied",
+        ],
+    ]
+
+
+@pytest.mark.optimized(True)
+def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
+    monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
+    monkeypatch.setattr(scaling, "LAYERS", (1, 2))
+    time_of_t, memory, time_of_s, steps, layers, *_ = scaling.scaling(1, longest=64)
+    assert [row.system for row in time_of_t] == ["T=16", "T=64"]
+    assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, but for the weights
+    assert [row.system for row in time_of_s] == ["S=1", "S=3"]
+    assert [row.system for row in steps] == ["T=16", "T=64"]
+    assert [row.system for row in layers] == ["layers=1", "layers=2"]
+
+
+def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatch):
+    """As if each call took a second, whatever it did."""
+
+    def clock(systems, repeats, burst=1):
+        return {name: np.ones((repeats, burst)) for name in systems}
+
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    monkeypatch.setattr(scaling, "interleave", clock)
+    (measured,) = scaling.growing("S", (1, 3), repeats=2)
+    of_one = 16 * 64  # B x T
+    assert [row.min_s for row in measured] == [1 / of_one, 1 / (3 * of_one)]
+    monkeypatch.setattr(seeds, "interleave", clock)
+    (measured,) = seeds.language_models(1, models=3, steps=5)
+    assert [row.min_s for row in measured] == pytest.approx([0.2, 0.2, 0.2, 0.6])
+
+
+@pytest.mark.optimized(True)
+def test_long_sequences_have_their_time_and_memory():
+    parts = list(scaling.chunks(1, longest=64))  # all below the size where `fused` changes ways
+    cases = [f"B=16, T={n}, F=8, H=128" for n in (4, 16, 64)]
+    assert [part[0].case for part in parts[::2]] == [part[0].case for part in parts[1::2]] == cases
+    for system, most, least in ((0, 4.4, 3.6), (1, 2.8, 1.6)):  # as T; in chunks as its root
+        small, middle, large = (part[system].bytes or 0 for part in parts[1::2])
+        assert least < (large - middle) / (middle - small) < most
+
+
+def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
+    monkeypatch.setattr(harness, "SAVE_EVERY", 0.0)
+    measured: Any
+    measured, said = harness.overhead(repeats=1, steps=5, hidden=4, length=4)
+    assert [row.system for row in measured] == ["in the harness", "the bare loop"]
+    assert measured[0].ratio == 1.0 > measured[1].ratio
+    end = re.search(r"checkpoints a run: (\d) to (\d); the parameters end (.*)$", str(said))
+    assert end, said
+    assert 2 <= int(end[1]) <= int(end[2])
+    if end[3] != "with the same bits":
+        assert float(end[3].split()[1]) < 1e-6
+
+
+def test_the_difference_is_the_largest_anywhere():
+    some = {"a": np.array([1.0, 2.0]), "b": np.array([[3.0]])}
+    others = {"a": np.array([1.5, 1.0]), "b": np.array([[3.25]])}
+    assert harness.difference(some, others) == 1.0
+    assert harness.difference(some, some) == 0.0
+
+
+def test_a_study_is_set_beside_as_many_processes(monkeypatch):
+    calls = []
+
+    def run(*arguments, folder, cache=None):
+        assert arguments[:2] == ("-c", harness.SCRIPT)
+        name, first, seeds, steps = arguments[2:]
+        calls.append((name, int(first), int(seeds), int(steps), cache is not None))
+
+    def clock(systems, repeats):
+        assert repeats == 2
+        for system in systems.values():
+            system()
+            system()
+        taken = zip(systems, (3.5, 7, 2, 1), strict=True)
+        return {name: np.array([[second], [9.0]]) for name, second in taken}
+
+    monkeypatch.setattr(harness, "run_python", run)
+    monkeypatch.setattr(harness, "interleave", clock)
+    (measured,) = harness.study(repeats=2, seeds=7, steps=9)
+    kinds = [(seeds, filled) for _, _, seeds, _, filled in calls[::2]]
+    assert kinds == [(7, False), (7, True), (1, False), (1, True)]
+    assert len({name for name, *_ in calls}) == len(calls)
+    assert all(first + seeds <= 7 and steps == 9 for _, first, seeds, steps, _ in calls)
+    # Of the separate processes one was run, for seven.
+    assert [(row.min_s, row.median_s) for row in measured] == [
+        (3.5, 6.25),
+        (7.0, 8.0),
+        (14.0, 38.5),
+        (7.0, 35.0),
+    ]
+
+
+def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "run"), "3", "1", "2"])
+    exec(harness.SCRIPT, {})
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines] == [
+        ['{"step": 0', ' "seed": 3'],
+        ['{"step": 2', ' "seed": 3'],
+    ]
+
+
+def test_the_script_prints_and_writes_what_was_asked_for(run, tmp_path):
+    files = tmp_path / "rows.json", tmp_path / "picture.png"
+    options = ("--suite", "training", "--repeats", "2", "--json", files[0], "--plot", files[1])
+    result = run("benchmark.py", *map(str, options))
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^training: hihello, 50 steps +min +median", result.stdout, re.MULTILINE)
+    assert "gradient" not in result.stdout
+    first, *_ = json.loads(files[0].read_text())
+    assert first.keys() == {field.name for field in dataclasses.fields(Row)}
+    assert (first["suite"], first["case"], first["measure"]) == ("training", "hihello", "50 steps")
+    assert 0 < first["min_s"] <= first["median_s"]
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_path, monkeypatch):
+    figures = []
+
+    def save(figure, path, **_):
+        figures.append(figure)
+
+    monkeypatch.setattr(picture.Figure, "savefig", save)
+    turns = {name: np.full((3, 1), float(n)) for n, name in enumerate(("ours", "theirs"), start=1)}
+    measured = [
+        row
+        for case in ("small", "large")
+        for measure in ("forward", "both", "compiling", "matrix product")
+        for row in rows("layer", case, measure, turns)
+    ]
+    picture.ratios(tmp_path / "p.png", measured + memory_rows("layer", "c", "m", {"ours": 3}))
+    (figure,) = figures
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["layer: forward", "layer: both"]
+    for axis in figure.axes:
+        assert [label.get_text() for label in axis.get_yticklabels()] == ["small", "large"]
+        marks = {line.get_label(): line for line in axis.lines if line.get_marker() == "o"}
+        assert {name: list(mark.get_xdata()) for name, mark in marks.items()} == {
+            "ours": [1.0, 1.0],
+            "theirs": [2.0, 2.0],
+        }
+
+
+def test_numbers_and_files_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="longest must be at least 16"):
+        benchmark.Config(longest=15)
+    with pytest.raises(ValueError, match="study seeds must be at least 1"):
+        benchmark.Config(study_seeds=0)
+    with pytest.raises(ValueError, match=r"plot must end in one of \.png, \.svg, \.pdf"):
+        benchmark.Config(plot=Path("ratios.txt"))
+    with pytest.raises(SettingError, match=r"cannot be written: name another file"):
+        benchmark.main(benchmark.Config(json=tmp_path))
+    with pytest.raises(SettingError, match=r"there is no folder .*/none: make it first"):
+        benchmark.main(benchmark.Config(json=tmp_path / "none/rows.json"))
+
+
+def test_every_suite_can_be_chosen(monkeypatch, capsys):
+    suites: Any = {
+        "layer": layer,
+        "train": language,
+        "training": lab,
+        "seeds": seeds,
+        "startup": lab,
+        "scaling": scaling,
+        "overhead": harness,
+        "study": harness,
+    }
+    for name, module in suites.items():
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: [name])
+    for suite in (*suites, "all"):
+        benchmark.main(benchmark.Config(suite=suite))
+        said = [line for line in capsys.readouterr().out.splitlines() if "installed" not in line]
+        assert said == [f"  ({name})" for name in (suites if suite == "all" else [suite])]
+
+
+def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
+    monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    assert own.measure == "matrix product"
+    assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
+    assert measured[0].case == "language model, 2x8, B=4, T=50"
+    losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
+    with pytest.raises(AssertionError, match="losses of ours, theirs lie 0"):
+        language.compare(losses)
+
+
+def test_the_weights_that_a_token_meets():
+    # By hand: two kernels of 3 x 12, one more layer's lowest of 3 x 12, and a readout of 3 x 7.
+    assert language.weights(layers=2, hidden=3, vocabulary=7) == 3 * 36 + 21

@@ -1,0 +1,419 @@
+"""Language models from the command line: train, resume, sample, show; and what is refused."""
+
+import base64
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import unicodedata
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from char_lm import Config, main, make_config
+
+import jaxrnn
+from jaxrnn.analysis.visualize import visualize
+from jaxrnn.cli import entry
+from jaxrnn.errors import RunError, SettingError
+from jaxrnn.layers.gates import read_gates
+from jaxrnn.rng import child_key, root_key
+from jaxrnn.runs import checkpoints, loading, runner, text_generation
+from jaxrnn.tasks.language import Language
+from jaxrnn.text.sampling import Sampling, generate
+from jaxrnn.text.tokenizer import from_units, to_units
+from jaxrnn.training.loop import replay
+
+pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
+
+TEXT = "The rain in Spain\nstays\tmainly\nin the plain.\n" * 30  # 1380 characters
+KOREAN = "대한민국은 민주공화국이다.\n" * 60
+FEW: dict[str, Any] = {"hidden_size": 12, "layers": 2, "batch_size": 4, "length": 20, "steps": 60}
+
+
+def texts(folder):
+    (folder / "rain.txt").write_text(TEXT)
+    (folder / "korean.txt").write_text(KOREAN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_runs(tmp_path_factory, cache_home):
+    """A run of three seeds on English, one of bytes, one of jamo; the texts are gone by then."""
+    folder = texts(tmp_path_factory.mktemp("runs"))
+    settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
+    runs: dict[str, tuple[str, dict[str, Any]]] = {
+        "rain": ("rain.txt", {"seeds": 3, "group": 3, "dropout": 0.1, "seed": 2}),
+        "bytes": ("korean.txt", {"units": "bytes", "cell": "gru"}),
+        "jamo": ("korean.txt", {"units": "jamo", "embedding_size": 12, "tied": True}),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))  # the user's is left alone
+        for name, (file, more) in runs.items():
+            config = Config(folder / file, **(settings | more))
+            runner.run_experiment(make_config(config), run_dir=folder / name, picture=False)
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    return folder
+
+
+def test_it_trains_as_the_user_runs_it(run, tmp_path):
+    texts(tmp_path)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]
+    done = run("char_lm.py", "--text=rain.txt", *flags, "--run-dir=a", "--seed=1")
+    assert done.returncode == 0, done.stderr
+    assert "Best validation loss: " in done.stdout and "perplexity" in done.stdout
+    assert {"config.json", "metrics.jsonl", "curves.png", "checkpoints"} <= {
+        path.name for path in Path("a").iterdir()
+    }
+    rows = [json.loads(line) for line in Path("a/metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["validation_loss"] > rows[-1]["validation_loss"] > 0
+    assert rows[1]["validation_loss"] is None
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, cache_home, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+
+
+def sample(trained_runs):
+    flags = ["--prime=The ", "--length=40", "--temperature=0.8", "--seed=1"]
+    return "sample", str(trained_runs / "rain"), *flags
+
+
+def test_another_process_writes_the_same(environment, cache_home, trained_runs):
+    def written():
+        return subprocess.run(
+            [sys.executable, "-m", "jaxrnn", *sample(trained_runs)],
+            env=environment | {"XDG_CACHE_HOME": str(cache_home)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    text = written()
+    assert text.startswith("The ") and len(text) == 4 + 40 + 1
+    assert written() == text
+
+
+def test_the_verbs_as_a_user_calls_them(call, trained_runs):
+    file = str(Path(jaxrnn.__file__).with_name("__main__.py"))
+    verb = partial(call, partial(runpy.run_path, file, run_name="__main__"), "jaxrnn")
+    done = verb(*sample(trained_runs))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The ") and len(done.stdout) == 4 + 40 + 1
+    shown = verb("show", str(trained_runs / "rain"), "--text=in Spain", "--out=page.html")
+    assert (shown.returncode, shown.stdout) == (0, "page.html\n"), shown.stderr
+    assert "<html" in Path("page.html").read_text()
+    refused = verb("sample", str(trained_runs / "rain"), "--prime=Öl")
+    assert refused.returncode == 2
+    assert refused.stderr == "error: not in the vocabulary: Ö\n"
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
+    def written(**settings):
+        return "".join(text_generation.write(trained_runs / "rain", "in ", length=50, **settings))
+
+    assert written(seed=1) == written(seed=1) != written(seed=2)
+    greedy = written(settings=Sampling(temperature=0))
+    assert greedy == written(settings=Sampling(temperature=0), seed=9)
+    assert "ain" in greedy  # it has learned something
+    two = written(samples=2, seed=1)
+    assert two.startswith("--- sample 1 ---\n" + written(seed=1) + "--- sample 2 ---\nin ")
+    beams = written(beams=2)
+    assert beams.startswith("--- beam 1: log-probability -") and beams.count("in ") >= 2
+    assert written(network=3, seed=1) != written(network=4, seed=1)
+    with pytest.raises(SettingError, match="a beam search draws nothing: leave out samples"):
+        written(beams=2, samples=2)
+    with pytest.raises(SettingError, match="a beam search draws nothing"):
+        written(beams=2, settings=Sampling(temperature=0.5))
+    for seed in (-1, 2**32):
+        with pytest.raises(SettingError, match="seed must be from 0 to 4294967295"):
+            written(seed=seed)
+
+
+def test_without_a_prime_it_goes_on_from_a_line_break(trained_runs):
+    run_dir = trained_runs / "rain"
+    from_break = "".join(text_generation.write(run_dir, "\r\n", length=30, seed=1))
+    assert from_break == "\n" + "".join(text_generation.write(run_dir, length=30, seed=1))
+
+
+@pytest.mark.parametrize("units", ["bytes", "jamo"])
+def test_korean_comes_out_composed(trained_runs, units):
+    text = "".join(text_generation.write(trained_runs / units, "대한", length=60, seed=2))
+    assert text.startswith("대한") and text.endswith("\n")
+    pieces = list(text_generation.write(trained_runs / units, "대한", length=60, seed=2))
+    assert "".join(pieces) == text and len(pieces) > 2
+    one = loading.load(trained_runs / units)
+    for length in (29, 30, 31):  # some end within a syllable
+        drawn = generate(
+            one.model,
+            one.params,
+            child_key(root_key(2), "sample"),
+            one.encode("대한").astype(np.int32),
+            length,
+        )
+        whole = "".join(one.units(piece[0]) for piece in drawn)
+        said = "".join(text_generation.write(trained_runs / units, "대한", length=length, seed=2))
+        assert said == from_units(to_units("대한", units) + whole, units) + "\n"
+    syllables = sum("가" <= character <= "힣" for character in text)
+    assert syllables >= 5
+
+
+def test_the_best_network_of_the_run_is_taken(trained_runs):
+    lines = (trained_runs / "rain/metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    best = min((row for row in rows if row["validation_loss"]), key=lambda r: r["validation_loss"])
+    one = loading.load(trained_runs / "rain")
+    assert (one.seed, one.updates) == (best["seed"], best["step"])
+    assert one.loss == pytest.approx(best["validation_loss"])
+    assert best["seed"] != 2, "or the first would do"
+    last = loading.load(trained_runs / "rain", seed=4, last=True)
+    assert (last.seed, last.updates, last.loss) == (4, 60, None)
+    with pytest.raises(SettingError, match="the run has the seeds 2 to 4, not 5"):
+        loading.load(trained_runs / "rain", seed=5)
+
+
+def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
+    trained_runs, tmp_path, capsys
+):
+    shutil.copytree(trained_runs / "rain", "copy")
+    newest = max(Path("copy/checkpoints").iterdir())
+    shutil.copytree(newest, newest.with_name("00000061"))
+    (newest.with_name("00000061") / "position.json").write_text("{}")
+    assert loading.load("copy").params is not None
+    assert "00000061" in capsys.readouterr().err
+    for checkpoint in Path("copy/checkpoints").iterdir():
+        (checkpoint / "position.json").write_text("{}")
+    with pytest.raises(OSError, match="no checkpoint is whole"):
+        loading.load("copy")
+    shutil.rmtree("copy/checkpoints")
+    with pytest.raises(RunError, match="copy has no checkpoint yet; go on with python -m jaxrnn"):
+        loading.load("copy")
+
+
+def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_path):
+    shutil.copytree(trained_runs / "rain", "copy")
+    config = json.loads(Path("copy/config.json").read_text())
+    shorter = json.loads(json.dumps(config))
+    shorter["experiment"]["task"]["vocabulary"].pop()
+    Path("copy/config.json").write_text(json.dumps(shorter))
+    size = len(config["experiment"]["task"]["vocabulary"])
+    with pytest.raises(RunError, match=f"a vocabulary of {size - 1} units, and a model of {size}"):
+        loading.load("copy")
+    shorter["experiment"]["model"]["vocabulary_size"] -= 1
+    Path("copy/config.json").write_text(json.dumps(shorter))
+    with pytest.raises(RunError, match="is of another model"):
+        loading.load("copy")
+    config["experiment"]["task"] = {
+        "type": "jaxrnn.tasks.adding:Adding",
+        "length": 5,
+        "batch_size": 2,
+    }
+    Path("copy/config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="copy is no run of a language model, but of Adding"):
+        loading.load("copy")
+    with pytest.raises(FileNotFoundError, match="none holds no run"):
+        loading.load("none")
+
+
+def page(*arguments, **settings):
+    """What a page holds: its text, and its data."""
+    text = visualize(*arguments, **settings).read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert data
+    return text, json.loads(data[1])
+
+
+def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
+    run_dir, words = trained_runs / "rain", "in Spain\nstays"
+    text, data = page(run_dir, words, out=tmp_path / "page.html", network=4, last=True)
+    assert "seed 4 after 60 updates" in text and "layer 2" in text
+    one = loading.load(run_dir, 4, last=True)
+    ids = one.encode(words).astype(np.int32)
+    logits, _ = cast(Any, one.model.apply({"params": one.params}, ids[None]))
+    chances = np.asarray(jax.nn.log_softmax(logits[0]))
+    nats = -chances[np.arange(len(ids) - 1), ids[1:]].mean()
+    assert f"{nats / np.log(2):.3f} a unit of this text" in text
+    argmax = [one.task.vocabulary[i] for i in chances.argmax(-1)]
+    assert [data["symbols"][place][0] for place in data["guesses"][::5]] == argmax
+    layer, cell, *_ = data["cells"][0]
+    gates = read_gates(one.model, one.params, jnp.asarray(ids[None]))[layer]
+    rows = np.frombuffer(base64.b64decode(data["layers"][layer]["packed"]), np.int8)
+    row = rows.reshape(len(data["layers"][layer]["kept"]), -1)
+    shown = row[data["layers"][layer]["kept"].index(cell), : len(ids)] / 127
+    np.testing.assert_allclose(shown, np.tanh(np.asarray(gates["c"][0, :, cell])), atol=0.005)
+
+
+def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    Path("long.txt").write_text("in the plain.\r\n" * 500)
+    _, data = page(trained_runs / "rain", "long.txt", length=300, out=out)
+    assert len(data["text"]) == 300 and out.stat().st_size < 500_000
+    for form in ("NFC", "NFD"):
+        Path("korean.txt").write_text(unicodedata.normalize(form, KOREAN))
+        _, data = page(trained_runs / "jamo", "korean.txt", length=100, out=out)
+        assert len(data["text"]) == 100
+    Path("korean.txt").write_text(KOREAN)
+    _, data = page(trained_runs / "bytes", "korean.txt", length=101, out=out)  # cuts a character
+    assert len(data["text"]) == 101
+    written = [data["symbols"][place][0] for place in data["text"]]
+    assert written[:2] == ["0xEB", "0x8C"] and written[37:39] == [".", "\n"]
+    Path("raw").write_bytes(KOREAN.encode()[1:50])  # no UTF-8, but bytes
+    page(trained_runs / "bytes", "raw", out=out)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 0 is none"):
+        page(trained_runs / "jamo", "raw", out=out)
+    page(trained_runs / "rain", "in Spain", out=out)
+    assert "there is no file 'in Spain', so it is taken for the text" in capsys.readouterr().err
+
+
+def test_only_what_is_shown_must_be_known(trained_runs, tmp_path):
+    run_dir, out = trained_runs / "rain", tmp_path / "page.html"
+    Path("mixed.txt").write_text("in the plain.QQ")
+    for text in ("mixed.txt", "in the plain.QQ"):
+        assert len(page(run_dir, text, length=13, out=out)[1]["text"]) == 13
+        with pytest.raises(SettingError, match="not in the vocabulary: Q"):
+            visualize(run_dir, text, length=14, out=out)
+
+
+@pytest.mark.parametrize("raw", ["in thé".encode()[:-1], b"\xef\xbb\xbfin\xff the plain"])
+def test_a_file_that_is_no_text_cannot_be_shown(trained_runs, raw):
+    """It ends within a character; or the mark at its beginning counts among its bytes."""
+    Path("raw").write_bytes(raw)
+    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 5 is none"):
+        visualize(trained_runs / "rain", "raw", out=Path("page.html"))
+
+
+def test_a_state_without_bounds_is_shown_as_shares_of_its_largest(trained_runs, monkeypatch):
+    """That of an IRNN; and of one unit alone no loss is known."""
+    state = np.array([[[3.0, -6.0, 1.5, 0.0]]])  # [1, T, H]
+    monkeypatch.setattr("jaxrnn.analysis.visualize.read_gates", lambda *_: [{"h": state}])
+    text, data = page(trained_runs / "rain", "i", out=Path("page.html"))
+    rows = np.frombuffer(base64.b64decode(data["layers"][0]["packed"]), np.int8).reshape(4, -1)
+    np.testing.assert_allclose(rows[:, 0] / 127, [0.5, -1, 0.25, 0], atol=0.005)
+    assert "none: one unit alone" in text
+
+
+def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
+    with pytest.raises(SettingError, match="length must be at least 1"):
+        visualize(trained_runs / "rain", "in", length=0)
+    with pytest.raises(SettingError, match="there is no text to show"):
+        visualize(trained_runs / "rain", "")
+    with pytest.raises(SettingError, match="not in the vocabulary: Q"):
+        visualize(trained_runs / "rain", "Quay")
+    with pytest.raises(RunError, match="is no regular file"):
+        visualize(trained_runs / "rain", str(tmp_path))
+    with pytest.raises(IsADirectoryError, match="the page cannot be a directory"):
+        visualize(trained_runs / "rain", "in", out=tmp_path)
+
+
+def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsys):
+    texts(tmp_path)
+    few = FEW | {"steps": 3, "validation": 0.0, "seeds": 2, "group": 2, "layers": 1}
+    study = make_config(Config(tmp_path / "rain.txt", **few))
+    runner.run_experiment(study, run_dir="a", picture=False)
+    capsys.readouterr()
+    assert loading.load("a").seed == 0
+    assert "no network is the best: it is that of seed 0" in capsys.readouterr().err
+    loading.load("a", seed=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_network_without_a_finite_validation_loss_is_as_it_was_in_the_end(
+    trained_runs, monkeypatch, capsys
+):
+    def nowhere_finite(*arguments, restore=checkpoints.restore, **settings):
+        restored = restore(*arguments, **settings)
+        assert restored
+        best = restored.state.best._replace(loss=np.full(3, np.inf, np.float32))
+        return restored._replace(state=restored.state._replace(best=best))
+
+    last = loading.load(trained_runs / "rain", seed=2, last=True)
+    monkeypatch.setattr(checkpoints, "restore", nowhere_finite)
+    one = loading.load(trained_runs / "rain")
+    assert (one.seed, one.updates, one.loss) == (2, 60, None)
+    chex.assert_trees_all_equal(one.params, last.params)
+    assert "no network is the best: it is that of seed 2" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
+    (tmp_path / "raw").write_bytes(b"some text " * 90 + bytes(range(128, 192)) * 3)
+    task = Language.from_file(tmp_path / "raw", "bytes", batch_size=2, length=20)
+    assert task.format_loss(1.0) == " nats a byte (1.443 bits, perplexity 2.718)"
+
+
+def refused(call, *flags):
+    start = partial(entry.run, Config, main)
+    done = call(start, "char_lm.py", "--run-dir=out", *flags)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not Path("out").exists() and not Path("runs").exists()
+    return done.stderr
+
+
+def test_a_bad_text_is_refused_in_one_line(call, tmp_path):
+    texts(tmp_path)
+    Path("bad.txt").write_bytes(b"fine so far\n" + b"caf\xe9\n" * 900)
+    assert "No such file or directory: none.txt" in refused(call, "--text=none.txt")
+    said = refused(call, "--text=bad.txt")
+    assert "bad.txt is not UTF-8: the byte at offset 15 is 0xE9" in said and "--units bytes" in said
+    assert "one batch of 50 windows of 50 takes 2501" in refused(call, "--text=rain.txt")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cell": "lstn"}, "--cell must be one of"),
+        ({"units": "words"}, "units must be characters, bytes or jamo"),
+        ({"tied": True}, "a tied readout needs an embedding: set its size"),
+        ({"validation": 0.5, "test": 0.5}, "must be shares that leave some text to train"),
+        ({"validation": 0.0, "patience": 2}, "--patience needs a share for --validation"),
+        ({"batch_size": 0}, "batch size must be at least 1"),
+        ({"dropout": 1.0}, "dropout must be from 0 to less than 1, not 1.0"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, settings, message):
+    texts(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        make_config(Config(tmp_path / "rain.txt", **(FEW | settings)))
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "empty", "same"])
+def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "text"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_text("a" * 5000 if kind == "same" else "")
+    with pytest.raises(RunError, match=f"{path} (is|has) "):
+        make_config(Config(path))
+
+
+@pytest.mark.optimized(True)
+def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
+    """With the carry, the place in the text, and the best network so far."""
+    texts(tmp_path)
+    few = FEW | {"layers": 1, "validate_every": 15, "dropout": 0.2, "log_every": 7}
+    study = make_config(Config(tmp_path / "rain.txt", **few))
+    whole = runner.run_experiment(study, run_dir="whole", picture=False)
+    shutil.copytree("whole", "cut")
+    shutil.rmtree("cut/checkpoints")
+    state, _ = replay(study, 33)
+    position = {"next_step": 33, "seconds": 1.0}
+    checkpoints.save(Path("cut/checkpoints"), 33, state, position)
+    ended = runner.resume("cut")
+    chex.assert_trees_all_equal(ended.state, whole.state)
+    for name, values in whole.history.values.items():
+        np.testing.assert_array_equal(ended.history.values[name], values, err_msg=name)

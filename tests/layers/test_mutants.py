@@ -1,0 +1,202 @@
+"""Mutants: the library with one line wrong, each of which some golden must catch.
+
+A golden that no mutant can break proves nothing. With constant weights, or inputs alike along an
+axis, most of these mutants would live.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+
+import jax
+import pytest
+
+pytestmark = pytest.mark.optimized(False)
+
+GOLDENS = {  # the function in test_oracles, and its case
+    "torch lstm": ("test_a_layer_and_its_gradients_are_torchs", "lstm", "stacked", None, None),
+    "torch gru": ("test_a_layer_and_its_gradients_are_torchs", "gru", "stacked", None, None),
+    "torch rnn": ("test_a_layer_and_its_gradients_are_torchs", "rnn", "stacked", None, None),
+    "torch loss": ("test_the_loss_is_torchs_that_ignores_padding", None),
+    "keras gru": ("test_a_layer_is_keras", "gru", "bidirectional", None),
+    "keras gru, before": ("test_a_layer_is_keras", "gru_reset_before", "bidirectional", None),
+    "onnx lstm": ("test_a_layer_is_the_onnx_operator", "lstm_peepholes", "bidirectional", None),
+    "tf1": ("test_a_layer_is_tensorflows", "two", None),
+}
+
+MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands there, what instead
+    # gates in another order
+    "i and f": ("torch lstm", "cells.lstm", "i, f, g, o = (", "f, i, g, o = ("),
+    "g and o": ("torch lstm", "cells.lstm", "i, f, g, o = (", "i, f, o, g = ("),
+    "r and z of torch": ("torch gru", "interop.torch", '"gru": "rzn"', '"gru": "zrn"'),
+    "z and r of Keras": ("keras gru", "interop.keras", '"gru": "zrn"', '"gru": "rzn"'),
+    "o and f of ONNX": ("onnx lstm", "interop.onnx", '"lstm": "iofg"', '"lstm": "ifog"'),
+    "o and f of ONNX's peepholes": ("onnx lstm", "interop.onnx", '"iof"', '"ifo"'),
+    "g and f of TensorFlow": ("tf1", "interop.tf1", '"igfo"', '"ifgo"'),
+    # the recurrent matrix transposed
+    "the recurrent matrix": (
+        *("torch rnn", "interop.matrices"),
+        '{"kernel": recurrent}',
+        '{"kernel": recurrent.T}',
+    ),
+    # a bias dropped
+    "the LSTM's bias": (
+        *("torch lstm", "cells.lstm"),
+        "bias_init=self._bias(gate))(hidden)",
+        "use_bias=False)(hidden)",
+    ),
+    "the GRU's hidden bias": (
+        *("torch gru", "cells.gru"),
+        "use_bias=self.reset_after",
+        "use_bias=False",
+    ),
+    "one of two biases": (
+        *("torch rnn", "interop.matrices"),
+        "else [sum(biases)]",
+        "else biases[:1]",
+    ),
+    "the forget bias": ("tf1", "interop.tf1", "], _forget(", "], 0 * _forget("),
+    # padding that counts
+    "the mean over padding": (
+        *("torch loss", "losses"),
+        "/ jnp.where(total > 0, total, 1.0)",
+        "/ weights.size",
+    ),
+    "backwards from the padding": (
+        *("torch gru", "layers.scan"),
+        "new = jax.tree.map(partial(_where, now.counts)",
+        "new = new if reverse else jax.tree.map(partial(_where, now.counts)",
+    ),
+    "forwards into the padding": (
+        *("torch gru", "layers.scan"),
+        "new = jax.tree.map(partial(_where, now.counts)",
+        "new = new if not reverse else jax.tree.map(partial(_where, now.counts)",
+    ),
+    "outputs in the padding": (
+        *("torch rnn", "layers.scan"),
+        "output = _where(now.counts, output, jnp.zeros_like(output))",
+        "pass",
+    ),
+    "lengths one too long": ("torch rnn", "layers.scan", "[None] < lengths", "[None] <= lengths"),
+    # directions and states
+    "the two directions": (
+        "torch rnn",
+        "layers.stack",
+        "[forward, backward]",
+        "[backward, forward]",
+    ),
+    "no direction": (
+        *("torch rnn", "layers.scan"),
+        "reverse=reverse,\n        # The check",
+        "\n        # The check",
+    ),
+    "no initial carry": (
+        *("torch rnn", "layers.recurrent"),
+        "carry = jax.tree.map(jnp.asarray, initial_carry)",
+        "pass",
+    ),
+    "c handed on as h": ("torch lstm", "cells.lstm", "LSTMCarry(c, h), h", "LSTMCarry(h, c), h"),
+    # the equations
+    "the update gate": ("torch gru", "cells.gru", "* n + z * carry", "* carry + z * n"),
+    "reset before for after": ("torch gru", "cells.gru", "if self.reset_after else", "if 0 else"),
+    "reset after for before": (
+        *("keras gru, before", "cells.gru"),
+        "if self.reset_after else",
+        "if 1 else",
+    ),
+    "a peephole one step late": ("onnx lstm", "cells.lstm", '"po", c, o', '"po", carry.c, o'),
+    "no tanh": ("torch rnn", "cells.elman", "h = self.activation_fn(", "h = ("),
+    # fused, forward and back
+    "i and f, fused": ("torch lstm", "layers.fused", "i, f, g, o = (a + b", "f, i, g, o = (a + b"),
+    "the gradient of g": ("torch lstm", "layers.fused", "dc * i * (1 - g * g)", "dc * (1 - g * g)"),
+    "r in the gradient of h": ("torch gru", "layers.fused", "(dr, dz, dn * r)", "(dr, dz, dn)"),
+    "what padding hands back": (
+        *("torch gru", "layers.fused"),
+        "d_old = jax.tree.map(jnp.add, d_old, past)",
+        "pass",
+    ),
+}
+
+
+class Mutant(MetaPathFinder):
+    """Finds one module, with a piece of its source changed."""
+
+    def __init__(self, module: str, piece: str, instead: str) -> None:
+        """The piece must stand in the source once, so that no mutant can outlive its line."""
+        self.module, self.piece, self.instead = module, piece, instead
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        """The module with the changed source; no other."""
+        spec = PathFinder.find_spec(name, path) if name == self.module else None
+        if spec is None or spec.origin is None:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, spec.origin, loader=self.loader(name, spec.origin)
+        )
+
+    def loader(self, name: str, path: str) -> SourceFileLoader:
+        """Compiles the changed source, past any cached bytecode."""
+        mutant = self
+
+        class Loader(SourceFileLoader):
+            def get_code(self, fullname):
+                source = self.get_data(path).decode()
+                assert source.count(mutant.piece) == 1, f"{mutant.piece!r} is not in {path} once"
+                return compile(source.replace(mutant.piece, mutant.instead), path, "exec")
+
+        return Loader(name, path)
+
+
+@contextmanager
+def goldens_with(mutant: Mutant | None) -> Iterator[ModuleType]:
+    """The module of the goldens and all of the library imported anew, with a mutant or without."""
+    ours = lambda name: name.partition(".")[0] in ("jaxrnn", "test_oracles")  # noqa: E731
+    kept = {name: sys.modules.pop(name) for name in [*filter(ours, sys.modules)]}
+    if mutant:
+        sys.meta_path.insert(0, mutant)
+    try:
+        yield importlib.import_module("test_oracles")
+    finally:
+        if mutant:
+            sys.meta_path.remove(mutant)
+        for name in [*filter(ours, sys.modules)]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def check(oracles: ModuleType, golden: str) -> None:
+    function, *case = GOLDENS[golden]
+    with jax.enable_x64(True):
+        getattr(oracles, function)(*case)
+
+
+def step_by_step(oracles: ModuleType) -> None:
+    """From now on its layers take their cells step by step, where they would be fused."""
+    vars(oracles)["Recurrent"] = partial(oracles.Recurrent, implementation="scan")
+
+
+def test_without_a_mutant_every_golden_holds():
+    with goldens_with(None) as oracles:
+        for golden in GOLDENS:
+            check(oracles, golden)
+        step_by_step(oracles)
+        for golden in GOLDENS:
+            check(oracles, golden)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_is_caught(name):
+    golden, module, *change = MUTANTS[name]
+    with (
+        goldens_with(Mutant("jaxrnn." + module, *change)) as oracles,
+        pytest.raises(AssertionError, match=" is off by "),
+    ):
+        if module != "layers.fused":
+            step_by_step(oracles)
+        check(oracles, golden)

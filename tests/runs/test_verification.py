@@ -1,0 +1,188 @@
+"""Verifying a run: equal, different at a named place, or made elsewhere."""
+
+import json
+import shutil
+
+import jaxlib.version
+import numpy as np
+import pytest
+from example_tasks import Echo
+
+from jaxrnn.cells import ElmanCell
+from jaxrnn.errors import RunError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceModel
+from jaxrnn.runs import checkpoints, run_metadata, runner
+from jaxrnn.runs.verification import TOLERANCE, verify
+from jaxrnn.training.config import TrainConfig
+from jaxrnn.training.loop import make_program
+
+MODEL = SequenceModel(Recurrent(ElmanCell(4)), 4)
+TRAIN = TrainConfig(9, 0.01, steps_per_call=4, checkpoint_seconds=0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        runner.run(
+            Echo(), model=MODEL, train=TRAIN, seeds=3, vmap_size=2, run_dir=run_dir, picture=False
+        )
+        yield run_dir
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def change(run_dir, step, seed, **values):
+    """Write other numbers into one line of metrics.jsonl."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    place = next(n for n, row in enumerate(rows) if (row["step"], row["seed"]) == (step, seed))
+    rows[place] |= {name: change(rows[place][name]) for name, change in values.items()}
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def move(run_dir):
+    """As if it had been made with another jaxlib."""
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    manifest["surroundings"]["versions"]["jaxlib"] = "0.0.1"
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+
+
+def next_float(value):
+    return float(np.nextafter(np.float32(value), np.float32(9)))
+
+
+def test_a_run_as_it_was_made_is_bitwise_equal(made):
+    text, holds = verify(made)
+    assert holds
+    assert text == (
+        "Bitwise equal: 10 logged steps of 3 seeds, the parameters and the optimiser's state."
+    )
+
+
+def test_the_first_difference_is_named(copy):
+    """The last bit of a number is enough; of several the earliest step, then seed, is said."""
+    change(copy, 7, 0, loss=next_float)
+    change(copy, 4, 2, grad_norm=next_float)
+    change(copy, 4, 1, loss=next_float)
+    text, holds = verify(copy)
+    assert not holds
+    assert text.startswith("Differs, first at step 4, seed 1: loss was ")
+
+
+def test_a_number_that_is_null_differs(copy):
+    change(copy, 9, 0, accuracy=lambda _: None)
+    text, holds = verify(copy)
+    assert not holds
+    assert text.startswith("Differs, first at step 9, seed 0: accuracy was nan, is ")
+
+
+def test_lines_that_are_missing(copy):
+    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(lines[:-3]))
+    assert verify(copy) == (
+        f"{copy / 'metrics.jsonl'} lacks lines of steps that were logged.",
+        False,
+    )
+
+
+def resave(run_dir, change):
+    """Save the last checkpoint once more, with other numbers."""
+    like = make_program(run_metadata.load_config(run_dir)).blank
+    restored = checkpoints.restore(run_dir / "checkpoints", like)
+    assert restored is not None
+    state = change(restored.state)
+    checkpoints.save(run_dir / "checkpoints", restored.step, state, restored.position)
+
+
+def test_the_last_state_alone_differs(copy):
+    def flip(state):
+        kernel = np.array(state.params["readout"]["kernel"])
+        kernel[2, 1, 1] = np.nextafter(kernel[2, 1, 1], np.float32(9))
+        return state._replace(
+            params=state.params | {"readout": {**state.params["readout"], "kernel": kernel}}
+        )
+
+    resave(copy, flip)
+    text, holds = verify(copy)
+    assert not holds
+    assert (
+        text
+        == "The metrics are equal, but the last state differs, in .params['readout']['kernel']."
+    )
+
+
+@pytest.mark.parametrize(("off", "holds"), [(0.5 * TOLERANCE, True), (1.5 * TOLERANCE, False)])
+def test_made_elsewhere_it_is_compared_within_a_tolerance(copy, off, holds):
+    move(copy)
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    largest = max(row["loss"] for row in rows)
+    change(copy, 3, 2, loss=lambda loss: loss + off * largest)
+    text, verdict = verify(copy)
+    assert verdict == holds
+    first, second = text.splitlines()
+    assert first == f"Not as it was made: jaxlib was 0.0.1, is {jaxlib.version.__version__}."
+    if holds:
+        assert second.startswith(
+            "Within 0.001 of each metric's largest value: 10 logged steps of 3"
+        )
+        assert "furthest off at step 3, seed 2: loss" in second
+    else:
+        assert second.startswith(
+            "Beyond 0.001 of each metric's largest value, first at step 3, seed 2"
+        )
+
+
+def test_gone_on_with_elsewhere_it_is_said(copy):
+    """Made and verified here, but for a stretch of steps in between."""
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["sessions"].append({"from": 4, "differences": ["jaxlib was 1, is 2"]})
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    text, holds = verify(copy)
+    assert holds
+    said = "Not as it was made: when it was gone on with at step 4, jaxlib was 1, is 2."
+    assert text.splitlines()[0] == said
+
+
+@pytest.mark.parametrize("change", ["rename", "reshape"])
+def test_other_metrics_than_the_run_had_are_refused(copy, change):
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        value = row.pop("accuracy")
+        row |= {"share": value} if change == "rename" else {"accuracy": [value, value]}
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = (copy / "metrics.jsonl").read_bytes()
+    for verb in (verify, runner.resume):
+        with pytest.raises(
+            RunError, match=r"measured .*; its task now measures accuracy, grad_norm"
+        ):
+            verb(copy)
+    assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_model_than_the_run_had_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["experiment"]["model"]["recurrent"]["cell"]["features"] = 5
+    (copy / "config.json").write_text(json.dumps(config))
+    for verb in (verify, runner.resume):
+        with pytest.raises(RunError, match="is of another model"):
+            verb(copy)
+
+
+def test_made_elsewhere_it_may_be_equal_all_the_same(copy):
+    move(copy)
+    text, holds = verify(copy)
+    assert holds
+    assert text.splitlines()[1].startswith("Bitwise equal")
+
+
+def test_a_run_without_a_checkpoint_cannot_be_verified(copy):
+    shutil.rmtree(copy / "checkpoints")
+    text, holds = verify(copy)
+    assert not holds
+    assert "nothing to verify" in text

@@ -1,0 +1,188 @@
+"""The language task: which units each batch reads and says, and which are scored."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import losses
+from jaxrnn.cells import GRUCell, LSTMCell
+from jaxrnn.errors import RunError, SettingError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Stack
+from jaxrnn.models import LanguageModel
+from jaxrnn.tasks.language import Language
+from jaxrnn.training.validation import make_validate
+
+pytestmark = pytest.mark.optimized(False)
+
+TEXT = "".join(chr(97 + n * n % 23) for n in range(700)) + "xyz\n" * 25  # 800 characters
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def decoded(task, ids):
+    return ["".join(task.vocabulary[i] for i in row) for row in np.asarray(ids)]
+
+
+@pytest.mark.parametrize(("batch_size", "length", "share"), [(1, 7, 0.9), (3, 10, 0.8), (8, 4, 1)])
+def test_every_row_goes_on_where_it_stopped(file, key, batch_size, length, share):
+    """Over three passes, each row reads its part of the text, afresh each time."""
+    task = Language.from_file(file, batch_size=batch_size, length=length, splits=(share, 0))
+    windows, arrays = task.windows, task.arrays()
+    used = TEXT[: batch_size * windows * length]
+    assert len(TEXT) * share - len(used) <= batch_size * length
+    read, said = [""] * batch_size, [""] * batch_size
+    sample = jax.jit(task.sample_batch)
+    for step in range(3 * windows):
+        batch = sample(key, step, arrays)
+        assert batch.inputs.shape == (batch_size, length) and batch.inputs.dtype == jnp.int32
+        assert np.all(batch.weights == 1)
+        first = np.zeros((batch_size, length), bool)
+        first[:, 0] = step % windows == 0
+        np.testing.assert_array_equal(batch.resets, first)
+        read = [a + b for a, b in zip(read, decoded(task, batch.inputs), strict=True)]
+        said = [a + b for a, b in zip(said, decoded(task, batch.targets), strict=True)]
+    part = windows * length
+    for row in range(batch_size):
+        assert read[row] == 3 * used[row * part : (row + 1) * part]
+        assert said[row] == 3 * TEXT[row * part + 1 : (row + 1) * part + 1]
+
+
+@pytest.mark.parametrize(("batch_size", "length"), [(1, 5), (4, 16), (34, 16), (50, 5)])
+def test_all_that_is_held_out_is_scored_once(file, batch_size, length):
+    task = Language.from_file(file, batch_size=batch_size, length=length, splits=(0.7, 0.19))
+    arrays, held_out = task.arrays(), TEXT[560:712]
+    scored, said = Counter(), {}
+    rows: list[str] = []
+    for n in range(task.validation_batches(arrays)):
+        batch = task.validation_batch(jnp.int32(n), arrays)
+        lengths = np.asarray(batch.lengths).tolist()
+        if n == 0:
+            assert not batch.weights.any()
+            rows = [""] * len(batch.inputs)
+            assert lengths == [0] + [length] * (len(rows) - 1)
+        for row, (read, target) in enumerate(
+            zip(decoded(task, batch.inputs), decoded(task, batch.targets), strict=True)
+        ):
+            rows[row] += read[: lengths[row]]
+            for t in np.flatnonzero(batch.weights[row]):
+                before = rows[row][: len(rows[row]) - length + t + 1]
+                assert held_out.count(before + target[t]) >= 1  # it is what follows
+                scored[row, n, t] += 1
+                said.setdefault(row, []).append(target[t])
+    assert "".join("".join(said[row]) for row in sorted(said)) == held_out[1:]
+    assert set(scored.values()) == {1}
+
+
+def network(cell=LSTMCell, vocabulary=26, **settings):
+    model = LanguageModel(Stack((Recurrent(cell(5)), Recurrent(cell(4)))), vocabulary, **settings)
+    params = jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32))["params"]
+    return model, jax.tree.map(lambda leaf: 3 * leaf, params)
+
+
+@pytest.mark.parametrize("cell", [LSTMCell, GRUCell])
+def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
+    """One row, so the carry goes on from the first unit to the last."""
+    task = Language.from_file(file, batch_size=1, length=13, splits=(0.5, 0.3))
+    model, params = network(cell, len(task.vocabulary))
+    ids = jnp.asarray(task.corpus.validation.astype(np.int32))[None]
+    outputs, _ = jax.jit(model.apply)({"params": params}, ids[:, :-1])
+    expected = losses.sequence_cross_entropy(outputs, ids[:, 1:], jnp.ones(outputs.shape[:2]))
+    right = (outputs.argmax(-1) == ids[:, 1:]).mean()
+    found = jax.jit(make_validate(task, model))(params, task.arrays())
+    np.testing.assert_allclose(found["validation_loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["validation_accuracy"], right, rtol=1e-5)
+
+
+def test_validation_of_many_rows_reads_a_window_before_each(file):
+    task = Language.from_file(file, batch_size=4, length=6, splits=(0.5, 0.45))
+    model, params = network(LSTMCell, len(task.vocabulary))
+    ids = task.corpus.validation.astype(np.int32)
+    part = (task.validation_batches(task.arrays()) - 1) * 6
+    total, count, apply = 0.0, 0, jax.jit(model.apply)
+    for row in range(4):
+        start = max(row * part - 6, 0)
+        stop = min((row + 1) * part, len(ids) - 1)
+        outputs, _ = apply({"params": params}, ids[None, start:stop])
+        chances = np.asarray(jax.nn.log_softmax(outputs[0]))[row * part - start :]
+        targets = ids[row * part + 1 : stop + 1]
+        total -= chances[np.arange(len(targets)), targets].sum()
+        count += len(targets)
+    assert count == len(ids) - 1
+    found = jax.jit(make_validate(task, model))(params, task.arrays())
+    np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
+
+
+def test_validation_of_a_task_without_a_carry_starts_each_batch_afresh(file):
+    class Apart(Language):
+        stateful = False
+
+        def metrics(self, outputs, batch):
+            return {"scores": outputs[0, 0]}  # many numbers: they are not validated
+
+    task = Apart.from_file(file, batch_size=2, length=6, splits=(0.5, 0.2))
+    model, params = network(LSTMCell, len(task.vocabulary))
+    total, count, apply = 0.0, 0.0, jax.jit(model.apply)
+    for n in range(task.validation_batches(task.arrays())):
+        batch = task.validation_batch(jnp.int32(n), task.arrays())
+        outputs, _ = apply({"params": params}, batch.inputs)
+        loss = losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
+        total, count = total + loss * batch.weights.sum(), count + batch.weights.sum()
+    found = jax.jit(make_validate(task, model))(params, task.arrays())
+    assert found.keys() == {"validation_loss"}
+    np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
+
+
+def test_the_baseline_is_the_entropy_of_the_units(file):
+    task = Language.from_file(file, batch_size=2, length=5, splits=(0.6, 0.4))
+    counts = Counter(TEXT[:480])
+    expected = -sum(n / 480 * math.log(n / 480) for n in counts.values())
+    assert task.memoryless_loss == pytest.approx(expected)
+    assert task.output_size == len(set(TEXT))
+
+
+def test_the_loss_is_said_in_the_fields_units(tmp_path):
+    (tmp_path / "한글.txt").write_text("한국어 문장입니다.\n" * 40)
+    said = Language.from_file(tmp_path / "한글.txt", batch_size=2, length=5).format_loss(
+        math.log(8)
+    )
+    assert said == " nats a character (3 bits, perplexity 8)"
+    jamo = Language.from_file(tmp_path / "한글.txt", "jamo", batch_size=2, length=5)
+    each = len(jamo.corpus.validation) / jamo.corpus.characters[1]
+    assert 2 < each < 3
+    assert jamo.format_loss(math.log(8)) == (
+        f" nats a jamo (3 bits, perplexity 8; {3 * each:.4g} bits a character)"
+    )
+
+
+def test_too_short_a_text_is_refused_saying_how_long_it_must_be(file):
+    with pytest.raises(RunError, match="720 characters, but one batch of 80 windows of 9 takes"):
+        Language.from_file(file, batch_size=80, length=9)
+    Language.from_file(file, batch_size=79, length=9)
+    with pytest.raises(RunError, match="80 characters, but one window of 80 takes 81: a longer"):
+        Language.from_file(file, batch_size=1, length=80)
+    Language.from_file(file, batch_size=1, length=79)
+    Language.from_file(file, batch_size=1, length=400, splits=(1.0, 0.0))  # nothing held out
+
+
+def test_counts_are_refused():
+    with pytest.raises(SettingError, match="batch size must be at least 1"):
+        Language(Path("none"), ("a", "b"), batch_size=0)
+
+
+def test_a_file_that_has_changed_is_noticed_by_its_vocabulary(file):
+    task = Language.from_file(file, batch_size=2, length=5)
+    file.write_text(TEXT + "Ü")
+    again = Language(file, task.vocabulary, batch_size=2, length=5)
+    with pytest.raises(RunError, match="outside the vocabulary: Ü"):
+        _ = again.corpus

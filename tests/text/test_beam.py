@@ -1,0 +1,102 @@
+"""Beam search finds what trying everything finds, as far as its width allows."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_language_model import LAYERS, language, read_whole, with_bias
+
+from jaxrnn.errors import RunError, SettingError
+from jaxrnn.text.beam import beam_search
+from jaxrnn.text.sampling import Sampling, generate
+
+pytestmark = pytest.mark.optimized(False)
+
+PRIME = np.array([2, 0, 1], np.int32)
+
+
+def everything(model, params, length):
+    """The log-probability of every beginning of every continuation: float64, by its units."""
+    ways = np.array([*itertools.product(range(model.size), repeat=length)], np.int32)
+    ids = np.concatenate([np.tile(PRIME, (len(ways), 1)), ways], axis=1)
+    scores = np.asarray(read_whole(model, params, ids), np.float64)[:, len(PRIME) - 1 : -1]
+    logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))  # [V**L, L, V]
+    each = np.take_along_axis(logs, ways[..., None], -1)[..., 0].cumsum(-1)
+    return {
+        tuple(way[: n + 1]): each[row, n]
+        for row, way in enumerate(ways.tolist())
+        for n in range(length)
+    }
+
+
+def search_by_hand(known, size, length, beams):
+    """The textbook's search over a table of log-probabilities."""
+    kept: list[tuple[int, ...]] = [()]
+    for _ in range(length):
+        longer = [(*beam, unit) for beam in kept for unit in range(size)]
+        kept = sorted(longer, key=lambda way: -known[way])[:beams]
+    return kept
+
+
+def assert_found(found, ways, known):
+    ids, log_probability = found
+    assert ids.dtype == np.int32 and log_probability.dtype == np.float32
+    assert list(map(tuple, ids.tolist())) == ways
+    np.testing.assert_allclose(log_probability, [known[way] for way in ways], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "beams"), [*zip(LAYERS, (5, 3, 3, 8), strict=True)])
+def test_it_is_the_textbooks_search(name, beams, key):
+    model, params = language(name, 4)
+    known = everything(model, params, 6)
+    ways = search_by_hand(known, 4, 6, beams)
+    best = sorted((way for way in known if len(way) == 6), key=lambda way: -known[way])
+    assert ways != best[:beams]  # so the width matters
+    assert_found(beam_search(model, params, PRIME, 6, beams), ways, known)
+
+
+@pytest.mark.parametrize("beams", [27, 100])
+def test_one_that_is_wide_enough_leaves_nothing_out(beams, key):
+    model, params = language("gru", 3)
+    known = everything(model, params, 4)
+    ways = sorted((way for way in known if len(way) == 4), key=lambda way: -known[way])[:beams]
+    assert len(ways) == min(beams, 81)
+    assert_found(beam_search(model, params, PRIME, 4, beams), ways, known)
+
+
+def test_one_beam_is_greedy(key):
+    model, params = language("two", 9)
+    (greedy,) = generate(model, params, key, PRIME, 30, settings=Sampling(temperature=0))
+    np.testing.assert_array_equal(beam_search(model, params, PRIME, 30, 1)[0], greedy)
+
+
+def test_what_the_model_rules_out_is_not_found(key):
+    model, params = language("gru", 3)
+    ids, log_probability = beam_search(model, with_bias(params, 1, -jnp.inf), PRIME, 4, 27)
+    assert {*map(tuple, ids.tolist())} == {*itertools.product((0, 2), repeat=4)}
+    np.testing.assert_allclose(np.exp(log_probability).sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_scores_that_are_not_finite_are_refused(value, key):
+    model, params = language("gru", 3)
+    with pytest.raises(RunError, match="the model's scores are not finite"):
+        beam_search(model, with_bias(params, 1, value), PRIME, 4, 27)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length", "beams", "message"),
+    [
+        (PRIME, 4, 0, "beams must be at least 1"),
+        (PRIME, 4, 1.5, "beams must be a whole number, not 1.5"),
+        (PRIME, 0, 2, "length must be at least 1"),
+        (PRIME[:0], 4, 2, "the prompt must have at least one unit, from which to go on"),
+        (PRIME + 1, 4, 2, "the prompt must be of numbers from 0 to 2, not 3"),
+    ],
+)
+def test_a_bad_argument_is_refused(prompt, length, beams, message, key):
+    model, params = language("gru", 3)
+    with pytest.raises(SettingError) as refused:
+        beam_search(model, params, prompt, length, beams)
+    assert str(refused.value) == message

@@ -1,0 +1,145 @@
+"""Characters, bytes and jamo, beside what Python's own codecs and `unicodedata` make of a text."""
+
+import unicodedata
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jaxrnn.errors import SettingError
+from jaxrnn.text.tokenizer import UNITS, Decoder, begins, from_units, shown, to_codes, to_units
+
+LEAD, VOWEL, TAIL = "\u1112", "\u1161", "\u11ab"  # 한 in three
+PARTS = [
+    *("a", "e", " ", "\n", "\x00", "é", "e\u0301", "\u0301", "\u0323", "\u0307", "ø\u0301"),
+    *(LEAD, VOWEL, TAIL, "\u11a7", "\u11c2", "\u11c3", "\u1100", "\u1175"),
+    *("한", "가", "힣", "ㅎ", "가\u11a8", "가\u11c3"),
+    *("か\u3099", "が", "中", "\uf900", "👩‍💻", "\U0001f1f0\U0001f1f7", "\ufeff", "ש\u05c1\u05bc"),
+    *("\u09c7", "\u09be", "\u0f71", "\u0f73", "\u0344", "\u0958", "Å", "\U00011131\U00011127"),
+]
+"""What makes texts that compose, decompose and reorder across any cut."""
+
+any_case = settings(derandomize=True, deadline=None, max_examples=200)
+
+texts = st.lists(
+    st.sampled_from(PARTS) | st.characters(exclude_categories=["Cs"]), max_size=12
+).map("".join)
+
+
+def in_units(text: str, units: str) -> str:
+    """A text in units, one character at a time."""
+    if units == "bytes":
+        return "".join(chr(byte) for byte in text.encode())
+    text = unicodedata.normalize("NFC", text)
+    if units == "characters":
+        return text
+    return "".join(unicodedata.normalize("NFD", c) if "가" <= c <= "힣" else c for c in text)
+
+
+@pytest.mark.parametrize("units", UNITS)
+@any_case
+@given(text=texts)
+def test_units_are_those_of_python_and_are_undone(units, text):
+    there = to_units(text, units)
+    assert there == in_units(text, units)
+    back = from_units(there, units)
+    assert back == (text if units == "bytes" else unicodedata.normalize("NFC", text))
+
+
+def test_every_syllable_is_taken_apart_and_nothing_else():
+    text = "".join(chr(code) for code in range(0xA000, 0xE000) if not 0xD800 <= code < 0xE000)
+    assert to_units(text, "jamo") == in_units(text, "jamo")
+
+
+@pytest.mark.parametrize("units", UNITS)
+@any_case
+@given(text=texts)
+def test_each_composed_character_begins_once(units, text):
+    text = unicodedata.normalize("NFC", text)
+    found = begins(to_codes(to_units(text, units)), units)
+    wanted = [i == 0 for c in text for i in range(len(in_units(c, units)))]
+    np.testing.assert_array_equal(found, np.array(wanted, bool))
+
+
+# What a model says need not be what `to_units` makes: any units, in any order.
+said = {
+    "characters": texts,
+    "jamo": texts | st.text(st.sampled_from("".join(PARTS)), max_size=12),
+    "bytes": st.text(st.characters(max_codepoint=0xFF), max_size=12)
+    | texts.map(lambda text: in_units(text, "bytes"))
+    | st.lists(st.sampled_from(["\xed\x95\x9c", "\xf0\x9f", "\xe0\x80", "\xff", "a", "\x9c"])).map(
+        "".join
+    ),
+}
+
+
+@pytest.mark.parametrize("units", UNITS)
+@any_case
+@given(data=st.data())
+def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
+    text = data.draw(said[units])
+    places = data.draw(st.lists(st.integers(0, len(text))))
+    cuts = [0, *sorted(places), len(text)]
+    decoder = Decoder(units)
+    for _ in range(2):  # it can be used again
+        told = [decoder.feed(text[a:b]) for a, b in pairwise(cuts)]
+        assert "".join([*told, decoder.flush()]) == from_units(text, units)
+
+
+@any_case
+@given(text=said["jamo"], more=said["jamo"])
+@example(text=LEAD + VOWEL, more=TAIL)
+@example(text="e\u0301", more="\u0323")
+@example(text="\u0f71", more="\u0f73")
+def test_what_a_decoder_has_said_holds_whatever_comes_after(text, more):
+    assert from_units(text + more, "jamo").startswith(Decoder("jamo").feed(text))
+
+
+def test_a_decoder_says_all_but_what_may_change():
+    decoder = Decoder("jamo")
+    assert [decoder.feed(unit) for unit in (LEAD, VOWEL, TAIL, "a", LEAD, "\n")] == [
+        *("", "", "", "한", "a", LEAD)
+    ]
+    assert (decoder.flush(), decoder.flush()) == ("\n", "")
+    decoder = Decoder("bytes")
+    assert [decoder.feed(byte) for byte in "a\xed\x95\x9c\xed\xffb"] == [
+        *"a",
+        "",
+        "",
+        "한",
+        "",
+        "��",
+        "b",
+    ]
+    assert decoder.feed("\xf0\x9f") + decoder.flush() == "�"
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_names_of_units_are_printable_and_tell_them_apart(units):
+    every = [chr(code) for code in range(256 if units == "bytes" else 0x3200)]
+    names = [shown(unit, units) for unit in every if unit != "␣"]
+    assert all(name.isprintable() and name.strip() for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_names_of_units():
+    assert shown("\u0301", "characters") == "◌\u0301"
+    assert shown(VOWEL, "jamo") == VOWEL
+    assert shown("\x00", "characters") == "\\x00"
+    assert [shown(unit, "bytes") for unit in "~\x7f\xff "] == ["~", "0x7F", "0xFF", "␣"]
+
+
+@pytest.mark.parametrize(
+    "use", [lambda u: to_units("a", u), lambda u: from_units("a", u), lambda u: Decoder(u)]
+)
+def test_other_units_are_refused(use):
+    with pytest.raises(SettingError, match="characters, bytes or jamo, not 'words'"):
+        use("words")
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_bytes_on_a_command_line_that_are_not_utf8_are_refused(units):
+    with pytest.raises(SettingError, match="not valid UTF-8"):
+        to_units("a\udcff", units)

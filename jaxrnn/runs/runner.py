@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxrnn.runs import vmap_tuning, signals
 from jaxrnn.runs import checkpoints, metrics, run_metadata, run_directory
-from jaxrnn.training.history import History
+from jaxrnn.training.history import History, join, last_loss, last_rows
 from jaxrnn.runs.tensorboard import Events, import_tensorboardx
 from jaxrnn.errors import DivergedError, RunError
 from jaxrnn.training.loop import Program, compile_program
@@ -30,7 +30,7 @@ import numpy as np
 from flax import linen as nn
 from jaxrnn.runs import vmap_tuning, signals
 from jaxrnn.runs import metrics, import_paths, run_metadata, run_directory
-from jaxrnn.training.history import History
+from jaxrnn.training.history import History, join, last_loss, last_rows
 from jaxrnn.errors import RunError
 from jaxrnn.training.loop import make_program
 from jaxrnn.analysis import report
@@ -169,7 +169,7 @@ def work(
     if status == "interrupted":
         note(f"stopped at step {at.step}; go on with: {run_directory.resume_command(path)}")
         signals.stop(asked[0])
-    history, state = history.join(at.histories), jax.device_get(at.state)
+    history, state = join(at.histories), jax.device_get(at.state)
     return End(history, state, at.diverged, at.stopped, clock)
 
 
@@ -216,7 +216,7 @@ def _train(
             now = {"utc": provenance.utc_now(), "seconds": round(seconds, 6)}
             metrics.append(directory.metrics, history, now)
             events.add(history.steps, history.values, [time.time()] * len(history.steps))
-            progress.update(min(at.step, last), history.last_loss(histories))
+            progress.update(min(at.step, last), last_loss(histories))
             due = time.perf_counter() - saved >= study.train.checkpoint_seconds
             # Before step N one look is left to be taken; then the last checkpoint is of N updates.
             if stretch.ends or ((asked or due) and at.step != last):
@@ -255,7 +255,7 @@ class Result(NamedTuple):
     @property
     def solved(self) -> np.ndarray | None:
         """[S] bool: which seeds have learned the task, if it can be."""
-        return self.study.task.solved(history.last_rows(self.history, self.stopped))
+        return self.study.task.solved(last_rows(self.history, self.stopped))
 
     def __str__(self) -> str:
         """The run in a few lines."""
@@ -330,8 +330,8 @@ def run_experiment(
         study = vmap_tuning.choose(study)
         run_metadata.begin(directory.path, study)
         program = make_program(study)
-        begin = runner.Standing(0, program.blank)
-        ended = runner.work(directory, study, program, begin, asked)
+        begin = Standing(0, program.blank)
+        ended = work(directory, study, program, begin, asked)
         result = Result(directory.path, study, *ended)
     if picture:
         draw(result.run_dir)
@@ -357,9 +357,9 @@ def resume(run_dir: Path | str) -> Result:
             note(f"{difference}; the run may not end with the bits it would have had")
         run_metadata.check_data(run_dir)
         program = make_program(study)
-        at = runner.restore(run_dir, study, program)
+        at = restore(run_dir, study, program)
         metrics.cut(run_dir / run_directory.METRICS, at.step)
-        ended = runner.work(directory, study, program, at, asked)
+        ended = work(directory, study, program, at, asked)
     draw(run_dir)
     return Result(run_dir, study, *ended)
 

@@ -207,7 +207,7 @@ def assert_on_its_way(run_dir: Path, unbroken: Unbroken, passed_over: int = 0) -
         restored = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, unbroken.like)
         if restored is None:
             return
-        assert len(restored.broken) == passed_over
+        assert len(restored.damaged) == passed_over
         next_step = restored.position["next_step"]
         assert restored.step == min(next_step, 30)
         assert_same_bits(restored.state, unbroken.state(restored.step))
@@ -224,7 +224,7 @@ def assert_ended_equal(run_dir: Path, unbroken: Unbroken) -> None:
     assert (run_dir / run_directory.METRICS).read_bytes().endswith(b"\n")
     with READING:
         restored = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, unbroken.like)
-        assert restored is not None and restored.broken == []
+        assert restored is not None and restored.damaged == []
         assert (restored.step, restored.position["next_step"]) == (30, 31)
         assert_same_bits(restored.state, unbroken.state(30))
     assert curves_of(run_dir) == unbroken.curves

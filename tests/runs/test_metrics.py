@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from jaxrnn.training.history import mask_diverged
 from jaxrnn.errors import RunError
 from jaxrnn.runs import metrics
 from jaxrnn.training.history import History
@@ -65,7 +66,7 @@ def test_what_is_not_finite_or_of_a_broken_seed_is_null(tmp_path):
         "correct": np.array([[True, False, True]] * 2),
         "vector": np.arange(12.0).reshape(2, 3, 2),
     }
-    blanked = history.mask_diverged(values, STEPS, np.array([10, 20]))
+    blanked = mask_diverged(values, STEPS, np.array([10, 20]))
     path = tmp_path / "metrics.jsonl"
     with path.open("wb") as file:
         metrics.append(file, History(SEEDS, STEPS, blanked), {})
@@ -74,7 +75,7 @@ def test_what_is_not_finite_or_of_a_broken_seed_is_null(tmp_path):
     assert [row["correct"] for row in rows] == [True, True, False, False, None, True]
     assert [row["vector"] for row in rows][4:] == [[None, None], [10.0, 11.0]]
     assert_equal(metrics.read(path), History(SEEDS, STEPS, blanked))
-    untouched = history.mask_diverged({"correct": values["correct"]}, STEPS, np.array([20, 20]))
+    untouched = mask_diverged({"correct": values["correct"]}, STEPS, np.array([20, 20]))
     assert untouched["correct"].dtype == bool
 
 

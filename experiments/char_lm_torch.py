@@ -26,7 +26,8 @@ from jaxrnn.cli import entry
 from jaxrnn.interop import to_torch
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.language import Language
-from jaxrnn.training.config import ExperimentConfig, make_optimizer, make_schedule
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.optimizer import make_optimizer, make_schedule
 from jaxrnn.training.step import init_state
 from jaxrnn.types import Params
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxrnn.analysis import report
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
 from jaxrnn.cli import entry
@@ -91,7 +92,12 @@ def make_config(config: Config) -> ExperimentConfig:
 def main(config: Config) -> None:
     """Train, and say what came of it."""
     study, picture = make_config(config), not config.no_plots
-    print(runner.run_experiment(study, run_dir=config.run_dir, name="memory", picture=picture))
+    result = runner.run(study, run_dir=config.run_dir, name="memory")
+    print(report.summarize(result))
+    if picture:
+        from jaxrnn.analysis import plots
+
+        plots.plot_run(result.run_dir)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.loop import compile_program, make_program
+from jaxrnn.training.loop import TrainLoop, compile_loop
 from suites import peers
 from suites.timing import Row, interleave, product, rows
 
@@ -88,8 +88,8 @@ def scanned(study: ExperimentConfig) -> ExperimentConfig:
 
 def losses(study: ExperimentConfig, steps: int) -> Iterator[np.ndarray]:
     """The losses of so many more steps, each time; of the first network, if there are several."""
-    program = make_program(study)
-    compiled, state = compile_program(study, program), program.blank
+    program = TrainLoop(study)
+    compiled, state = compile_loop(program), program.blank
     for start in range(0, study.train.steps, steps):
         state, metrics = compiled(state, study.seed_numbers, start, start + steps)
         jax.block_until_ready(state)

@@ -28,9 +28,11 @@ class Resume(OfRun):
     """Go on with a run that broke off, from its last whole checkpoint."""
 
     def __call__(self) -> None:
+        from jaxrnn.analysis import plots, report
         from jaxrnn.runs import runner
 
-        print(runner.resume(self.run_dir))
+        print(report.summarize(runner.resume(self.run_dir)))
+        plots.plot_run(self.run_dir)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Plot(OfRun):
     """Draw a run's picture anew, from its metrics.jsonl."""
 
     def __call__(self) -> None:
-        from jaxrnn.runs import runner
+        from jaxrnn.analysis import plots
 
-        print(runner.draw(self.run_dir))
+        print(plots.plot_run(self.run_dir))
 
 
 @dataclass(frozen=True)

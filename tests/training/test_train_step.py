@@ -15,7 +15,8 @@ from jaxrnn.cells import LSTMCell
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.training.config import TrainConfig, make_optimizer, make_schedule
+from jaxrnn.training.config import TrainConfig
+from jaxrnn.training.optimizer import make_optimizer, make_schedule
 from jaxrnn.training.step import RESERVED, init_state, make_train_step
 
 pytestmark = pytest.mark.optimized(False)

@@ -301,7 +301,7 @@ def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
         elif request.get("rarely"):
             study = replace(study, train=replace(study.train, checkpoint_seconds=1e6))
         sys.argv = [__file__]
-        with entry.exits():
+        with entry.exit_cleanly():
             runner.run(study, run_dir=run_dir)
     else:
         sys.argv = ["jaxrnn", verb, str(run_dir)]

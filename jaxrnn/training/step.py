@@ -51,7 +51,7 @@ def init_state(
 
     >>> import jax, optax
     >>> from jaxrnn import Adding, LSTMCell, Recurrent, SequenceModel, init_state
-    >>> task = Adding(sequence_length=10, batch_size=4)
+    >>> task = Adding(10, batch_size=4)
     >>> model = SequenceModel(Recurrent(LSTMCell(8)), task.output_size)
     >>> batch = task.sample_batch(jax.random.key(0), 0)
     >>> int(init_state(jax.random.key(1), task, model, optax.adam(1e-3), batch).step)
@@ -82,7 +82,7 @@ def make_train_step(
 
     >>> import jax, optax
     >>> from jaxrnn import Adding, LSTMCell, Recurrent, SequenceModel, init_state, make_train_step
-    >>> task = Adding(sequence_length=10, batch_size=4)
+    >>> task = Adding(10, batch_size=4)
     >>> model, optimizer = SequenceModel(Recurrent(LSTMCell(8)), 1), optax.adam(1e-3)
     >>> batch = task.sample_batch(jax.random.key(0), 0)
     >>> state = init_state(jax.random.key(1), task, model, optimizer, batch)

@@ -310,7 +310,7 @@ class Mine(example_tasks.Echo):
     pass
 
 model = SequenceModel(Recurrent(LSTMCell(5)), 4)
-with cli.entry.exits():
+with cli.exit_cleanly():
     run(ExperimentConfig(Mine(), model, TrainConfig(3)), run_dir=__file__ + ".run")
 """
     )

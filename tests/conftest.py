@@ -1,4 +1,4 @@
-"""Strictness for every test, and the fixtures that several share."""
+"""Strict settings for every test, and shared fixtures."""
 
 import gc
 import os
@@ -13,7 +13,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-collect_ignore_glob = ["goldens/*.py"]  # they need the systems whose numbers they record
+collect_ignore_glob = ["goldens/*.py"]  # need the libraries whose numbers they record
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -23,23 +23,35 @@ OPTIMIZED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "optimized(yes): whether XLA optimizes what the test runs")
+    config.addinivalue_line(
+        "markers", "optimized(yes): whether XLA optimizes what the test compiles"
+    )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: one worker per processor that this process may use.
+
+    xdist's own choice counts physical cores where psutil is installed, and ignores affinity.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Compile in half the time where a test asks for numbers alone: `optimized(False)`.
+    """Turn XLA's optimizations off for tests marked `optimized(False)`.
 
-    Most of the tests' time is XLA's, on programs that run for a thousandth of it. A wrong equation
-    is wrong without optimisation, too. But a test of bits, memory, compiled text or time is of what
-    users run, and so has what users have, which is the default. The closest mark counts, a test's
-    before its module's.
+    Most of the tests' time is spent compiling small programs, and without optimizations that takes
+    half as long. A wrong equation is wrong either way, so tests of values use this. Tests of bits,
+    memory, time or compiled text need what users run, which is the default. The closest mark wins:
+    a test's before its module's.
 
-    JAX's caches of compiled functions do not know of this setting, so they are emptied with it; and
-    it is done in this hook because fixtures of modules, which compile as well, are made after it.
+    JAX's in-memory caches ignore this setting, so they are cleared when it changes. A hook does
+    this, not a fixture, because it must come before module fixtures that compile.
     """
     settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is not None:  # what a test switched on stays its own
+    if settings.jax_compilation_cache_dir is not None:  # an earlier test switched it on
         jax.config.update("jax_compilation_cache_dir", None)
     mark = item.get_closest_marker("optimized")
     optimized = mark is None or mark.args[0]
@@ -56,13 +68,21 @@ def key() -> jax.Array:
 
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache directory of the tests' own: the user's is neither read nor written."""
-    return tmp_path_factory.mktemp("cache")
+    """A compilation cache for the session, shared by its workers; the user's is left alone.
+
+    Tests that damage or count its entries make a cache of their own.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent  # each worker has a directory of its own below this one
+    cache = directory / "cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """A user's environment: without settings of JAX, and without what importing it has set here."""
+    """A user's environment: without JAX settings, and without what importing JAX sets here."""
     ours = ("JAX_", "TF_CPP_MIN_LOG_LEVEL")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
@@ -92,10 +112,10 @@ def call(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Start a command line as `run` does, but in this process, where all is imported already."""
+    """Run a command line as `run` does, but in this process, which saves the imports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
-    monkeypatch.setenv("COLUMNS", "80")  # these three are set by a script for its process
+    monkeypatch.setenv("COLUMNS", "80")  # scripts set these three for their process
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(gc, "freeze", lambda: None)
 

@@ -94,8 +94,8 @@ def test_the_script_prints_the_lab(run, tmp_path):
         assert lines[2 * n + 1] == f"\tPrediction str:  {word}"
     assert lines[99] == "\tPrediction str:  ihello"
     sentence = re.fullmatch(
-        r"Learned 'ihello': right at step (\d+) and ever after; the training took .* ms after .* s"
-        r" of compiling, on cpu; pictures are in runs/hihello/0001\.",
+        r"Learned 'ihello': right from step (\d+) on; the training took .* ms after .* s"
+        r" of compiling, on cpu; plots are in runs/hihello/0001\.",
         lines[100],
     )
     assert sentence, lines[100]

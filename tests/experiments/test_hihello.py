@@ -204,7 +204,7 @@ BAD = {
     "line break in a name": (["--run-dir", "fi\nle/../file"], "cannot make the run directory"),
     "infinite rate": (["--learning-rate", "inf"], "learning rate must be a positive finite"),
     "no number": (["--learning-rate", "nan"], "learning rate must be a positive finite number"),
-    "negative seed": (["--seed", "-1"], "seed must be from 0"),
+    "negative seed": (["--seed", "-1"], "seed must be at least 0"),
     "seed too large": (["--seed", "4294967295", "--seeds", "2"], "no seed above 4294967295"),
     "unknown cell": (["--cell", "lstn"], "lstm, gru, rnn"),
     "no layers": (["--layers", "0"], "layers must be at least 1"),
@@ -283,7 +283,7 @@ def test_ctrl_c_while_it_compiles(tmp_path, environment):
     output, complaint = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, "")
     assert complaint == (
-        "note: stopped at step 0; go on with: python -m jaxrnn resume runs/hihello/0001\n"
+        "note: stopped at step 0; resume with: python -m jaxrnn resume runs/hihello/0001\n"
         "\ninterrupted\n"
     )
 

@@ -1,17 +1,17 @@
-"""An LSTM learns, from the one sequence `hihell`, to say `ihello`.
+"""An LSTM learns to turn the one sequence `hihell` into `ihello`.
 
-The classic lab of the RNN courses (TensorFlow 1.14: BasicLSTMCell, dynamic_rnn, a dense readout,
-sequence_loss, Adam 0.1, 50 steps) as one compiled JAX program. Any text of two characters or more
-can be taught instead, to one network or to a thousand at once.
+The classic lab of RNN courses (TensorFlow 1.14: BasicLSTMCell, dynamic_rnn, a dense readout,
+sequence_loss, Adam 0.1, 50 steps) as one compiled JAX program. It works for any text of two or more
+characters, and for one network or a thousand at once.
 """
 
 import gc
 import os
 
 if __name__ == "__main__":  # before JAX is imported:
-    gc.disable()  # collecting garbage meanwhile takes 0.2 s and finds none
-    # jaxlib takes two hints on tuning for instruction sets, and on some processors logs an error
-    # for each program that it loads from the cache (jax issue 38445), though nothing is wrong.
+    gc.disable()  # garbage collection during the imports takes 0.2 s and finds nothing
+    # On some processors jaxlib mistakes tuning hints for instruction sets, and logs an error for
+    # each program it loads from the cache (jax issue 38445), although nothing is wrong.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import sys
@@ -41,8 +41,8 @@ from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
 from jaxrnn.training.loop import train_in_memory
 
-MOST_LAYERS = 100  # each is compiled by itself
-SHOWN = 24  # positions of a picture, and of the probabilities that are logged
+MAX_LAYERS = 100  # each is compiled separately
+MAX_POSITIONS = 24  # positions whose probabilities are logged and drawn
 PANELS = {
     "i": "input gate",
     "f": "forget gate",
@@ -52,21 +52,21 @@ PANELS = {
     "c": "cell state",
     "h": "hidden state",
 }
-"""Titles of the pictures of a trained layer, by the names that `read_gates` gives."""
+"""Panel titles, by the names that `read_gates` returns."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Teach a small recurrent network to say each next character of one text."""
+    """Train a small recurrent network to predict each next character of one text."""
 
     text: str = "hihello"
-    """What to learn: input text[:-1], target text[1:]."""
+    """The text to learn: inputs text[:-1], targets text[1:]."""
     cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
     """The recurrent cell."""
     layers: int = 1
-    """Recurrent layers, one above the other."""
+    """Number of stacked recurrent layers."""
     hidden_size: int = 5
-    """Hidden units of each layer."""
+    """Hidden units per layer."""
     steps: int = 50
     """Training steps (Adam updates)."""
     learning_rate: float = 0.1
@@ -74,35 +74,35 @@ class Config:
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
-    """How many networks to train at once, with seeds SEED, SEED+1, ..."""
+    """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """Where to keep the run, a new or empty directory. Without it: a new number in runs/hihello."""
+    """A new or empty directory for the run; by default the next number in runs/hihello."""
     no_plots: bool = False
-    """Draw no pictures."""
+    """Do not draw plots."""
     quiet: bool = False
-    """Print only the last sentence."""
+    """Print only the last line."""
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
         check_counts(self, "layers", "hidden_size")
-        if self.layers > MOST_LAYERS:
-            raise ValueError(f"layers must be at most {MOST_LAYERS}")
-        make_config(self)  # raises for what it cannot be made of
+        if self.layers > MAX_LAYERS:
+            raise ValueError(f"layers must be at most {MAX_LAYERS}")
+        make_config(self)  # raises if the settings do not fit each other
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """What is trained, on what and how: with Adam as it is, without clipping, as in the lab."""
-    task = NextCharacter(config.text, shown=SHOWN if config.seeds == 1 else 0)
+    """Return the experiment: plain Adam without gradient clipping, as in the lab."""
+    task = NextCharacter(config.text, shown=MAX_POSITIONS if config.seeds == 1 else 0)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
-    # Flattened: one update of one vector, not of fourteen small arrays, compiles and runs faster.
+    # Updating one flat vector compiles and runs faster than updating fourteen small arrays.
     train = TrainConfig(config.steps, config.learning_rate, clip_norm=None, flatten=True)
     return ExperimentConfig(task, model, train, config.seed, config.seeds)
 
 
 def main(config: Config) -> None:
-    """Train, save and report: what `python experiments/hihello.py` does."""
+    """Train, draw and report."""
     result = runner.run(make_config(config), run_dir=config.run_dir, name="hihello")
     if not config.no_plots:
         draw(config, result)
@@ -113,21 +113,21 @@ def main(config: Config) -> None:
             print(report.distribution(learned_at(result.history), config.steps))
     print(
         f"{outcome(config, result)}; the training took {report.format_seconds(result)}, on"
-        f" {jax.default_backend()}; {'the run is' if config.no_plots else 'pictures are'} in"
+        f" {jax.default_backend()}; {'the run is' if config.no_plots else 'plots are'} in"
         f" {result.run_dir}."
     )
 
 
 def learned_at(history: History) -> np.ndarray:
-    """[S] int: the first step that was right and stayed right, N if none.
+    """Return [S] int, the first step from which on every prediction is right; N if there is none.
 
-    Row n+1 of the metrics is what the network says after update n.
+    Row n+1 of the metrics holds the prediction after update n.
     """
     return report.learned_at(np.nan_to_num(history.values["correct"][:, 1:]) > 0)
 
 
 def print_steps(task: NextCharacter, history: History) -> None:
-    """Print each step as the lab does: the loss before its update, the prediction after it."""
+    """Print each step as the lab does: the loss before the update, the prediction after it."""
     true = one_line(task.ids[None, 1:])
     losses, predictions = (history.values[name][0] for name in ("loss", "prediction"))
     for n, (loss, prediction) in enumerate(zip(losses[:-1], predictions[1:], strict=True)):
@@ -136,26 +136,26 @@ def print_steps(task: NextCharacter, history: History) -> None:
 
 
 def one_line(array: np.ndarray) -> str:
-    """An array of any size as NumPy prints it, without line breaks or dots."""
+    """Format an array of any size on one line, without dots."""
     return np.array2string(array, max_line_width=sys.maxsize, threshold=sys.maxsize)
 
 
 def outcome(config: Config, result: RunResult) -> str:
-    """The main clause of the last sentence."""
+    """Return the main clause of the last line."""
     task, history = NextCharacter(config.text), result.history
     target, solved = f"'{escape_unprintable(task.text[1:])}'", np.asarray(result.solved)
     if config.seeds > 1:
         learned, diverged = np.sum(solved), len(result.diverged)
-        but = f" (the loss of {diverged} did not stay finite)" if diverged else ""
-        return f"{learned} of {config.seeds} seeds learned {target}{but}"
+        note = f" ({diverged} diverged)" if diverged else ""
+        return f"{learned} of {config.seeds} seeds learned {target}{note}"
     if solved[0]:
-        return f"Learned {target}: right at step {learned_at(history)[0]} and ever after"
-    said = escape_unprintable(decode(history.values["prediction"][0, -1], task.characters))
-    return f"Did not learn {target}: the last prediction is '{said}'"
+        return f"Learned {target}: right from step {learned_at(history)[0]} on"
+    predicted = escape_unprintable(decode(history.values["prediction"][0, -1], task.characters))
+    return f"Did not learn {target}: the last prediction is '{predicted}'"
 
 
 def draw(config: Config, result: RunResult) -> None:
-    """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
+    """Draw the loss of all seeds, and the first seed's probabilities and top-layer states."""
     from jaxrnn.analysis import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     run_dir, history = result.run_dir, result.history
@@ -164,9 +164,9 @@ def draw(config: Config, result: RunResult) -> None:
     network = f"{config.cell}, {config.hidden_size} hidden units, seed {config.seed}"
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
-    if config.seeds > 1:  # what each of many says is not logged
+    if config.seeds > 1:  # predictions of many seeds are not logged
         history = train_in_memory(make_config(replace(config, seeds=1))).history
-    said, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
+    predicted, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
         run_dir / "probabilities.png", probability, task.characters, inputs, targets, network
     )
@@ -175,12 +175,17 @@ def draw(config: Config, result: RunResult) -> None:
     gates = read_gates(model, params, batch.inputs)[-1]
     panels = {PANELS[name]: np.asarray(gates[name][0]) for name in PANELS if name in gates}
     plots.states(
-        run_dir / "states.png", panels, task.characters, inputs, said[-1].tolist(), network + top
+        run_dir / "states.png",
+        panels,
+        task.characters,
+        inputs,
+        predicted[-1].tolist(),
+        network + top,
     )
     missing = fonts.undrawable(task.text)
     if missing:
         note(
-            f"no usable font here has {' '.join(sorted(missing))}; the pictures show their code"
+            f"no usable font here has {' '.join(sorted(missing))}; the plots show their code"
             " points instead (for Korean, a font such as Noto Sans CJK or NanumGothic helps)"
         )
 

@@ -71,8 +71,8 @@ class LanguageModel(nn.Module):
         its own for the layers in between.
 
     Raises:
-      ValueError: if `recurrent` is not a recurrent layer, or is reversed, or the dropout rate is out
-        of range.
+      ValueError: if `recurrent` is not a recurrent layer or is reversed, or the dropout rate is
+        out of range.
       SettingError: if `tie_embeddings` is set without an embedding size.
 
     >>> from jaxrnn import GRUCell, LanguageModel, Recurrent
@@ -138,8 +138,8 @@ class LanguageModel(nn.Module):
             return nn.Dense(self.vocabulary_size, kernel_init=glorot, name="readout")(hidden), carry
         if hidden.shape[-1] != self.embedding_size:
             raise SettingError(
-                f"tie_embeddings needs an embedding size equal to the last layer's hidden size, {hidden.shape[-1]},"
-                f" not of {self.embedding_size}"
+                "tie_embeddings needs an embedding size equal to the last layer's hidden size,"
+                f" {hidden.shape[-1]}, not {self.embedding_size}"
             )
         bias = self.param("bias", nn.initializers.zeros, (self.vocabulary_size,))
         return embedding.attend(hidden) + bias[None, None], carry

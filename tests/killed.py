@@ -293,7 +293,7 @@ def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
     loop.SECONDS_PER_CALL = 1e6  # a call's length is the chunk, however slow this machine is
     plots.plot_run = lambda run_dir: Path(run_dir)
     if verb == "start":
-        study = STUDIES[request["experiment"]]
+        study = STUDIES[request["study"]]
         if request.get("often"):  # a checkpoint at each step, and all of them are kept
             study = replace(study, train=replace(study.train, checkpoint_seconds=0))
             loop.SECONDS_PER_CALL = 0.0

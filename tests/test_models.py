@@ -48,5 +48,5 @@ def test_settings_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="must be one such as Recurrent"):
         SequenceModel(GRUCell(4), 7)
     model = LanguageModel(Recurrent(GRUCell(4)), 7, embedding_size=3, tie_embeddings=True)
-    with pytest.raises(SettingError, match="hidden size, 4, not of 3"):
+    with pytest.raises(SettingError, match="hidden size, 4, not 3"):
         jax.eval_shape(model.init, KEY, jnp.zeros((2, 5), jnp.int32))

@@ -32,23 +32,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from jaxrnn.runs import runner
-from jaxrnn.cells import LSTMCell
-from jaxrnn.models import SequenceModel
-from jaxrnn.layers.recurrent import Recurrent
-from jaxrnn.tasks.adding import Adding
-from jaxrnn.training.config import Train
+import jaxrnn as jr
 
 first, seeds, steps = map(int, sys.argv[2:])
-experiment.run(
-    Adding(length=20, batch_size=20),
-    model=SequenceModel(Recurrent(LSTMCell(8)), 1),
-    train=Train(steps, log_every=50),
-    seed=first,
-    seeds=seeds,
-    run_dir=Path(sys.argv[1]),
-    picture=False,
-)
+model = jr.SequenceModel(jr.Recurrent(jr.LSTMCell(8)), 1)
+train = jr.TrainConfig(steps, log_every=50)
+config = jr.ExperimentConfig(jr.Adding(20, 20), model, train, first, seeds)
+jr.run(config, run_dir=Path(sys.argv[1]))
 """
 """What a user would write for a study, or for one run of it."""
 

@@ -82,7 +82,9 @@ def curves(
             _curve_panel(axis, steps[looked], values[:, looked])
             shown = values[np.isfinite(values)]
             if name == "loss" and memoryless_loss is not None:
-                axis.axhline(memoryless_loss, color=ACCENT, ls="--", lw=1.2, label="without memory")
+                axis.axhline(
+                    memoryless_loss, color=ACCENT, ls="--", lw=1.2, label="memoryless baseline"
+                )
                 shown = np.append(shown, memoryless_loss)
             if name in LOGARITHMIC and shown.size and shown.min() >= 0 < shown.max():
                 _log_scale(axis)
@@ -126,7 +128,7 @@ def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
     dots = there if len(x) < FEWEST_POINTS else lone
     axis.plot(x[dots], median[dots], "o", color=INK, ms=3.5)
     if not there.any():
-        axis.text(0.5, 0.5, "nowhere finite", transform=axis.transAxes, ha="center", color=ACCENT)
+        axis.text(0.5, 0.5, "never finite", transform=axis.transAxes, ha="center", color=ACCENT)
         axis.set_yticks([])
     axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     if len(steps) == 1:

@@ -11,7 +11,7 @@ from jaxrnn.runs.runner import RunResult
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
 from jaxrnn.training.validation import LOSS
 
-MOST_NAMED = 3  # seeds that broke, by name; of more only the count
+MOST_NAMED = 3  # diverged seeds listed by name; the others are counted
 
 
 def summarize(result: RunResult) -> str:
@@ -38,10 +38,10 @@ def format_seconds(result: RunResult) -> str:
 
 
 def learned_at(correct: np.ndarray) -> np.ndarray:
-    """The first training step that was right and stayed right.
+    """Return the first training step from which on every prediction is right.
 
     Args:
-      correct: [..., N] bool: whether all was right after each step's update.
+      correct: [..., N] bool, whether the prediction after each update is right.
 
     Returns:
       [...] int: a step in 0..N-1, or N if the last step was not right.
@@ -54,10 +54,10 @@ def learned_at(correct: np.ndarray) -> np.ndarray:
 
 
 def distribution(learned_at: np.ndarray, steps: int) -> str:
-    """How many seeds learned a task, and a histogram of when.
+    """Return how many seeds learned a task, and a histogram of when, as text.
 
     Args:
-      learned_at: [S] int, the first training step that was right and stayed right; N if none.
+      learned_at: [S] int, from `learned_at`; N if a seed did not learn it.
       steps: N.
 
     >>> print(distribution(np.array([3, 4, 4, 20]), 20))
@@ -95,17 +95,15 @@ def distribution(learned_at: np.ndarray, steps: int) -> str:
     return "\n".join([head, *lines])
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of success rates that such a count speaks for: Wilson's score interval.
+def success_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a success rate.
 
-    Unlike the rate give or take `z` standard errors it stays within 0 to 1, and does not shrink to
-    a point where all trials or none succeeded. Wilson (1927), "Probable inference, the law of
-    succession, and statistical inference", Journal of the American Statistical Association 22.
+    Unlike the normal approximation it stays within 0 to 1, and does not shrink to a point when all
+    trials succeed or none does. Wilson (1927), Journal of the American Statistical Association 22.
 
     Args:
       successes: how many trials succeeded.
-      trials: how many there were.
-      z: the half width in standard errors; 1.96 makes a 95% interval.
+      trials: how many there were, at least 1.
 
     Returns:
       the lowest and the highest rate.
@@ -113,19 +111,13 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     Raises:
       ValueError: if there are no trials, or more successes than trials.
 
-    >>> [round(bound, 4) for bound in wilson(17, 20)]
+    >>> [round(bound, 4) for bound in success_interval(17, 20)]
     [0.6396, 0.9476]
     """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(
-            f"{successes} of {trials} is no success rate: there must be a trial or more, and no"
-            " more successes than trials"
-        )
-    rate, scale = successes / trials, 1 + z**2 / trials
-    centre = (rate + z**2 / (2 * trials)) / scale
-    half = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2) / scale
-    low = centre - half if successes else 0.0  # there rounding would leave a speck beside 0 or 1
-    return low, centre + half if successes < trials else 1.0
+    from scipy.stats import binomtest  # takes longer to import than a small run to train
+
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def summarize_seeds(
@@ -138,14 +130,14 @@ def summarize_seeds(
     memoryless_loss: float | None,
     stopped: Mapping[int, int] = MappingProxyType({}),
 ) -> str:
-    """How a study ended: the last of each number, how many seeds solved the task, which broke.
+    """Return the last metrics, how many seeds solved the task, and which diverged, as text.
 
     Args:
-      task_name: what was learned.
+      task_name: the task's name.
       seeds: [S] int.
-      steps: [R] int, the steps that were measured.
-      metrics: by name, [S, R] numbers each, "loss" among them; what has more axes is left out.
-      solved: [S] bool, if the task can be solved.
+      steps: [R] int, the logged steps.
+      metrics: by name, [S, R] each, "loss" among them; metrics with more axes are left out.
+      solved: [S] bool; None if the task cannot be solved.
       diverged: by seed, the step at which its loss or gradient stopped being finite.
       memoryless_loss: the loss of the best predictor without memory; None if unknown.
       stopped: by seed, the step at which it stopped early.
@@ -154,14 +146,14 @@ def summarize_seeds(
     >>> solved, steps = loss[:, 1] < 0.02, np.array([0, 500])
     >>> print(summarize_seeds("parity", np.arange(3), steps, {"loss": loss}, solved, {2: 31}, 0.69))
     parity: 3 seeds after 500 updates; over the 2 that stayed finite:
-      loss  median 0.02, quartiles 0.015 and 0.025 (without memory: 0.69)
+      loss  median 0.02, quartiles 0.015 and 0.025 (memoryless baseline: 0.69)
     1 of 3 seeds solved it (33%, 95% interval 6 to 79%, Wilson).
     Seed 2 stopped being finite at step 31 and was frozen.
     """
     alone = len(seeds) == 1
     who = f"seed {seeds[0]}" if alone else f"{len(seeds)} seeds"
     if not len(steps):
-        return f"{task_name}: {who}, and nothing was measured."
+        return f"{task_name}: {who}, and nothing was logged."
     stayed = ~np.isin(seeds, list(diverged))
     over = ""
     if not alone:
@@ -171,37 +163,37 @@ def summarize_seeds(
     for name, values in last.items():
         said = _short(values[0]) if alone else _spread(values[stayed])
         if name == "loss" and memoryless_loss is not None:
-            said += f" (without memory: {_short(memoryless_loss)})"
+            said += f" (memoryless baseline: {_short(memoryless_loss)})"
         lines.append(f"  {name:{max(map(len, last))}}  {said}")
     if solved is not None and alone:
         lines.append("It solved the task." if solved[0] else "It did not solve the task.")
     elif solved is not None:
         successes, total = int(np.sum(solved)), len(seeds)
-        rate, low, high = map(_percent, (successes / total, *wilson(successes, total)))
+        rate, low, high = map(_percent, (successes / total, *success_interval(successes, total)))
         lines.append(
             f"{successes} of {total} seeds solved it ({rate}%, 95% interval {low} to {high}%,"
             " Wilson)."
         )
     if diverged:
         frozen = " and was frozen" if len(diverged) == 1 else "; they were frozen"
-        lines.append(_breaks(diverged) + ("" if alone else frozen) + ".")
+        lines.append(_list_diverged(diverged) + ("" if alone else frozen) + ".")
     if stopped:
         ends = sorted(stopped.values())
         at = f"step {ends[0]}" if ends[0] == ends[-1] else f"steps {ends[0]} to {ends[-1]}"
         who = "It" if alone else f"{len(stopped)} of {len(seeds)} seeds"
-        lines.append(f"{who} stopped early, at {at}: the validation loss fell no further.")
+        lines.append(f"{who} stopped early, at {at}: the validation loss no longer improved.")
     return "\n".join(lines)
 
 
 def summarize_validation(
-    seeds: np.ndarray, steps: np.ndarray, held_out: np.ndarray, format_loss: Callable[[float], str]
+    seeds: np.ndarray, steps: np.ndarray, losses: np.ndarray, format_loss: Callable[[float], str]
 ) -> str:
-    """The lowest validation loss of each seed.
+    """Return the lowest validation losses as text.
 
     Args:
       seeds: [S] int.
       steps: [R] int, the steps that were logged.
-      held_out: [S, R] the validation loss; not-a-number where there was none.
+      losses: [S, R], the validation losses; NaN at steps without validation.
       format_loss: describes a validation loss in other units.
 
     >>> losses = np.array([[2.0, np.nan, 1.5, 1.6], [2.0, np.nan, 1.7, 1.4]])
@@ -209,30 +201,30 @@ def summarize_validation(
     Best validation loss: median 1.45, quartiles 1.425 and 1.475.
     The lowest: 1.4 = 1.4, after 40 updates (seed 1).
     """
-    lowest = np.min(np.where(np.isfinite(held_out), held_out, np.inf), axis=1)  # [S]
-    first = int(np.argmin(lowest))
-    step = steps[int(np.argmax(held_out[first] == lowest[first]))]
-    one = f"{_short(lowest[first])}{format_loss(float(lowest[first]))}, after {step} updates"
-    if not np.isfinite(lowest[first]):
-        return "The validation loss was nowhere finite."
+    lowest = np.min(np.where(np.isfinite(losses), losses, np.inf), axis=1)  # [S]
+    best = int(np.argmin(lowest))
+    step = steps[int(np.argmax(losses[best] == lowest[best]))]
+    one = f"{_short(lowest[best])}{format_loss(float(lowest[best]))}, after {step} updates"
+    if not np.isfinite(lowest[best]):
+        return "The validation loss was never finite."
     if len(seeds) == 1:
         return f"Best validation loss: {one}."
     spread = _spread(np.where(np.isfinite(lowest), lowest, np.nan))
-    return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[first]})."
+    return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[best]})."
 
 
 def _spread(values: np.ndarray) -> str:
-    """Median and quartiles of [S] numbers."""
+    """Format the median and quartiles of [S] numbers."""
     first, median, third = quantiles(values, [25, 50, 75]) if values.size else [math.nan] * 3
     finite = np.sum(np.isfinite(values))
     if not finite:
-        return "nowhere finite"
+        return "never finite"
     of = f" ({finite} of {values.size} finite)" if finite < values.size else ""
     return f"median {_short(median)}, quartiles {_short(first)} and {_short(third)}{of}"
 
 
-def _breaks(diverged: Mapping[int, int]) -> str:
-    """Which seeds broke, and when; of many the first few."""
+def _list_diverged(diverged: Mapping[int, int]) -> str:
+    """Name the first few diverged seeds, and count the others."""
     named = sorted(diverged.items())[:MOST_NAMED]
     first, *others = (f"seed {seed} {{}}at step {step}" for seed, step in named)
     told = ", ".join([first.format("stopped being finite "), *(text.format("") for text in others)])
@@ -245,7 +237,7 @@ def _short(value: float) -> str:
 
 
 def _percent(rate: float) -> str:
-    """A rate in percent, with decimals where whole numbers would hide that it is not 0 or 1.
+    """Format a rate in percent, with decimals where rounding would hide that it is not 0 or 1.
 
     >>> [_percent(rate) for rate in (0, 0.0004, 0.85, 0.9962, 1)]
     ['0', '0.04', '85', '99.6', '100']

@@ -114,11 +114,11 @@ def test_curves_are_the_median_and_its_bands_a_panel_a_number(drawn, tmp_path):
             expected = np.percentile(metrics[name][:, 3], percents)
             np.testing.assert_allclose(band_at(band, 21), expected)
         assert axes.get_yscale() == ("log" if name in ("loss", "grad_norm") else "linear")
-        level = [line for line in axes.lines if line.get_label() == "without memory"]
+        level = [line for line in axes.lines if line.get_label() == "memoryless baseline"]
         assert [line.get_ydata()[0] for line in level] == [0.625] * (name == "loss")
     assert drawn[0].get_suptitle() == "adding"
     legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert legend == ["5% to 95% of seeds", "quartiles", "median", "without memory"]
+    assert legend == ["5% to 95% of seeds", "quartiles", "median", "memoryless baseline"]
 
 
 def test_curves_of_one_seed_have_gaps_where_nothing_is_finite(drawn, tmp_path):
@@ -131,7 +131,7 @@ def test_curves_of_one_seed_have_gaps_where_nothing_is_finite(drawn, tmp_path):
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), expected)
     np.testing.assert_array_equal(loss.lines[1].get_xdata(), [49])  # step 7 of 30, alone: a dot
     assert not loss.collections
-    assert [text.get_text() for text in error.texts] == ["nowhere finite"]
+    assert [text.get_text() for text in error.texts] == ["never finite"]
 
 
 @pytest.mark.parametrize("seeds", [1, 4])

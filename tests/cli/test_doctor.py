@@ -169,7 +169,7 @@ def test_without_a_device_it_still_reports(monkeypatch, home, error):
         raise error
 
     monkeypatch.setattr(jax, "devices", fail)
-    monkeypatch.setattr(doctor, "canary", fail)
+    monkeypatch.setattr(doctor, "miscompile_check", fail)
     text, healthy = doctor.report()
     said = {"RuntimeError": "RuntimeError: no cuda"}.get(type(error).__name__, "AssertionError")
     assert read(text)["Devices"] == [f"NO DEVICE: {said}"]

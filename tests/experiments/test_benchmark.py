@@ -166,6 +166,7 @@ def test_a_call_is_a_whole_training_from_nothing():
     assert not np.array_equal(others["loss"][0], metrics["loss"][1])
 
 
+@pytest.mark.slow
 def test_layers_stand_beside_their_peers(monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     own, *parts = layer.layer(1, sizes=((2, 3, 4),))
@@ -206,6 +207,7 @@ def test_peers_that_are_installed_compute_the_same(kind):
         layer.compare("case", systems | {"wrong": wrong})
 
 
+@pytest.mark.slow
 def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))
@@ -221,6 +223,7 @@ def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.optimized(True)
 def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
@@ -233,6 +236,7 @@ def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
     assert [row.system for row in layers] == ["layers=1", "layers=2"]
 
 
+@pytest.mark.slow
 def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatch):
     """As if each call took a second, whatever it did."""
 
@@ -249,6 +253,7 @@ def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatc
     assert [row.min_s for row in measured] == pytest.approx([0.2, 0.2, 0.2, 0.6])
 
 
+@pytest.mark.slow
 @pytest.mark.optimized(True)
 def test_long_sequences_have_their_time_and_memory():
     parts = list(scaling.chunks(1, longest=64))  # all below the size where `fused` changes ways
@@ -259,6 +264,7 @@ def test_long_sequences_have_their_time_and_memory():
         assert least < (large - middle) / (middle - small) < most
 
 
+@pytest.mark.slow
 def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
     monkeypatch.setattr(harness, "SAVE_EVERY", 0.0)
     measured: Any
@@ -321,6 +327,7 @@ def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_script_prints_and_writes_what_was_asked_for(run, tmp_path):
     files = tmp_path / "rows.json", tmp_path / "picture.png"
     options = ("--suite", "training", "--repeats", "2", "--json", files[0], "--plot", files[1])
@@ -393,6 +400,7 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
         assert said == [f"  ({name})" for name in (suites if suite == "all" else [suite])]
 
 
+@pytest.mark.slow
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))

@@ -94,8 +94,8 @@ def test_the_script_prints_the_lab(run, tmp_path):
         assert lines[2 * n + 1] == f"\tPrediction str:  {word}"
     assert lines[99] == "\tPrediction str:  ihello"
     sentence = re.fullmatch(
-        r"Learned 'ihello': right at step (\d+) and ever after; the training took .* ms after .* s"
-        r" of compiling, on cpu; pictures are in runs/hihello/0001\.",
+        r"Learned 'ihello': right from step (\d+) on; the training took .* ms after .* s"
+        r" of compiling, on cpu; plots are in runs/hihello/0001\.",
         lines[100],
     )
     assert sentence, lines[100]
@@ -204,7 +204,7 @@ BAD = {
     "line break in a name": (["--run-dir", "fi\nle/../file"], "cannot make the run directory"),
     "infinite rate": (["--learning-rate", "inf"], "learning rate must be a positive finite"),
     "no number": (["--learning-rate", "nan"], "learning rate must be a positive finite number"),
-    "negative seed": (["--seed", "-1"], "seed must be from 0"),
+    "negative seed": (["--seed", "-1"], "seed must be at least 0"),
     "seed too large": (["--seed", "4294967295", "--seeds", "2"], "no seed above 4294967295"),
     "unknown cell": (["--cell", "lstn"], "lstm, gru, rnn"),
     "no layers": (["--layers", "0"], "layers must be at least 1"),
@@ -283,7 +283,7 @@ def test_ctrl_c_while_it_compiles(tmp_path, environment):
     output, complaint = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, "")
     assert complaint == (
-        "note: stopped at step 0; go on with: python -m jaxrnn resume runs/hihello/0001\n"
+        "note: stopped at step 0; resume with: python -m jaxrnn resume runs/hihello/0001\n"
         "\ninterrupted\n"
     )
 

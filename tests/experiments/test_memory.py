@@ -13,7 +13,7 @@ def test_it_trains_and_reports(run, tmp_path, task, memoryless_loss):
     result = run("memory.py", "--task", task, "--length", "7", "--cell", "gru", *SMALL)
     assert (result.returncode, result.stderr) == (0, "")
     assert "seed 0 after 3 updates" in result.stdout
-    assert f"(without memory: {memoryless_loss})" in result.stdout
+    assert f"(memoryless baseline: {memoryless_loss})" in result.stdout
     assert result.stdout.endswith("the run is in runs/memory/0001.\n")
     config = json.loads((tmp_path / "runs/memory/0001/config.json").read_text())
     assert config["experiment"]["task"]["length"] == 7

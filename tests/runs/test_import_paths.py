@@ -26,7 +26,7 @@ from flax import linen as nn
 from beside import SIZE
 from jaxrnn.runs import config_json
 
-loading = config.loading_script()
+loading = config_json.loading_script()
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Cell(nn.GRUCell):
 
 
 if __name__ == "__main__":
-    script = config.script_of_main()
-    written = config.to_json([Echo(5), double])
-    assert config.from_json(written, script) == (Echo(5), double) == config.from_json(written)
+    script = config_json.script_of_main()
+    written = config_json.to_json([Echo(5), double])
+    assert config_json.from_json(written, script) == (Echo(5), double) == config_json.from_json(written)
     assert not loading
     print(json.dumps({"written": written, "script": str(script)}))
 """

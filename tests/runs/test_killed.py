@@ -383,7 +383,7 @@ def test_a_signal_is_heard_when_all_is_saved(chain, number, rarely):
     links, (code, last_words) = chain("carry"), SIGNALS[number]
     for moment, times, step in HEARD[rarely]:
         ended = links.go_on(moment=moment, number=times, signals=[number], rarely=rarely)
-        how = f"go on with: python -m jaxrnn resume {links.run_dir}"
+        how = f"resume with: python -m jaxrnn resume {links.run_dir}"
         assert ended.stderr == f"note: stopped at step {step}; {how}\n{last_words}"
         assert ended.code == code
         assert status_of(links.run_dir) == "interrupted"
@@ -437,7 +437,7 @@ def test_a_broken_checkpoint_is_named_and_passed_over(chain, damage):
         assert_on_its_way(links.run_dir, links.unbroken, passed_over=1)
         ended = links.go_on()
         reason = f"{file}: not the bytes that were saved (SHA-256 differs)"
-        assert ended.stderr == f"note: {newest} is passed over: {reason}\n"
+        assert ended.stderr == f"note: skipping {newest}: {reason}\n"
         assert ended.code == 0
         assert_ended_equal(links.run_dir, links.unbroken)
     for folder in (links.run_dir / "checkpoints").iterdir():
@@ -666,7 +666,7 @@ def test_every_exit_code_as_a_command(chain, workers, surroundings, tmp_path):
     assert re.fullmatch(r"error: .* seed 4 is not finite, at step 21; .*\n", said[3][1])
     assert said[130][1].endswith("\ninterrupted\n")
     for code in (130, 143):
-        (step,) = re.findall(r"^note: stopped at step (\d+); go on with: ", said[code][1])
+        (step,) = re.findall(r"^note: stopped at step (\d+); resume with: ", said[code][1])
         assert steps_saved(folders[code])[-1] == int(step)
         ended = workers("verify", folders[code])
         assert ended.stdout.startswith(f"Bitwise equal: {step} logged steps of 1 seed, ")

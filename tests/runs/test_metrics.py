@@ -9,7 +9,7 @@ import pytest
 from jaxrnn.training.history import mask_diverged
 from jaxrnn.errors import RunError
 from jaxrnn.runs import metrics
-from jaxrnn.training.history import History
+from jaxrnn.training.history import History, join, last_loss
 
 SEEDS, STEPS = np.array([7, 9]), np.array([0, 10, 20])
 
@@ -135,11 +135,11 @@ def test_lines_out_of_turn_are_refused(path, places):
         metrics.read(path)
 
 
-def test_stretches_join_to_the_whole(history):
+def test_pieces_join_to_the_whole(history):
     pieces = [
         History(SEEDS, STEPS[cut], {name: v[:, cut] for name, v in history.values.items()})
         for cut in (slice(0, 1), slice(1, 1), slice(1, 3), slice(3, 3))
     ]
-    assert_equal(history.join(pieces), history)
-    assert history.last_loss(pieces) == float(np.median(history.values["loss"][:, -1]))
-    assert math.isnan(history.last_loss(pieces[1:2]))
+    assert_equal(join(pieces), history)
+    assert last_loss(pieces) == float(np.median(history.values["loss"][:, -1]))
+    assert math.isnan(last_loss(pieces[1:2]))

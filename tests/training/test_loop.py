@@ -26,7 +26,7 @@ from jaxrnn.training.step import init_state, make_train_step
 STEPS = 12
 
 
-def model(cell="lstm", features=6, dropout=0.0):
+def model(cell="rnn", features=6, dropout=0.0):
     layers = tuple(Recurrent(CELLS[cell](features)) for _ in range(2 if dropout else 1))
     return SequenceModel(Stack(layers, dropout=dropout), 4)
 
@@ -46,7 +46,9 @@ CONFIGS = {
     "one vmap": replace(CONFIG, seeds=5, vmap_size=5),
     "one at a time": replace(CONFIG, seeds=5, vmap_size=1),
     "padded groups": replace(CONFIG, seeds=5, vmap_size=2),
-    "carry and lengths": replace(CONFIG, task=Echo(stateful=True, ragged=True)),
+    "carry and lengths": replace(
+        CONFIG, task=Echo(stateful=True, ragged=True), model=model("lstm")
+    ),
     "dropout": replace(CONFIG, model=model(dropout=0.5)),
     "traps": ExperimentConfig(
         Trap(), model("rnn"), TrainConfig(40, 0.01, steps_per_call=41), seed=0, seeds=6, vmap_size=6
@@ -127,10 +129,8 @@ def test_each_of_many_seeds_equals_that_seed_alone(name):
     ("name", "processors", "lanes", "seeds"),
     [
         ("one at a time", 1, 1, 5),
-        ("one at a time", 2, 2, 3),
         ("one at a time", 4, 3, 2),  # a fourth lane would have nothing to do
         ("one at a time", 9, 5, 1),
-        ("padded groups", 1, 1, 6),
         ("padded groups", 3, 3, 2),
         ("one vmap", 4, 1, 5),
     ],
@@ -255,7 +255,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         replace(CONFIG, **settings)
 
 
-@pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout", "traps"])
+@pytest.mark.parametrize("name", ["carry and lengths", "traps"])
 def test_make_train_equals_the_loop_to_the_bit(name):
     """`run` and `make_train` share their steps; the harness is held to the pure function."""
     config = CONFIGS[name]

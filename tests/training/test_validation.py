@@ -116,7 +116,7 @@ def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience
     assert end and end < STEPS - EVERY
     result = runner.run(make_config(folder, patience=patience), run_dir=tmp_path / "a")
     assert result.stopped == {5: end} and not result.diverged
-    assert f"It stopped early, at step {end}: the validation loss fell no further" in summarize(
+    assert f"It stopped early, at step {end}: the validation loss no longer improved" in summarize(
         result
     )
     assert f"language: seed 5 after {end} updates" in summarize(result)
@@ -152,7 +152,7 @@ def test_each_seed_stops_on_its_own(folder, tmp_path):
         assert np.isfinite(loss[counts]).all() and np.isnan(loss[~counts]).all()
         assert result.state.step[s] == ends.get(seed, STEPS)
     assert f"{len(ends)} of 4 seeds stopped early" in summarize(result)
-    assert "nowhere finite" not in summarize(result)
+    assert "never finite" not in summarize(result)
 
 
 def test_status_of_each_seed(folder):

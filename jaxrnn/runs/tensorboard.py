@@ -1,11 +1,13 @@
-"""A run's metrics once more, as TensorBoard reads them: `tensorboard --logdir runs`."""
+"""A run's metrics as TensorBoard events: `tensorboard --logdir runs`."""
 
 import math
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +17,52 @@ from jaxrnn.training import validation
 from jaxrnn.training.history import quantiles, scalars
 
 QUARTILES = {"first quartile": 25, "median": 50, "third quartile": 75}
-"""What is written of several seeds, in percent: TensorBoard cannot draw a thousand curves."""
+"""Percentiles written for several seeds: TensorBoard cannot draw a thousand curves."""
 
-PREFIX = "events.out.tfevents."  # TensorBoard knows its files by this
+PREFIX = "events.out.tfevents."  # the prefix by which TensorBoard finds its files
+
+
+class _NoTorch(MetaPathFinder):
+    """Hides PyTorch from the imports of one thread; other threads find it as always."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Fail for torch in this thread, and leave every other import to the next finder."""
+        if fullname == "torch" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("hidden from tensorboardX", name=fullname)
 
 
 def import_tensorboardx() -> None:
     """Import what `Events` needs.
 
-    tensorboardX imports PyTorch wherever that is installed, half a second and more, for functions
-    that are not used here; so PyTorch is out of its sight meanwhile, unless it is loaded already.
+    tensorboardX imports PyTorch if it is installed, which takes a second or more, for functions
+    that are not used here. So PyTorch is hidden from it, unless it is already imported.
     """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    finder = _NoTorch()
+    sys.meta_path.insert(0, finder)
     try:
         import tensorboardX.proto.event_pb2
         import tensorboardX.record_writer  # noqa: F401
     finally:
-        if hidden:
-            del sys.modules["torch"]
+        sys.meta_path.remove(finder)
 
 
 class Events:
-    """One process's event file of a run. To be closed, or used as a context manager.
+    """The event file of one process. Close it, or use it as a context manager.
 
-    What was added is on the disk when `add` returns, and no thread works behind it: a process that
-    is killed leaves a file that TensorBoard reads up to the last whole record.
+    Events are written when `add` returns, without a background thread: a killed process leaves a
+    file that TensorBoard reads up to the last complete record.
     """
 
     def __init__(self, folder: Path, first_step: int):
         """Make a new file.
 
         Args:
-          folder: the run's directory of event files; made if it is not there.
-          first_step: the first step that will be added; what older files have of it and of later
-            steps is dropped by TensorBoard.
+          folder: the run's directory of event files; created if missing.
+          first_step: the first step that will be added; TensorBoard drops what older files hold
+            from this step on.
 
         Raises:
           OSError: if the file cannot be made or written.
@@ -58,18 +70,18 @@ class Events:
         import_tensorboardx()
         from tensorboardX.proto import event_pb2
 
-        # What is under SummaryWriter's queue, process lock and thread; there a full disk would
-        # print a traceback of that thread, and the run would go on as if all were well.
+        # RecordWriter lies below SummaryWriter's queue and thread, in which a full disk would only
+        # print a traceback while the run continued.
         from tensorboardX.record_writer import RecordWriter
 
-        self._path = folder.absolute()  # a relative one could look like s3:...
+        self._path = folder.absolute()  # a relative path could look like s3:...
         now = time.time()
         with self._named_errors():
             folder.mkdir(parents=True, exist_ok=True)
             self._path /= f"{PREFIX}{_stamp(folder, int(now)):010d}.{socket.gethostname()}"
             self._file = RecordWriter(str(self._path))
         self._new_event: Callable[..., Any] = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-        start = {"status": "START"}  # with this TensorBoard drops what older files have from here
+        start = {"status": "START"}  # makes TensorBoard drop older events from this step on
         self._write(
             [
                 self._new_event(wall_time=now, file_version="brain.Event:2"),
@@ -89,18 +101,18 @@ class Events:
         metrics: Mapping[str, np.ndarray],
         wall_times: Sequence[float] | np.ndarray,
     ) -> None:
-        """Add what some steps measured: of one seed the numbers, of several their quartiles.
+        """Add the metrics of some steps: the values of one seed, or the quartiles of several.
 
-        The quartiles are of the seeds that are finite. What is nowhere finite is written as it is:
-        TensorBoard marks it. But at steps without a validation nothing is written of it.
+        Quartiles are taken over the finite values; if none is finite, NaN is written, which
+        TensorBoard marks. Validation metrics are left out at steps without validation.
 
         Args:
           steps: [R] int.
-          metrics: by name, [S, R] numbers each; what has more axes is left out.
+          metrics: by name, [S, R] each; metrics with more axes are left out.
           wall_times: [R] seconds since 1970.
 
         Raises:
-          OSError: if they cannot be written, say because the disk is full. The file is closed then.
+          OSError: if they cannot be written, as on a full disk. The file is then closed.
         """
         curves = _curves(metrics)
         self._write(
@@ -119,7 +131,7 @@ class Events:
         )
 
     def close(self) -> None:
-        """Close the file; all of it is written already."""
+        """Close the file; everything is already written."""
         with self._named_errors():
             self._file.close()
 
@@ -130,7 +142,7 @@ class Events:
                     self._file.write(event.SerializeToString())
                 self._file.flush()
         except OSError:
-            with suppress(OSError):  # it tries once more to write what it holds
+            with suppress(OSError):  # closing tries to write the rest again
                 self._file.close()
             raise
 
@@ -144,7 +156,7 @@ class Events:
 
 
 def _curves(metrics: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """What is written of each step, by its name in TensorBoard: [R] each."""
+    """Return the curves by TensorBoard tag, [R] each."""
     curves = {}
     for name, values in scalars(metrics).items():
         if len(values) == 1:
@@ -156,6 +168,6 @@ def _curves(metrics: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
 
 
 def _stamp(folder: Path, now: int) -> int:
-    """The time in the new file's name: after all others', as TensorBoard reads them by name."""
+    """Return a time for the new file's name, later than all others: TensorBoard reads by name."""
     stamps = [path.name.removeprefix(PREFIX)[:10] for path in folder.glob(PREFIX + "*")]
     return max([now, *(int(stamp) + 1 for stamp in stamps if stamp.isdecimal())])

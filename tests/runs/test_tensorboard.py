@@ -162,8 +162,20 @@ def test_a_file_that_cannot_be_made_is_one_clear_error(tmp_path):
         Events(tmp_path / "other", 0)
 
 
+def test_other_threads_can_import_pytorch_meanwhile():
+    """The finder hides it from one thread only, and `sys.modules` is never touched."""
+    finder, found = tensorboard._NoTorch(), []
+    with pytest.raises(ModuleNotFoundError):
+        finder.find_spec("torch", None)
+    assert finder.find_spec("numpy", None) is None
+    other = threading.Thread(target=lambda: found.append(finder.find_spec("torch", None)))
+    other.start()
+    other.join()
+    assert found == [None]
+
+
 def test_pytorch_is_not_imported_with_it(tmp_path, environment):
-    """A stand-in for PyTorch that says when it is imported."""
+    """A fake PyTorch prints when it is imported."""
     (tmp_path / "torch.py").write_text("print('imported')\nTensor = object\n")
     code = (
         "import sys\n"

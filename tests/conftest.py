@@ -116,7 +116,6 @@ def call(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("COLUMNS", "80")  # scripts set these three for their process
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(gc, "freeze", lambda: None)
 
     def call(start: Callable[[], object], program: str, *arguments: str | bytes):

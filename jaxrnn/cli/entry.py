@@ -1,13 +1,11 @@
-"""Command lines: typed dataclasses in, one clear line out when something is wrong."""
+"""Command lines from typed dataclasses, with one clear line for each error."""
 
 import contextlib
 import gc
 import io
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -23,41 +21,40 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
     """Parse the command line into `config_type`, call `main` with it, and exit the process.
 
     Args:
-      config_type: a dataclass, or a union of some, a verb each; a `__post_init__` may raise
-        ValueError.
-      main: does the work, inside `exit_cleanly`.
-      prog: how the program is called, if not by the path of its file.
+      config_type: a dataclass, or a union of dataclasses with one subcommand each; their
+        `__post_init__` may raise ValueError.
+      main: called with the config, inside `exit_cleanly`.
+      prog: the program's name; None for the script's path.
     """
-    gc.freeze()  # what is imported stays: keep the collector from walking it again and again
-    gc.enable()  # a script may have switched it off while it imported
+    gc.freeze()  # imported modules stay, so the collector need not visit them
+    gc.enable()  # scripts may disable it during their imports
     try:
         with exit_cleanly():
             main(_parse(config_type, prog))
     finally:
-        gc.freeze()  # taking all of JAX apart, object by object, would cost 0.25 s at exit
+        gc.freeze()  # collecting all of JAX at exit would take 0.25 s
 
 
 @contextlib.contextmanager
 def exit_cleanly() -> Iterator[None]:
-    """What a script does inside ends with one clear line when something is wrong.
+    """Turn the exceptions a user can cause into one line on standard error and an exit code.
 
-    Exit codes: 0; 2 for a bad argument, a run or file that cannot be used, or too little memory; 3
-    where training cannot go on, as the loss is not finite; 130 after Ctrl-C, and 128 + its number
-    after another signal. Any other exception is a defect and shows its traceback.
+    Exit codes: 2 for a bad argument, an unusable run or file, or too little memory; 3 if training
+    diverged; 130 after Ctrl-C, and 128 plus the signal's number after another signal. Any other
+    exception is a bug and shows its traceback.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals that lack a character
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals without Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.unraisablehook = _insist_on_interrupts
     try:
         yield
         print(end="", flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _drop_output()
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _refuse(f"{error.strerror or error}{where}")
     except (RunError, SettingError) as error:
-        if loading_script():  # then whoever loads it says so
+        if loading_script():  # the process that imports the script reports it
             raise
         _refuse(str(error))
     except DivergedError as error:
@@ -75,37 +72,29 @@ def exit_cleanly() -> Iterator[None]:
         sys.exit(130)
 
 
-def _insist_on_interrupts(ignored: "sys.UnraisableHookArgs") -> None:
-    """Send Ctrl-C again if it came in a finaliser or callback, where Python drops exceptions."""
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(ignored)
-
-
 def _parse(config_type: Any, prog: str | None) -> Any:
-    """tyro's parser, with its box of a message made one line."""
+    """Parse the command line with tyro; report a mistake on one line.
+
+    tyro draws its message in a box as wide as the terminal. A wide terminal gives an unwrapped one.
+    """
+    box, columns = io.StringIO(), os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & set(sys.argv[1:]):
+        os.environ["COLUMNS"] = "10000"
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return _tyro(config_type, prog)
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stop:
         if not stop.code:
             raise
-    os.environ["COLUMNS"] = "10000"  # once more, for a message that is not wrapped
-    box = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(box):
-        _tyro(config_type, prog)
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
     _refuse(re.sub(r"^Error parsing (?!--)\S+: ", "", _first_paragraph(box.getvalue())))
 
 
-def _tyro(config_type: Any, prog: str | None) -> Any:
-    return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
-
-
 def _first_paragraph(box: str) -> str:
-    """What tyro's box says above its first rule."""
+    """Return the text of tyro's box above its first rule."""
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     rule = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
     return " ".join(lines[:rule])
@@ -121,5 +110,5 @@ def _refuse(message: str, code: int = 2) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Send what is still to be written to standard output nowhere: it cannot be written."""
+    """Discard what is still buffered for standard output, which cannot be written any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

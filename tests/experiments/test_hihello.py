@@ -288,34 +288,6 @@ def test_ctrl_c_while_it_compiles(tmp_path, environment):
     )
 
 
-def test_ctrl_c_is_heard_even_in_a_finaliser(environment):
-    """There Python drops the exception, and the program would go on."""
-    code = """
-import signal, time
-from dataclasses import dataclass
-from jaxrnn import cli
-
-@dataclass
-class Config:
-    pass
-
-class Finalised:
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-def main(config):
-    Finalised()
-    time.sleep(20)
-    print("went on")
-
-cli.run_command(Config, main)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (130, "", "\ninterrupted\n")
-
-
 def test_matplotlib_is_imported_only_for_pictures():
     code = "import sys, hihello; print('matplotlib' in sys.modules)"
     folder = str(Path(hihello.__file__).parent)

@@ -27,7 +27,7 @@ from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.runs import runner
 from jaxrnn.tasks.language import Language
-from jaxrnn.text.tokenizer import UNITS
+from jaxrnn.text.tokenizer import TOKENIZERS
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
@@ -37,7 +37,7 @@ class Config:
 
     text: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The text, UTF-8; with --units bytes any file."""
-    units: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(UNITS) + "}")] = "characters"
+    units: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(TOKENIZERS) + "}")] = "characters"
     """What is read and said one at a time; jamo are the letters that make up Korean syllables."""
     cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
     """The recurrent cell."""

@@ -39,7 +39,7 @@ class TrainedModel(NamedTuple):
         return number(units_text, self.task.units, self.task.vocabulary)
 
     def units(self, ids: np.ndarray) -> str:
-        """The units of [T] ids, as `units.from_units` takes them."""
+        """The units of [T] ids, as `units.detokenize` takes them."""
         return "".join(self.task.vocabulary[i] for i in ids.tolist())
 
 

@@ -11,7 +11,7 @@ from jaxrnn.rng import MAX_SEED, child_key, root_key
 from jaxrnn.text.sampling import AS_TRAINED, Sampling, generate
 from jaxrnn.runs import compilation_cache
 from jaxrnn.runs.loading import TrainedModel, load
-from jaxrnn.text.tokenizer import Decoder, from_units
+from jaxrnn.text.tokenizer import Decoder, detokenize
 
 
 def write(
@@ -90,4 +90,4 @@ def _searched(
 
 
 def _joined(trained: TrainedModel, said: str, row: np.ndarray) -> str:
-    return from_units(said + trained.units(row), trained.task.units)
+    return detokenize(said + trained.units(row), trained.task.units)

@@ -16,12 +16,12 @@ import numpy as np
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.text.tokenizer import (
     begins,
-    check_units,
+    check_tokenizer,
     from_codes,
     shown,
     take_apart,
     to_codes,
-    to_units,
+    tokenize,
 )
 
 PIECE = 2**20  # bytes read at a time; what it is makes no difference to the result
@@ -43,7 +43,8 @@ class Corpus(NamedTuple):
 def read(
     path: Path,
     units: str = "characters",
-    splits: tuple[float, float] = (0.9, 0.1),
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
     vocabulary: tuple[str, ...] | None = None,
 ) -> Corpus:
     """Read a text file.
@@ -70,8 +71,8 @@ def read(
         without one, also if it has only one distinct unit.
       OSError: if the file cannot be read.
     """
-    check_units(units)
-    _check_splits(splits)
+    check_tokenizer(units)
+    check_fractions(val_fraction, test_fraction)
     path = Path(path)
     appeared, ids, ends = _numbered(path, units)
     if not len(ids):
@@ -90,7 +91,8 @@ def read(
     place[codes] = np.arange(len(codes), dtype=place.dtype)
     ids = _renumbered(ids, place[appeared])
 
-    shares = splits[0], splits[0] + splits[1]
+    train_fraction = 1 - val_fraction - test_fraction
+    shares = train_fraction, train_fraction + val_fraction
     units_at, characters_at = zip(
         *(_cut(share, ids, codes, ends, units) for share in shares), strict=True
     )
@@ -124,8 +126,8 @@ def encode(text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:
 
 
 def in_units(text: str, units: str) -> str:
-    """A text in units, as `read` would have it of a file; a SettingError as `units.to_units`."""
-    return to_units(text if units == "bytes" else _line_feeds(text), units)
+    """A text in units, as `read` would have it of a file; a SettingError as `units.tokenize`."""
+    return tokenize(text if units == "bytes" else _line_feeds(text), units)
 
 
 def number(units_text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarray:
@@ -137,18 +139,15 @@ def number(units_text: str, units: str, vocabulary: tuple[str, ...]) -> np.ndarr
     return np.array([place[unit] for unit in units_text], _smallest(len(vocabulary)))
 
 
-def _check_splits(splits: tuple[float, float]) -> None:
-    if len(splits) != 2:
-        raise SettingError(f"splits must be two shares, training and validation, not {splits}")
-    train, validation = splits
-    if not 0 < train <= 1:
-        raise SettingError(f"the training share must be above 0 and at most 1, not {train}")
-    if not 0 <= validation <= 1:
-        raise SettingError(f"the validation share must be from 0 to 1, not {validation}")
-    if train + validation > 1:
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse fractions that are negative or leave nothing to train on, with a SettingError."""
+    for name, fraction in (("val", val_fraction), ("test", test_fraction)):
+        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise SettingError(f"{name} fraction must be from 0 to less than 1, not {fraction!r}")
+    if not val_fraction + test_fraction < 1:
         raise SettingError(
-            f"the shares of training and validation, {train} and {validation}, add up to more"
-            " than 1"
+            f"val fraction and test fraction, {val_fraction} and {test_fraction}, leave nothing to"
+            " train on"
         )
 
 

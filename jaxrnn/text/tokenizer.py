@@ -19,31 +19,31 @@ import numpy as np
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable, normalize
 
-UNITS = ("characters", "bytes", "jamo")
+TOKENIZERS = ("characters", "bytes", "jamo")
 
 LEADS, VOWELS, TAILS = 19, 21, 28  # of the jamo that make syllables; one of the tails is none
 FIRST_LEAD, FIRST_VOWEL, NO_TAIL, FIRST_SYLLABLE = 0x1100, 0x1161, 0x11A7, 0xAC00
 
 
-def check_units(units: str) -> None:
-    """Refuse what is none of `UNITS`, with a SettingError."""
-    if units not in UNITS:
+def check_tokenizer(units: str) -> None:
+    """Refuse what is none of `TOKENIZERS`, with a SettingError."""
+    if units not in TOKENIZERS:
         raise SettingError(f"units must be characters, bytes or jamo, not {units!r}")
 
 
-def to_units(text: str, units: str) -> str:
+def tokenize(text: str, units: str) -> str:
     r"""`text` in units.
 
     Raises:
-      SettingError: if `units` is none of `UNITS`, or `text` holds bytes that are not UTF-8 (Python
+      SettingError: if `units` is none of `TOKENIZERS`, or `text` holds bytes that are not UTF-8 (Python
         keeps them as lone surrogates).
 
-    >>> to_units("한é", "jamo") == "\u1112\u1161\u11abé", to_units("é", "bytes")
+    >>> tokenize("한é", "jamo") == "\u1112\u1161\u11abé", tokenize("é", "bytes")
     (True, 'Ã©')
-    >>> [len(to_units("한국", units)) for units in UNITS]
+    >>> [len(tokenize("한국", units)) for units in TOKENIZERS]
     [2, 6, 6]
     """
-    check_units(units)
+    check_tokenizer(units)
     try:
         raw = text.encode()
     except UnicodeEncodeError:
@@ -54,38 +54,38 @@ def to_units(text: str, units: str) -> str:
     return composed if units == "characters" else from_codes(take_apart(to_codes(composed)))
 
 
-def from_units(units_text: str, units: str) -> str:
-    r"""The text that a text in units stands for; undoes `to_units`, except that it stays composed.
+def detokenize(units_text: str, units: str) -> str:
+    r"""The text that a text in units stands for; undoes `tokenize`, except that it stays composed.
 
     Any units make a text. Bytes that are not UTF-8 become U+FFFD, one for each part that Unicode
     calls a maximal subpart. Jamo that make no syllable stay as they are.
 
     Raises:
-      SettingError: if `units` is none of `UNITS`.
+      SettingError: if `units` is none of `TOKENIZERS`.
 
-    >>> from_units(to_units("한국", "jamo"), "jamo"), from_units("ab\xed\x95", "bytes")
+    >>> detokenize(tokenize("한국", "jamo"), "jamo"), detokenize("ab\xed\x95", "bytes")
     ('한국', 'ab�')
     """
-    check_units(units)
+    check_tokenizer(units)
     if units == "bytes":
         return units_text.encode("latin-1").decode(errors="replace")
     return unicodedata.normalize("NFC", units_text) if units == "jamo" else units_text
 
 
 class Decoder:
-    """`from_units` for units that come one after another: says early what can no longer change.
+    """`detokenize` for units that come one after another: says early what can no longer change.
 
-    All that `feed` and `flush` return, joined, is `from_units` of all that was fed, wherever it was
+    All that `feed` and `flush` return, joined, is `detokenize` of all that was fed, wherever it was
     cut.
 
     >>> decoder = Decoder("jamo")
-    >>> [decoder.feed(unit) for unit in to_units("한국", "jamo")], decoder.flush()
+    >>> [decoder.feed(unit) for unit in tokenize("한국", "jamo")], decoder.flush()
     (['', '', '', '한', '', ''], '국')
     """
 
     def __init__(self, units: str) -> None:
-        """Start with nothing held back; a SettingError if `units` is none of `UNITS`."""
-        check_units(units)
+        """Start with nothing held back; a SettingError if `units` is none of `TOKENIZERS`."""
+        check_tokenizer(units)
         self._units = units
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # jamo: what a unit that comes next could still compose with, or reorder
@@ -176,7 +176,7 @@ def begins(codes: np.ndarray, units: str) -> np.ndarray:
     Returns:
       [T] bool, true at the first unit of each composed character.
 
-    >>> begins(to_codes(to_units("한 a", "jamo")), "jamo").tolist()
+    >>> begins(to_codes(tokenize("한 a", "jamo")), "jamo").tolist()
     [True, False, False, True, True]
     """
     if units == "bytes":

@@ -167,7 +167,7 @@ class ExperimentConfig:
     @property
     def validates(self) -> bool:
         """Whether something is held out."""
-        return self.task.validation_batches(self.task.arrays()) > 0
+        return self.task.num_validation_batches(self.task.arrays()) > 0
 
     def is_validated(self, steps: Any) -> Any:
         """Which of some steps, int, look at what is held out: one in `validate_every`, the last."""

@@ -63,7 +63,7 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
 
         inputs = jax.eval_shape(task.validation_batch, jnp.int32(0), arrays).inputs
         carry = fresh_carry(model, params, jnp.zeros(inputs.shape, inputs.dtype))
-        numbers = jnp.arange(task.validation_batches(arrays), dtype=jnp.int32)
+        numbers = jnp.arange(task.num_validation_batches(arrays), dtype=jnp.int32)
         _, (values, weights) = jax.lax.scan(one, carry, numbers)
         total = jnp.sum(weights)
         return {name: jnp.sum(value * weights) / total for name, value in values.items()}

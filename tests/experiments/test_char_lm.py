@@ -29,7 +29,7 @@ from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, loading, runner, text_generation
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.sampling import Sampling, generate
-from jaxrnn.text.tokenizer import from_units, to_units
+from jaxrnn.text.tokenizer import detokenize, tokenize
 from jaxrnn.training.loop import replay
 
 pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
@@ -164,7 +164,7 @@ def test_korean_comes_out_composed(trained_runs, units):
         )
         whole = "".join(one.units(piece[0]) for piece in drawn)
         said = "".join(text_generation.write(trained_runs / units, "대한", length=length, seed=2))
-        assert said == from_units(to_units("대한", units) + whole, units) + "\n"
+        assert said == detokenize(tokenize("대한", units) + whole, units) + "\n"
     syllables = sum("가" <= character <= "힣" for character in text)
     assert syllables >= 5
 

@@ -20,7 +20,7 @@ from jaxrnn.cli import entry
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.text import corpus
 from jaxrnn.text.corpus import Corpus, encode, read
-from jaxrnn.text.tokenizer import UNITS, shown
+from jaxrnn.text.tokenizer import TOKENIZERS, shown
 
 SPLITS = [(0.9, 0.1), (0.5, 0.25), (1, 0), (0.3, 0.0), (1 / 3, 2 / 3), (0.7, 0.2), (0.1, 0.1)]
 
@@ -63,7 +63,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", 5)
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @any_case
 @given(
     text=st.lists(texts | st.sampled_from(["\r\n", "\r", "\ufeff", "한글"])).map("".join),
@@ -110,7 +110,7 @@ def test_a_byte_order_mark_counts_in_the_offset(file, small_pieces):
     )
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @pytest.mark.parametrize("size", [256, 257, 65536, 65537])
 def test_numbers_take_as_few_bytes_as_they_can(file, units, size):
     codes = [code for code in range(0x3400, 0x20000) if not 0xAC00 <= code < 0x10000][:size]
@@ -121,7 +121,7 @@ def test_numbers_take_as_few_bytes_as_they_can(file, units, size):
     assert_same(found, by_hand(file.read_bytes(), units, (0.9, 0.1)))
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 def test_types_that_widen_late_change_nothing(file, units, monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", 100)
     text = "한글 abc\n" * 99 + "".join(map(chr, range(0x4E00, 0x4E00 + 400))) + "한글 " * 99
@@ -178,7 +178,7 @@ def test_a_given_vocabulary_numbers_the_units(file, small_pieces):
     assert read(file, vocabulary=vocabulary).train.tolist() == [4, 4, 4]
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 def test_units_outside_the_vocabulary_are_named(file, units, small_pieces):
     file.write_text("ab\x00 xyz", "utf-8")
     with pytest.raises(RunError, match=re.escape(f"{units} outside the vocabulary: ")) as caught:
@@ -190,7 +190,7 @@ def test_units_outside_the_vocabulary_are_named(file, units, small_pieces):
         encode("abcdefghijklmnopo", units, ("a", "b"))
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 def test_a_text_is_numbered_as_the_file_is(file, units):
     text = "한국 e\u0301\r\n abc\rd"
     file.write_bytes(text.encode())
@@ -320,7 +320,7 @@ LARGE = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @pytest.mark.parametrize("kind", LARGE)
 def test_a_large_file_takes_at_most_six_times_its_size(tmp_path, kind, units):
     """And less of a larger one, as 30 MB or so are for the pieces, whatever the size."""

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxrnn.errors import SettingError
-from jaxrnn.text.tokenizer import UNITS, Decoder, begins, from_units, shown, to_codes, to_units
+from jaxrnn.text.tokenizer import TOKENIZERS, Decoder, begins, detokenize, shown, to_codes, tokenize
 
 LEAD, VOWEL, TAIL = "\u1112", "\u1161", "\u11ab"  # 한 in three
 PARTS = [
@@ -38,32 +38,32 @@ def in_units(text: str, units: str) -> str:
     return "".join(unicodedata.normalize("NFD", c) if "가" <= c <= "힣" else c for c in text)
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @any_case
 @given(text=texts)
 def test_units_are_those_of_python_and_are_undone(units, text):
-    there = to_units(text, units)
+    there = tokenize(text, units)
     assert there == in_units(text, units)
-    back = from_units(there, units)
+    back = detokenize(there, units)
     assert back == (text if units == "bytes" else unicodedata.normalize("NFC", text))
 
 
 def test_every_syllable_is_taken_apart_and_nothing_else():
     text = "".join(chr(code) for code in range(0xA000, 0xE000) if not 0xD800 <= code < 0xE000)
-    assert to_units(text, "jamo") == in_units(text, "jamo")
+    assert tokenize(text, "jamo") == in_units(text, "jamo")
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @any_case
 @given(text=texts)
 def test_each_composed_character_begins_once(units, text):
     text = unicodedata.normalize("NFC", text)
-    found = begins(to_codes(to_units(text, units)), units)
+    found = begins(to_codes(tokenize(text, units)), units)
     wanted = [i == 0 for c in text for i in range(len(in_units(c, units)))]
     np.testing.assert_array_equal(found, np.array(wanted, bool))
 
 
-# What a model says need not be what `to_units` makes: any units, in any order.
+# What a model says need not be what `tokenize` makes: any units, in any order.
 said = {
     "characters": texts,
     "jamo": texts | st.text(st.sampled_from("".join(PARTS)), max_size=12),
@@ -75,7 +75,7 @@ said = {
 }
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 @any_case
 @given(data=st.data())
 def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
@@ -85,7 +85,7 @@ def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
     decoder = Decoder(units)
     for _ in range(2):  # it can be used again
         told = [decoder.feed(text[a:b]) for a, b in pairwise(cuts)]
-        assert "".join([*told, decoder.flush()]) == from_units(text, units)
+        assert "".join([*told, decoder.flush()]) == detokenize(text, units)
 
 
 @any_case
@@ -94,7 +94,7 @@ def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
 @example(text="e\u0301", more="\u0323")
 @example(text="\u0f71", more="\u0f73")
 def test_what_a_decoder_has_said_holds_whatever_comes_after(text, more):
-    assert from_units(text + more, "jamo").startswith(Decoder("jamo").feed(text))
+    assert detokenize(text + more, "jamo").startswith(Decoder("jamo").feed(text))
 
 
 def test_a_decoder_says_all_but_what_may_change():
@@ -116,7 +116,7 @@ def test_a_decoder_says_all_but_what_may_change():
     assert decoder.feed("\xf0\x9f") + decoder.flush() == "�"
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 def test_names_of_units_are_printable_and_tell_them_apart(units):
     every = [chr(code) for code in range(256 if units == "bytes" else 0x3200)]
     names = [shown(unit, units) for unit in every if unit != "␣"]
@@ -132,14 +132,14 @@ def test_names_of_units():
 
 
 @pytest.mark.parametrize(
-    "use", [lambda u: to_units("a", u), lambda u: from_units("a", u), lambda u: Decoder(u)]
+    "use", [lambda u: tokenize("a", u), lambda u: detokenize("a", u), lambda u: Decoder(u)]
 )
 def test_other_units_are_refused(use):
     with pytest.raises(SettingError, match="characters, bytes or jamo, not 'words'"):
         use("words")
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("units", TOKENIZERS)
 def test_bytes_on_a_command_line_that_are_not_utf8_are_refused(units):
     with pytest.raises(SettingError, match="not valid UTF-8"):
-        to_units("a\udcff", units)
+        tokenize("a\udcff", units)

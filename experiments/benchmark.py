@@ -15,8 +15,8 @@ from typing import Literal
 from suites import harness, lab, language, layer, peers, picture, scaling, seeds
 from suites.timing import Row, table
 
+from jaxrnn import cli
 from jaxrnn.checks import check_counts
-from jaxrnn.cli import entry
 from jaxrnn.errors import SettingError
 from jaxrnn.runs.files import write_json
 from jaxrnn.text.characters import escape_unprintable
@@ -104,4 +104,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(Config, main)
+    cli.run_command(Config, main)

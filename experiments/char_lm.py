@@ -19,13 +19,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts, check_rate
-from jaxrnn.cli import entry
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
-from jaxrnn.runs import runner
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.tokenizer import TOKENIZERS
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
@@ -142,9 +141,9 @@ def make_config(config: Config) -> ExperimentConfig:
 
 def main(config: Config) -> None:
     """Train, and say what came of it."""
-    study, picture = make_config(config), not config.no_plots
-    print(runner.run_experiment(study, run_dir=config.run_dir, name="char_lm", picture=picture))
+    plots = not config.no_plots
+    cli.run_and_report(make_config(config), run_dir=config.run_dir, name="char_lm", plots=plots)
 
 
 if __name__ == "__main__":
-    entry.run(Config, main)
+    cli.run_command(Config, main)

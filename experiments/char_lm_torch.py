@@ -22,7 +22,7 @@ import tyro
 from char_lm import Config, make_config
 from torch import nn
 
-from jaxrnn.cli import entry
+from jaxrnn import cli
 from jaxrnn.interop import to_torch
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.language import Language
@@ -161,4 +161,4 @@ def main(config: PeerConfig) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(PeerConfig, main)
+    cli.run_command(PeerConfig, main)

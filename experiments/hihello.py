@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from jaxrnn import cli
 from jaxrnn.analysis import report
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
-from jaxrnn.cli import entry
 from jaxrnn.layers.gates import read_gates
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
@@ -188,4 +188,4 @@ def draw(config: Config, result: Result) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(Config, main)
+    cli.run_command(Config, main)

@@ -302,7 +302,7 @@ def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
         names = ("task", "model", "train", "seed", "seeds", "group")
         arguments = {name: getattr(study, name) for name in names}
         sys.argv = [__file__]
-        with entry.exits():
+        with entry.exit_cleanly():
             runner.run(**arguments, run_dir=run_dir, picture=False)
     else:
         sys.argv = ["jaxrnn", verb, str(run_dir)]

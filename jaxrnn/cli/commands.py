@@ -147,4 +147,4 @@ class Doctor:
 def main() -> None:
     """The console command `jaxrnn`."""
     verbs = Resume | Verify | Plot | Info | Sample | Show | Doctor
-    entry.run(verbs, lambda verb: verb(), prog="python -m jaxrnn")
+    entry.run_command(verbs, lambda verb: verb(), prog="python -m jaxrnn")

@@ -19,26 +19,26 @@ from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
 
 
-def run(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
+def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
     """Parse the command line into `config_type`, call `main` with it, and exit the process.
 
     Args:
       config_type: a dataclass, or a union of some, a verb each; a `__post_init__` may raise
         ValueError.
-      main: does the work, inside `exits`.
+      main: does the work, inside `exit_cleanly`.
       prog: how the program is called, if not by the path of its file.
     """
     gc.freeze()  # what is imported stays: keep the collector from walking it again and again
     gc.enable()  # a script may have switched it off while it imported
     try:
-        with exits():
+        with exit_cleanly():
             main(_parse(config_type, prog))
     finally:
         gc.freeze()  # taking all of JAX apart, object by object, would cost 0.25 s at exit
 
 
 @contextlib.contextmanager
-def exits() -> Iterator[None]:
+def exit_cleanly() -> Iterator[None]:
     """What a script does inside ends with one clear line when something is wrong.
 
     Exit codes: 0; 2 for a bad argument, a run or file that cannot be used, or too little memory; 3

@@ -353,7 +353,7 @@ def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
 
 
 def refused(call, *flags):
-    start = partial(entry.run, Config, main)
+    start = partial(entry.run_command, Config, main)
     done = call(start, "char_lm.py", "--run-dir=out", *flags)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxrnn.cells import CELLS
-from jaxrnn.cli import entry
+from jaxrnn import cli
 from jaxrnn.runs import metrics
 from jaxrnn.training.loop import replay
 
@@ -33,7 +33,7 @@ def learn(seed, **settings):
 @pytest.fixture
 def call(call):
     """As `run` of this script, but in this process."""
-    return partial(call, lambda: entry.run(hihello.Config, hihello.main), "hihello.py")
+    return partial(call, lambda: cli.run_command(hihello.Config, hihello.main), "hihello.py")
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -291,7 +291,7 @@ def test_ctrl_c_is_heard_even_in_a_finaliser(environment):
     code = """
 import signal, time
 from dataclasses import dataclass
-from jaxrnn.cli import entry
+from jaxrnn import cli
 
 @dataclass
 class Config:
@@ -306,7 +306,7 @@ def main(config):
     time.sleep(20)
     print("went on")
 
-cli.run(Config, main)
+cli.run_command(Config, main)
 """
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60

@@ -328,7 +328,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 import example_tasks
 from dataclasses import dataclass
-from jaxrnn.cli import entry
+from jaxrnn import cli
 from jaxrnn.runs import runner
 from test_experiment import MODEL, TRAIN
 
@@ -336,7 +336,7 @@ from test_experiment import MODEL, TRAIN
 class Mine(tasks.Echo):
     pass
 
-with cli.exits():
+with cli.exit_cleanly():
     runner.run(Mine(), model=MODEL, train=TRAIN, run_dir=__file__ + ".run", picture=False)
 """
     )

@@ -258,7 +258,7 @@ def test_a_file_with_nothing_to_learn_is_refused(file, raw, units, message):
 
 
 def test_a_file_that_is_not_there_or_must_not_be_read_is_one_line(file, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop, entry.exits():
+    with pytest.raises(SystemExit) as stop, entry.exit_cleanly():
         read(tmp_path / "none.txt")
     assert stop.value.code == 2
     expected = f"error: No such file or directory: {tmp_path / 'none.txt'}\n"
@@ -268,7 +268,7 @@ def test_a_file_that_is_not_there_or_must_not_be_read_is_one_line(file, tmp_path
     with (
         mock.patch.object(type(file), "open", side_effect=denied),
         pytest.raises(SystemExit),
-        entry.exits(),
+        entry.exit_cleanly(),
     ):
         read(file)
     assert capsys.readouterr().err == f"error: Permission denied: {file}\n"

@@ -34,12 +34,12 @@ from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import runner
 from jaxrnn.runs.progress import note
-from jaxrnn.runs.runner import Result
+from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.text.characters import decode, escape_unprintable
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import replay
+from jaxrnn.training.loop import train_in_memory
 
 MOST_LAYERS = 100  # each is compiled by itself
 SHOWN = 24  # positions of a picture, and of the probabilities that are logged
@@ -93,7 +93,7 @@ class Config:
 
 def make_config(config: Config) -> ExperimentConfig:
     """What is trained, on what and how: with Adam as it is, without clipping, as in the lab."""
-    task = NextCharacter(config.text, shown=SHOWN if config.seeds == 1 else 0)
+    task = NextCharacter(config.text, num_logged_positions=SHOWN if config.seeds == 1 else 0)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Flattened: one update of one vector, not of fourteen small arrays, compiles and runs faster.
@@ -103,9 +103,7 @@ def make_config(config: Config) -> ExperimentConfig:
 
 def main(config: Config) -> None:
     """Train, save and report: what `python experiments/hihello.py` does."""
-    result = runner.run_experiment(
-        make_config(config), run_dir=config.run_dir, name="hihello", picture=False
-    )
+    result = runner.run(make_config(config), run_dir=config.run_dir, name="hihello")
     if not config.no_plots:
         draw(config, result)
     if not config.quiet:
@@ -114,7 +112,7 @@ def main(config: Config) -> None:
         else:
             print(report.distribution(learned_at(result.history), config.steps))
     print(
-        f"{outcome(config, result)}; the training took {result.clock}, on"
+        f"{outcome(config, result)}; the training took {report.format_seconds(result)}, on"
         f" {jax.default_backend()}; {'the run is' if config.no_plots else 'pictures are'} in"
         f" {result.run_dir}."
     )
@@ -142,7 +140,7 @@ def one_line(array: np.ndarray) -> str:
     return np.array2string(array, max_line_width=sys.maxsize, threshold=sys.maxsize)
 
 
-def outcome(config: Config, result: Result) -> str:
+def outcome(config: Config, result: RunResult) -> str:
     """The main clause of the last sentence."""
     task, history = NextCharacter(config.text), result.history
     target, solved = f"'{escape_unprintable(task.text[1:])}'", np.asarray(result.solved)
@@ -156,18 +154,18 @@ def outcome(config: Config, result: Result) -> str:
     return f"Did not learn {target}: the last prediction is '{said}'"
 
 
-def draw(config: Config, result: Result) -> None:
+def draw(config: Config, result: RunResult) -> None:
     """Draw the pictures: the loss of all seeds; of the first what it says, and its top layer."""
     from jaxrnn.analysis import fonts, plots  # not at the top: Matplotlib takes a second to import
 
     run_dir, history = result.run_dir, result.history
-    task, model = NextCharacter(config.text), result.study.model
+    task, model = NextCharacter(config.text), result.config.model
     inputs, targets = task.ids[:-1].tolist(), task.ids[1:].tolist()
     network = f"{config.cell}, {config.hidden_size} hidden units, seed {config.seed}"
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
     if config.seeds > 1:  # what each of many says is not logged
-        _, history = replay(make_config(replace(config, seeds=1)))
+        history = train_in_memory(make_config(replace(config, seeds=1))).history
     said, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
         run_dir / "probabilities.png", probability, task.characters, inputs, targets, network

@@ -1,7 +1,80 @@
-"""Recurrent networks in JAX and Flax: small pure functions, reproducible to the bit.
+"""Recurrent networks in JAX and Flax, reproducible to the bit, for one seed or a thousand.
 
-Read in this order: `types` (the axis letters), `cells.lstm`, `unroll`, `recurrent`, `models`,
-`train`, `study`, `experiment`.
+Every public name is here, and is imported when it is first used: `import jaxrnn` alone imports
+neither JAX nor Flax.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "cells": "CELLS ElmanCell GRUCell LSTMCarry LSTMCell MinGRUCell MinLSTMCell register_cell",
+    "layers.recurrent": "Recurrent",
+    "layers.stack": "Bidirectional Stack",
+    "layers.functional": "GRUParams LSTMParams gru lstm",
+    "layers.fused": "FusedCell register_fused_cell",
+    "layers.gates": "read_gates",
+    "models": "LanguageModel SequenceModel",
+    "losses": "sequence_cross_entropy sequence_squared_error",
+    "types": "Batch",
+    "tasks": "Adding CopyMemory Language NextCharacter TASKS Task register_task",
+    "training.config": "ExperimentConfig TrainConfig",
+    "training.step": "TrainState init_state make_train_step",
+    "training.loop": "make_train",
+    "runs.runner": "resume run",
+    "runs.verification": "verify",
+    "runs.loading": "load",
+}
+_HOME = {name: f"jaxrnn.{home}" for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from jaxrnn.cells import (
+        CELLS,
+        ElmanCell,
+        GRUCell,
+        LSTMCarry,
+        LSTMCell,
+        MinGRUCell,
+        MinLSTMCell,
+        register_cell,
+    )
+    from jaxrnn.layers.functional import GRUParams, LSTMParams, gru, lstm
+    from jaxrnn.layers.fused import FusedCell, register_fused_cell
+    from jaxrnn.layers.gates import read_gates
+    from jaxrnn.layers.recurrent import Recurrent
+    from jaxrnn.layers.stack import Bidirectional, Stack
+    from jaxrnn.losses import sequence_cross_entropy, sequence_squared_error
+    from jaxrnn.models import LanguageModel, SequenceModel
+    from jaxrnn.runs.loading import load
+    from jaxrnn.runs.runner import resume, run
+    from jaxrnn.runs.verification import verify
+    from jaxrnn.tasks import (
+        TASKS,
+        Adding,
+        CopyMemory,
+        Language,
+        NextCharacter,
+        Task,
+        register_task,
+    )
+    from jaxrnn.training.config import ExperimentConfig, TrainConfig
+    from jaxrnn.training.loop import make_train
+    from jaxrnn.training.step import TrainState, init_state, make_train_step
+    from jaxrnn.types import Batch
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxrnn' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

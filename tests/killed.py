@@ -28,6 +28,7 @@ from typing import Any
 import jax.numpy as jnp
 from example_tasks import Trap
 
+from jaxrnn.analysis import plots
 from jaxrnn.cells import ElmanCell, LSTMCell
 from jaxrnn.cli import entry
 from jaxrnn.layers.recurrent import Recurrent
@@ -91,7 +92,7 @@ STUDIES = {
 }
 
 WRAPPED = (
-    (runner, "compile_program"),
+    (runner, "compile_loop"),
     (metrics, "append"),
     (metrics, "cut"),
     (checkpoints, "save"),
@@ -110,10 +111,10 @@ STARTING = {
     "half of manifest.json is written": [("os.rename", r"manifest\.json\.partial")],
     "manifest.json is made": [("open", r"config\.json\.partial")],
     "half of config.json is written": [("os.rename", r"config\.json\.partial")],
-    "config.json is made": [("call", "compile_program")],
-    "it is compiled": [("return", "compile_program")],
+    "config.json is made": [("call", "compile_loop")],
+    "it is compiled": [("return", "compile_loop")],
     "half of a new manifest.json is written": [
-        ("return", "compile_program"),
+        ("return", "compile_loop"),
         ("os.rename", r"manifest\.json\.partial"),
     ],
     "TensorBoard's directory is to be made": [("os.mkdir", "tensorboard")],
@@ -289,21 +290,19 @@ def plan(run_dir: Path, request: dict[str, Any]) -> None:
 
 def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
     """Train, or do what `python -m jaxrnn VERB RUN_DIR` does."""
-    loop.SECONDS_A_CALL = 1e6  # a call's length is the chunk, however slow this machine is
-    runner.draw = lambda run_dir: run_dir
+    loop.SECONDS_PER_CALL = 1e6  # a call's length is the chunk, however slow this machine is
+    plots.plot_run = lambda run_dir: Path(run_dir)
     if verb == "start":
         study = STUDIES[request["experiment"]]
         if request.get("often"):  # a checkpoint at each step, and all of them are kept
             study = replace(study, train=replace(study.train, checkpoint_seconds=0))
-            loop.SECONDS_A_CALL = 0.0
+            loop.SECONDS_PER_CALL = 0.0
             checkpoints.save = partial(checkpoints.save, keep=10**6)
         elif request.get("rarely"):
             study = replace(study, train=replace(study.train, checkpoint_seconds=1e6))
-        names = ("task", "model", "train", "seed", "seeds", "group")
-        arguments = {name: getattr(study, name) for name in names}
         sys.argv = [__file__]
         with entry.exit_cleanly():
-            runner.run(**arguments, run_dir=run_dir, picture=False)
+            runner.run(study, run_dir=run_dir)
     else:
         sys.argv = ["jaxrnn", verb, str(run_dir)]
         runpy.run_module("jaxrnn", run_name="__main__", alter_sys=True)

@@ -19,8 +19,9 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, runner
 from jaxrnn.tasks.adding import Adding
-from jaxrnn.training.config import ExperimentConfig, TrainConfig, make_optimizer
-from jaxrnn.training.loop import compile_program, make_program
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.types import Metrics
 from suites.timing import Row, interleave, rows, run_python
@@ -40,7 +41,7 @@ from jaxrnn.training.config import Train
 
 first, seeds, steps = map(int, sys.argv[2:])
 experiment.run(
-    Adding(length=20, batch_size=20),
+    Adding(sequence_length=20, batch_size=20),
     model=SequenceModel(Recurrent(LSTMCell(8)), 1),
     train=Train(steps, log_every=50),
     seed=first,
@@ -67,7 +68,7 @@ def overhead(
     train = TrainConfig(steps, learning_rate=1e-4, checkpoint_seconds=SAVE_EVERY)
     study = ExperimentConfig(task, model, train)
     bare = jax.jit(partial(bare_loop, study)).lower(study.seed_numbers[0]).compile()
-    compiled = compile_program(study, make_program(study))
+    compiled = compile_loop(TrainLoop(study))
     params: dict[str, Any] = {}
     saves: list[int] = []
 
@@ -87,10 +88,10 @@ def overhead(
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            mock.patch.object(runner, "compile_program", hand_over),
+            mock.patch.object(runner, "compile_loop", hand_over),
             mock.patch.object(checkpoints, "save", wraps=checkpoints.save) as save,
         ):
-            result = runner.run(task, model=model, train=train, run_dir=Path(folder), picture=False)
+            result = runner.run(study, run_dir=Path(folder))
             seconds = time.perf_counter() - starts[0]
         params["harness"] = jax.tree.map(lambda leaf: leaf[0], result.state.params)
         saves.append(save.call_count)

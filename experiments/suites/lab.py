@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.loop import compile_program, make_program
+from jaxrnn.training.loop import TrainLoop, compile_loop
 from suites import peers
 from suites.timing import Row, interleave, rows, run_python
 
@@ -61,8 +61,8 @@ def hihello_config(seeds: int = 1) -> ExperimentConfig:
 
 def compiled(study: ExperimentConfig) -> Callable[..., object]:
     """All steps of a study, from nothing, as a call of its compiled program."""
-    program = make_program(study)
-    stretch = compile_program(study, program)
+    program = TrainLoop(study)
+    stretch = compile_loop(program)
     every = 0, study.train.steps + 1  # the last only looks
 
     def run(seeds: np.ndarray = study.seed_numbers) -> object:

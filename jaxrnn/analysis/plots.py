@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrnn.analysis import fonts
+from jaxrnn.errors import RunError
+from jaxrnn.runs import metrics, run_directory, run_metadata
 from jaxrnn.training.history import quantiles, scalars
 from jaxrnn.training.validation import PREFIX
 
@@ -26,10 +28,27 @@ FEWEST_POINTS = 20  # of fewer each has a marker
 LOGARITHMIC = ("loss", "validation_loss", "grad_norm")
 
 
+def plot_run(run_dir: Path | str) -> Path:
+    """Draw the metrics of a run from its metrics.jsonl as `curves.png`; return the file.
+
+    Raises:
+      RunError: if nothing is logged yet, or metrics.jsonl is damaged.
+      OSError: if there is no metrics.jsonl, or the picture cannot be written.
+    """
+    run_dir = Path(run_dir)
+    file, path = run_dir / run_directory.METRICS, run_dir / run_directory.PICTURE
+    history = metrics.read(file)
+    if not history.steps.size:
+        raise RunError(f"{file} has no line yet, so there is nothing to draw")
+    title = "/".join(run_dir.resolve().parts[-2:])
+    curves(path, history.steps, history.values, run_metadata.memoryless_loss(run_dir), title)
+    return path
+
+
 def curves(
     path: Path,
     steps: np.ndarray,
-    metrics: Mapping[str, np.ndarray],
+    metrics_by_name: Mapping[str, np.ndarray],
     memoryless_loss: float | None,
     title: str,
 ) -> None:
@@ -40,11 +59,11 @@ def curves(
     Args:
       path: the PNG file to write.
       steps: [R] int, the steps that were measured.
-      metrics: by name, [S, R] numbers each; what has more axes is left out.
-      baseline: the loss of the best predictor without memory, if that is known.
+      metrics_by_name: [S, R] numbers each; metrics with more axes are left out.
+      memoryless_loss: the loss of the best predictor without memory, if that is known.
       title: says which run this is.
     """
-    panels = scalars(metrics)
+    panels = scalars(metrics_by_name)
     columns = 1 if len(panels) <= 3 else 2  # readable where pictures are shown small
     lines = math.ceil(len(panels) / columns)
     text = title + "".join(panels)

@@ -1,14 +1,40 @@
-"""What a study says of its seeds, in plain text."""
+"""Summaries of a run in plain text."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
+from jaxrnn.runs.runner import RunResult
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
+from jaxrnn.training.validation import LOSS
 
 MOST_NAMED = 3  # seeds that broke, by name; of more only the count
+
+
+def summarize(result: RunResult) -> str:
+    """Describe a run in a few lines: final metrics, solved and diverged seeds, validation, time.
+
+    Args:
+      result: what `jaxrnn.run` or `jaxrnn.resume` returned.
+    """
+    task = result.config.task
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(task).__name__).lower()
+    ends = result.solved, result.diverged, task.memoryless_loss, result.stopped
+    lines = [summarize_seeds(name, *result.history, *ends)]
+    if (losses := result.history.values.get(LOSS)) is not None:
+        lines.append(summarize_validation(*result.history[:2], losses, task.format_loss))
+    lines.append(f"The training took {format_seconds(result)}; the run is in {result.run_dir}.")
+    return "\n".join(lines)
+
+
+def format_seconds(result: RunResult) -> str:
+    """How long a run took to train and to compile, such as "17.2 ms after 1.87 s of compiling"."""
+    seconds = result.run_seconds
+    took = f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    return f"{took} after {result.compile_seconds:.2f} s of compiling"
 
 
 def learned_at(correct: np.ndarray) -> np.ndarray:
@@ -102,7 +128,7 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return low, centre + half if successes < trials else 1.0
 
 
-def study(
+def summarize_seeds(
     task_name: str,
     seeds: np.ndarray,
     steps: np.ndarray,
@@ -120,13 +146,13 @@ def study(
       steps: [R] int, the steps that were measured.
       metrics: by name, [S, R] numbers each, "loss" among them; what has more axes is left out.
       solved: [S] bool, if the task can be solved.
-      broken: by seed, the step at which its loss or gradient stopped being finite.
-      baseline: the loss of the best predictor without memory, if that is known.
+      diverged: by seed, the step at which its loss or gradient stopped being finite.
+      memoryless_loss: the loss of the best predictor without memory; None if unknown.
       stopped: by seed, the step at which it stopped early.
 
     >>> loss = np.array([[0.7, 0.01], [0.7, 0.03], [0.7, np.nan]])
     >>> solved, steps = loss[:, 1] < 0.02, np.array([0, 500])
-    >>> print(study("parity", np.arange(3), steps, {"loss": loss}, solved, {2: 31}, 0.69))
+    >>> print(summarize_seeds("parity", np.arange(3), steps, {"loss": loss}, solved, {2: 31}, 0.69))
     parity: 3 seeds after 500 updates; over the 2 that stayed finite:
       loss  median 0.02, quartiles 0.015 and 0.025 (without memory: 0.69)
     1 of 3 seeds solved it (33%, 95% interval 6 to 79%, Wilson).
@@ -167,7 +193,7 @@ def study(
     return "\n".join(lines)
 
 
-def best(
+def summarize_validation(
     seeds: np.ndarray, steps: np.ndarray, held_out: np.ndarray, format_loss: Callable[[float], str]
 ) -> str:
     """The lowest validation loss of each seed.
@@ -176,10 +202,10 @@ def best(
       seeds: [S] int.
       steps: [R] int, the steps that were logged.
       held_out: [S, R] the validation loss; not-a-number where there was none.
-      explain: says a validation loss in other units.
+      format_loss: describes a validation loss in other units.
 
     >>> losses = np.array([[2.0, np.nan, 1.5, 1.6], [2.0, np.nan, 1.7, 1.4]])
-    >>> print(best(np.arange(2), np.array([0, 10, 20, 40]), losses, lambda loss: f" = {loss}"))
+    >>> print(summarize_validation(np.arange(2), np.array([0, 10, 20, 40]), losses, " = {}".format))
     Best validation loss: median 1.45, quartiles 1.425 and 1.475.
     The lowest: 1.4 = 1.4, after 40 updates (seed 1).
     """

@@ -28,9 +28,11 @@ class Resume(OfRun):
     """Go on with a run that broke off, from its last whole checkpoint."""
 
     def __call__(self) -> None:
+        from jaxrnn.analysis import plots, report
         from jaxrnn.runs import runner
 
-        print(runner.resume(self.run_dir))
+        print(report.summarize(runner.resume(self.run_dir)))
+        plots.plot_run(self.run_dir)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Plot(OfRun):
     """Draw a run's picture anew, from its metrics.jsonl."""
 
     def __call__(self) -> None:
-        from jaxrnn.runs import runner
+        from jaxrnn.analysis import plots
 
-        print(runner.draw(self.run_dir))
+        print(plots.plot_run(self.run_dir))
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,19 @@ class Sample(OfRun):
     """Let it write as it was at the end of the training, not when it was best."""
 
     def __call__(self) -> None:
-        from jaxrnn.runs.text_generation import write
+        from jaxrnn.runs.text_generation import generate_text
         from jaxrnn.text.sampling import Sampling
 
-        pieces = write(
+        pieces = generate_text(
             self.run_dir,
             self.prompt,
             self.length,
             Sampling(self.temperature, self.top_k, self.top_p),
-            self.seed,
-            self.samples,
-            self.beams,
-            self.network,
-            self.last,
+            seed=self.seed,
+            samples=self.samples,
+            beams=self.beams,
+            model_seed=self.network,
+            final=self.last,
         )
         for piece in pieces:
             print(piece, end="", flush=True)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jaxrnn.runs import runner
-from jaxrnn.runs.runner import Result
+from jaxrnn.analysis.report import summarize
+from jaxrnn.runs.runner import RunResult, run
 from jaxrnn.training.config import ExperimentConfig
 
 
@@ -13,7 +13,7 @@ def run_and_report(
     run_dir: Path | str | None = None,
     name: str | None = None,
     plots: bool = True,
-) -> Result:
+) -> RunResult:
     """Train, print a summary of the run, and draw `curves.png` in its directory.
 
     Args:
@@ -23,12 +23,16 @@ def run_and_report(
       plots: whether to draw the curves.
 
     Returns:
-      the result of `runner.run`.
+      the outcome, as `jaxrnn.run` does.
 
     Raises:
       SettingError, RunError, OSError, DivergedError, MemoryError, KeyboardInterrupt, SystemExit:
-        as `runner.run`.
+        as `jaxrnn.run`.
     """
-    result = runner.run_experiment(config, run_dir=run_dir, name=name, picture=plots)
-    print(result)
+    result = run(config, run_dir=run_dir, name=name)
+    print(summarize(result))
+    if plots:
+        from jaxrnn.analysis.plots import plot_run  # Matplotlib takes a second to import
+
+        plot_run(result.run_dir)
     return result

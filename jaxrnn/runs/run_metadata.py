@@ -23,8 +23,9 @@ def config_of(study: ExperimentConfig) -> dict[str, Any]:
         study_json = config_json.to_json(study)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
-    if not math.isfinite(study.task.memoryless_loss):
-        raise RunError("the task's baseline must be a finite number")
+    loss = study.task.memoryless_loss
+    if loss is not None and not math.isfinite(loss):
+        raise RunError("the task's memoryless_loss must be a finite number, or None")
     return {"experiment": study_json, "script": str(script) if script else None}
 
 
@@ -46,7 +47,7 @@ def begin(path: Path, study: ExperimentConfig) -> None:
             if array is not None
         },
         "seeds_side_by_side": study.vmap_size,
-        "memoryless_loss": float(study.task.memoryless_loss),
+        "memoryless_loss": study.task.memoryless_loss,
         "folder": str(Path.cwd()),
         "data_files": {str(file): sha256_of(Path(file)) for file in study.task.files},
         "surroundings": provenance.surroundings(_script(rebuilds)),

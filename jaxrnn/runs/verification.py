@@ -1,4 +1,4 @@
-"""Train a finished or broken-off run again, in memory, and compare it with what is on disk."""
+"""Train a run again, in memory, and compare it with what is on disk."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,90 +6,97 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrnn.runs import runner
-from jaxrnn.runs import checkpoints, metrics, run_metadata, run_directory
+from jaxrnn.runs import checkpoints, compilation_cache, metrics, run_directory, run_metadata
+from jaxrnn.runs.callbacks import ProgressBar
+from jaxrnn.runs.runner import require_same_metrics
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import make_program
-from jaxrnn.training.loop import replay
-from jaxrnn.runs import compilation_cache
+from jaxrnn.training.loop import TrainLoop, train_in_memory
 
 TOLERANCE = 1e-3
-"""Elsewhere: how far a number may be off, relative to the largest of its metric in the run. Other
-machines round otherwise, and training lets roundings grow."""
+"""Largest allowed difference on another machine, relative to the metric's largest value in the run:
+machines round differently, and training amplifies rounding."""
 
 
 class Verdict(NamedTuple):
-    """What came of a comparison."""
+    """The outcome of a verification."""
 
-    text: str
+    text: str  # a line or more, to print
     holds: bool
 
 
-class Difference(NamedTuple):
-    """One number of the metrics that came out otherwise."""
+class MetricDifference(NamedTuple):
+    """One logged number that came out differently."""
 
     step: int
     seed: int
     name: str
     was: float
     now: float
-    size: float  # relative to the largest of this metric in the run
+    size: float  # relative to the largest value of this metric in the run
 
     def __str__(self) -> str:
+        """Describe it in one phrase."""
         return (
             f"step {self.step}, seed {self.seed}: {self.name} was {self.was!r}, is {self.now!r}"
-            f" (off by {self.size:.2g} of its largest)"
+            f" ({self.size:.2g} of its largest value)"
         )
 
 
 def verify(run_dir: Path | str) -> Verdict:
-    """Whether a run comes out the same again.
+    """Train a run again from step 0 and say whether it comes out the same.
 
-    On the machine and versions that made it, metrics, parameters and optimiser state must be
-    bitwise equal; on others, each number of the metrics within `TOLERANCE`.
+    On the machine and versions that made it, the metrics, the parameters and the optimiser's state
+    must be bitwise equal; elsewhere each logged number must be within `TOLERANCE`.
+
+    Args:
+      run_dir: a run that finished or was interrupted.
 
     Raises:
-      RunError: if its files are damaged, or what they name is not there any more.
-      OSError: if there is no run, another process works on it, or no checkpoint is whole.
+      RunError: if its files are damaged, or something they name is missing.
+      OSError: if there is no run, another process works on it, or no checkpoint is intact.
     """
     run_dir = Path(run_dir)
     compilation_cache.enable()
     run_directory.require_idle(run_dir)
-    study = run_metadata.load_config(run_dir)
+    config = run_metadata.load_config(run_dir)
     run_metadata.check_data(run_dir)
-    program = make_program(study)
-    saved = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, program.blank)
+    loop = TrainLoop(config)
+    saved = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, loop.blank)
     until = saved.position["next_step"] if saved else 0
     if saved is None or not until:
-        return Verdict(f"{run_dir} has no step saved yet, so there is nothing to verify.", False)
-    recorded = metrics.read(run_dir / run_directory.METRICS, before=until)
-    runner.require_fit(run_dir, recorded, program)
-    state, again = replay(study, until)
-    if not all(map(np.array_equal, recorded[:2], again[:2])):
-        return Verdict(f"{run_dir / run_directory.METRICS} lacks lines of steps that were logged.", False)
-    found = differences(recorded, again)
-    leaves = unequal_leaves(saved.state, state)
-    return _judge(run_metadata.differences(run_dir), found, leaves, len(again.steps), study.seeds)
+        return Verdict(f"{run_dir} has no saved step yet, so there is nothing to verify.", False)
+    logged = metrics.read(run_dir / run_directory.METRICS, before=until)
+    require_same_metrics(run_dir, logged, loop)
+    with ProgressBar(config) as progress:
+        again = train_in_memory(config, until, progress.after_call)
+    if not all(map(np.array_equal, logged[:2], again.history[:2])):
+        file = run_dir / run_directory.METRICS
+        return Verdict(f"{file} lacks lines of steps that were logged.", False)
+    found = metric_differences(logged, again.history)
+    leaves = unequal_leaves(saved.state, again.state)
+    steps = len(again.history.steps)
+    return _judge(run_metadata.differences(run_dir), found, leaves, steps, config.seeds)
 
 
-def differences(recorded: History, again: History) -> list[Difference]:
-    """Each number that is not the same, to the bit, in order of steps and seeds."""
+def metric_differences(logged: History, again: History) -> list[MetricDifference]:
+    """Return every number that is not bitwise equal, in order of steps and seeds."""
     found = []
-    for name, was in recorded.values.items():
+    for name, was in logged.values.items():
         now = again.values[name].astype(np.float64)
         was = was.astype(np.float64)
         same = (was == now) | (np.isnan(was) & np.isnan(now))  # [S, R, ...]
         largest = np.max(np.abs(was), initial=0.0, where=np.isfinite(was)) or 1.0
         for s, r, *rest in np.argwhere(~same):
-            place = (s, r, *rest)
-            size = float(abs(was[place] - now[place]) / largest)
-            step, seed = int(recorded.steps[r]), int(recorded.seeds[s])
-            found.append(Difference(step, seed, name, float(was[place]), float(now[place]), size))
+            index = (s, r, *rest)
+            size = float(abs(was[index] - now[index]) / largest)
+            step, seed = int(logged.steps[r]), int(logged.seeds[s])
+            values = float(was[index]), float(now[index])
+            found.append(MetricDifference(step, seed, name, *values, size))
     return sorted(found, key=lambda each: (each.step, each.seed))
 
 
 def unequal_leaves(saved: Any, again: Any) -> list[str]:
-    """The names of the arrays that are not the same, to the bit."""
+    """Return the names of the arrays that are not bitwise equal."""
     return [
         jax.tree_util.keystr(path)
         for (path, was), now in zip(
@@ -100,21 +107,25 @@ def unequal_leaves(saved: Any, again: Any) -> list[str]:
 
 
 def _judge(
-    elsewhere: list[str], found: list[Difference], leaves: list[str], steps: int, seeds: int
+    environment: list[str],
+    found: list[MetricDifference],
+    leaves: list[str],
+    steps: int,
+    seeds: int,
 ) -> Verdict:
     what = f"{steps} logged steps of {seeds} seed{'s' if seeds > 1 else ''}"
-    where = [f"Not as it was made: {difference}." for difference in elsewhere]
+    changes = [f"The environment differs: {difference}." for difference in environment]
     if not found and not leaves:
         equal = f"Bitwise equal: {what}, the parameters and the optimiser's state."
-        return Verdict("\n".join([*where, equal]), True)
-    if not elsewhere:
+        return Verdict("\n".join([*changes, equal]), True)
+    if not environment:
         if found:
             return Verdict(f"Differs, first at {found[0]}.", False)
         return Verdict(f"The metrics are equal, but the last state differs, in {leaves[0]}.", False)
     beyond = [each for each in found if not each.size <= TOLERANCE]
     limit = f"{TOLERANCE:g} of each metric's largest value"
     if beyond:
-        return Verdict("\n".join([*where, f"Beyond {limit}, first at {beyond[0]}."]), False)
+        return Verdict("\n".join([*changes, f"Beyond {limit}, first at {beyond[0]}."]), False)
     worst = max(found, key=lambda each: each.size, default=None)
-    most = f"; furthest off at {worst}" if worst else "; only the last state is not the same"
-    return Verdict("\n".join([*where, f"Within {limit}: {what}{most}."]), True)
+    most = f"; the largest difference is at {worst}" if worst else "; only the last state differs"
+    return Verdict("\n".join([*changes, f"Within {limit}: {what}{most}."]), True)

@@ -82,7 +82,7 @@ class CopyMemory(Task):
         return Batch(inputs, targets, jnp.ones(targets.shape, jnp.float32))
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
-        """outputs [B, T, V] -> `accuracy` [], from 0 to 1, over the steps whose target is a symbol."""
+        """outputs [B, T, V] -> `accuracy` [], from 0 to 1, over the steps that copy a symbol."""
         copies = slice(-self.num_copied, None)
         right = losses.argmax(outputs[:, copies]) == batch.targets[:, copies]
         weights = batch.weights[:, copies]

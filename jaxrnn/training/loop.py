@@ -1,13 +1,21 @@
-"""One seed's run or a thousand, as one compiled program: pure, no disk, no clock.
+"""The training loop: all steps of one seed or many as one compiled program, without side effects.
 
-The program is called again and again, a stretch of steps each time, and compiled once: where a
-stretch starts and stops are numbers it is given, and the first stretch makes the parameters.
-How a run is cut into stretches changes no bit of it.
+    make_train(config)   a whole run as one pure function of a seed
+    TrainLoop(config)    its parts: `init`, `step`, and `run_steps`, the loop over some steps
+    compile_loop(loop)   `run_steps` compiled, with the task's arrays on the device
+    run_loop(compiled)   an iterator that calls it until training is over
+
+The program is compiled once and called again and again, for a few seconds each time: the steps at
+which a call starts and stops are arguments, and the first call also makes the parameters. How a
+run is split into calls does not change its bits. Step n draws its batch and its dropout masks from
+keys folded from n, so a resumed run sees what it would have seen.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,303 +25,400 @@ import numpy as np
 
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
-from jaxrnn.runs import machine
-from jaxrnn.runs.progress import Progress
-from jaxrnn.training.config import ExperimentConfig, make_optimizer
-from jaxrnn.training.history import History, join, last_loss, mask_diverged
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.history import History, join, mask_diverged
+from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
 from jaxrnn.types import Arrays, Metrics
 
+SECONDS_PER_CALL = 2.0
+"""How long a call of the compiled program should take: Ctrl-C waits for it to return."""
 
-class Program(NamedTuple):
-    """A study's program, not yet compiled, and what its first call is given."""
-
-    stretch: Callable[[TrainState, Any, Any, Any, Arrays], tuple[TrainState, Metrics]]
-    blank: TrainState  # zeros, each leaf [S, ...]
-    metrics: dict[str, jax.ShapeDtypeStruct]  # by name, of one seed and step
+Train = Callable[[Any], tuple[TrainState, Metrics]]
 
 
-def make_program(study: ExperimentConfig) -> Program:
-    """The program of a study: `stretch(states, seeds, start, stop, data) -> (states, metrics)`.
+def make_train(config: ExperimentConfig) -> Train:
+    """Return a whole run as one pure function, `train(seed) -> (state, metrics)`.
 
-    It takes the steps from `start` to before `stop`, a chunk of them at most: `train.steps_per_call`. Step n
-    draws its batch from a key folded from n, so a run broken off and gone on with sees the batches
-    it would have seen. Step N, one past the last update, only looks. A seed whose loss or gradient
-    is not finite is frozen there: its parameters and its `step` stay as they were. So is one that
-    stops early.
+    It takes the same steps as `run`, but touches no disk: jit it, `vmap` it over seeds, or call it
+    inside a larger program.
 
-    Its arguments and results, S any number of whole groups:
-      states: each leaf [S, ...]; before step 0 of the shapes alone, as `blank`.
-      seeds: [S] uint32.
-      start: [] int32.
-      stop: [] int32.
-      data: the task's.
-      metrics: by name, [S, chunk, ...], of which the first stop - start are of these steps.
+    Args:
+      config: what to train; its own seeds and `vmap_size` are not used.
+
+    Returns:
+      a function of a seed, [] int, that returns the final `TrainState` and the metrics by name,
+      [N+1, ...] each. Row n is measured after n updates; row N measures the trained network.
 
     Raises:
-      SettingError: if it is to stop early, but the task holds nothing out.
+      SettingError: if the config's parts do not fit each other.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from jaxrnn import Adding, ElmanCell, ExperimentConfig, Recurrent
+    >>> from jaxrnn import SequenceModel, TrainConfig, make_train
+    >>> model = SequenceModel(Recurrent(ElmanCell(4)), output_size=1)
+    >>> config = ExperimentConfig(Adding(5, batch_size=2), model, TrainConfig(steps=10))
+    >>> train = make_train(config)
+    >>> state, metrics = jax.jit(train)(0)
+    >>> int(state.step), metrics["loss"].shape
+    (10, (11,))
+    >>> states, metrics = jax.jit(jax.vmap(train))(jnp.arange(3))
+    >>> metrics["loss"].shape
+    (3, 11)
     """
-    task, steps, side = study.task, study.train.steps, study.vmap_size or study.seeds
-    chunk = min(study.train.steps_per_call, steps + 1)
-    optimizer = make_optimizer(study.train)
-    train_step = make_train_step(task, study.model, optimizer)
-    batch_shape, data_shape = (
-        study.batch_shape,
-        jax.eval_shape(lambda arrays: arrays, task.arrays()),
-    )
-    validate = make_validate(task, study.model) if study.validates else None
-    if study.train.patience and not validate:
-        raise SettingError("patience needs a task that holds something out to validate")
+    loop, steps = TrainLoop(config), np.arange(config.train.steps + 1, dtype=np.int32)
 
-    @jax.jit  # so that the shapes and the program share one trace
-    def init(seed: jax.Array) -> TrainState:
-        key = child_key(root_key(seed), "init")
-        state = init_state(key, task, study.model, optimizer, batch_shape)
-        return state._replace(best=init_best(state.params)) if validate else state
+    def train(seed: Any) -> tuple[TrainState, Metrics]:
+        arrays = config.task.arrays()
+        seed = np.uint32(seed) if isinstance(seed, int) else jnp.asarray(seed).astype(jnp.uint32)
+        step = lambda state, n: loop.step(state, seed, n, arrays)  # noqa: E731
+        return jax.lax.scan(step, loop.init(seed), steps)
 
-    shapes = jax.eval_shape(init, study.seed_numbers[0])
-    blank = jax.tree.map(lambda leaf: np.zeros((study.seeds, *leaf.shape), leaf.dtype), shapes)
+    return train
 
-    @jax.jit  # likewise
-    def step(
-        state: TrainState, seed: jax.Array, n: jax.Array, arrays: Arrays
-    ) -> tuple[TrainState, Metrics]:
-        draw, dropout = (
-            jax.random.fold_in(child_key(root_key(seed), stream), n)
-            for stream in ("data", "dropout")
+
+class TrainLoop:
+    """The pure functions that an experiment compiles.
+
+    Attributes:
+      config: the experiment.
+      calls_up_to: the most steps of one call.
+      blank: zeros of the state's shapes, each leaf [S, ...]: what the first call is given.
+      metrics: by name, the shape and dtype of what one step of one seed measures.
+
+    Raises:
+      SettingError: if the config's parts do not fit each other.
+    """
+
+    def __init__(self, config: ExperimentConfig):
+        task, train = config.task, config.train
+        self.config = config
+        self.calls_up_to = min(train.steps_per_call, train.steps + 1)
+        self._optimizer = make_optimizer(train)
+        self._train_step = make_train_step(task, config.model, self._optimizer)
+        self._validate = make_validate(task, config.model) if config.validates else None
+        if train.patience and not self._validate:
+            raise SettingError("patience needs a task with a validation set")
+        # Jitted so that the shapes below and the program share one trace.
+        self.init = jax.jit(self._init)
+        self.step = jax.jit(self._step)
+
+        seeds = config.seed_numbers
+        shapes = jax.eval_shape(self.init, seeds[0])
+        self.blank: TrainState = jax.tree.map(
+            lambda leaf: np.zeros((config.seeds, *leaf.shape), leaf.dtype), shapes
         )
-        held_out: Metrics = {}
-        if validate and state.best:
-            due, counts = study.is_validated(n), state.step == n
-            best, held_out = validate_and_track_best(
-                validate, state.best, state.params, arrays, n, due, counts
+        arrays = jax.eval_shape(lambda arrays: arrays, task.arrays())
+        _, self.metrics = jax.eval_shape(self.step, shapes, seeds[0], np.int32(0), arrays)
+
+    def _init(self, seed: jax.Array) -> TrainState:
+        """Return the state of one seed, [] uint32, before its first update."""
+        config, key = self.config, child_key(root_key(seed), "init")
+        state = init_state(key, config.task, config.model, self._optimizer, config.batch_shape)
+        return state._replace(best=init_best(state.params)) if self._validate else state
+
+    def _step(
+        self, state: TrainState, seed: jax.Array, n: jax.Array, arrays: Arrays
+    ) -> tuple[TrainState, Metrics]:
+        """Take step n of one seed.
+
+        Step N, one past the last update, only measures. A seed whose loss or gradient is not
+        finite is frozen: its parameters and `step` keep their values. So is one that stops early.
+        """
+        config, root = self.config, root_key(seed)
+        data_key, dropout_key = (
+            jax.random.fold_in(child_key(root, stream), n) for stream in ("data", "dropout")
+        )
+        validation: Metrics = {}
+        if self._validate and state.best:
+            due, active = config.is_validated(n), state.step == n
+            best, validation = validate_and_track_best(
+                self._validate, state.best, state.params, arrays, n, due, active
             )
             state = state._replace(best=best)
-        new, metrics = train_step(state, task.sample_batch(draw, n, arrays), dropout)
+        batch = config.task.sample_batch(data_key, n, arrays)
+        new, metrics = self._train_step(state, batch, dropout_key)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        goes_on = finite & (state.step == n) & (n < steps)
-        goes_on &= jnp.logical_not(study.stopped(state))
-        state = jax.tree.map(partial(jnp.where, goes_on), new, state)
-        return state, metrics | held_out
+        update = finite & (state.step == n) & (n < config.train.steps)
+        update &= jnp.logical_not(config.has_stopped(state))
+        state = jax.tree.map(partial(jnp.where, update), new, state)
+        return state, metrics | validation
 
-    _, measured = jax.eval_shape(step, shapes, study.seed_numbers[0], np.int32(0), data_shape)
-    side_by_side = jax.vmap if side > 1 else _alone
-
-    def of_group(
-        vmap_size: tuple[TrainState, jax.Array], start: jax.Array, stop: jax.Array, arrays: Arrays
+    def run_steps(
+        self, states: TrainState, seeds: jax.Array, start: Any, stop: Any, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
-        states, seeds = vmap_size
-        states = jax.lax.cond(start == 0, lambda: side_by_side(init)(seeds), lambda: states)
+        """Take the steps from `start` to before `stop`, at most `calls_up_to` of them.
 
-        def take(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
-            return side_by_side(lambda state, seed: step(state, seed, n, arrays))(states, seeds)
+        Args:
+          states: each leaf [S, ...], for any whole number of groups of `vmap_size` seeds. If start
+            is 0 only the shapes matter, and the parameters are made here.
+          seeds: [S] uint32.
+          start: [] int32.
+          stop: [] int32.
+          arrays: the task's.
 
-        def one(n: jax.Array, so_far: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            states, metrics = so_far
-            states, now = take(states, n)
-            return states, jax.tree.map(
-                lambda row, new: row.at[:, n - start].set(new), metrics, now
-            )
+        Returns:
+          the new states, and metrics by name, [S, calls_up_to, ...], of which the first stop -
+          start rows are of these steps.
+        """
+        size = self.config.vmap_size or self.config.seeds
+        if len(seeds) == size:
+            return self._run_group((states, seeds), start, stop, arrays)
 
-        # A scan of all the chunk would also walk through the steps that are not taken.
-        _, now = jax.eval_shape(take, states, start)
-        metrics = jax.tree.map(
-            lambda new: jnp.zeros((new.shape[0], chunk, *new.shape[1:]), new.dtype), now
-        )
-        return jax.lax.fori_loop(start, jnp.minimum(stop, start + chunk), one, (states, metrics))
-
-    def stretch(
-        states: TrainState, seeds: jax.Array, start: jax.Array, stop: jax.Array, arrays: Arrays
-    ) -> tuple[TrainState, Metrics]:
-        if len(seeds) == side:
-            return of_group((states, seeds), start, stop, arrays)
-
-        def cut(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, group, ...]
-            return values.reshape(-1, side, *values.shape[1:])
+        def split(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, vmap_size, ...]
+            return values.reshape(-1, size, *values.shape[1:])
 
         results = jax.lax.map(
-            lambda vmap_size: of_group(vmap_size, start, stop, arrays),
-            jax.tree.map(cut, (states, seeds)),
+            lambda group: self._run_group(group, start, stop, arrays),
+            jax.tree.map(split, (states, seeds)),
         )
         return jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), results)
 
-    return Program(stretch, blank, measured)
+    def _run_group(
+        self, group: tuple[TrainState, jax.Array], start: Any, stop: Any, arrays: Arrays
+    ) -> tuple[TrainState, Metrics]:
+        """Take some steps of one group of seeds, all of it in one `vmap`."""
+        states, seeds = group
+        map_seeds = jax.vmap if len(seeds) > 1 else _map_single
+        states = jax.lax.cond(start == 0, lambda: map_seeds(self.init)(seeds), lambda: states)
+
+        def take_step(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
+            return map_seeds(lambda state, seed: self.step(state, seed, n, arrays))(states, seeds)
+
+        def body(n: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            states, metrics = loop
+            states, row = take_step(states, n)
+            return states, jax.tree.map(
+                lambda rows, new: rows.at[:, n - start].set(new), metrics, row
+            )
+
+        # fori_loop, since a scan over `calls_up_to` steps would copy the state of steps not taken.
+        _, row = jax.eval_shape(take_step, states, start)
+        metrics = jax.tree.map(
+            lambda new: jnp.zeros((new.shape[0], self.calls_up_to, *new.shape[1:]), new.dtype), row
+        )
+        stop = jnp.minimum(stop, start + self.calls_up_to)
+        return jax.lax.fori_loop(start, stop, body, (states, metrics))
 
 
-class Compiled(NamedTuple):
-    """A study's program, compiled. It reuses its states' memory: do not use them after a call.
+def _map_single(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Do what `vmap` does on an axis of size 1, without batching anything."""
 
-    Groups take turns in as many lanes as there are processors, each lane a call of its own in a
-    thread of its own: one small network keeps one processor busy, not two. A network's bits depend
-    on the size of its group alone. With several lanes, or where groups do not fill up, the states
-    go by way of the host.
+    def mapped(*args: Any) -> Any:
+        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return mapped
+
+
+class CompiledLoop(NamedTuple):
+    """`run_steps`, compiled. It donates its states: do not use them after a call.
+
+    On a CPU, groups of seeds are spread over one lane per processor, each a call in a thread of its
+    own, because a small network keeps only one processor busy. The bits of a network depend on its
+    group's size alone. With several lanes, or with groups that are not full, the states go through
+    host memory.
     """
 
-    executable: Any  # of one lane's seeds
+    config: ExperimentConfig
+    executable: Any  # of one lane
     arrays: Arrays  # on the device
     lanes: int
-    seeds: int  # of a lane: whole groups
-    at_once: int  # lanes; fewer than all where memory does not hold more
+    seeds_per_lane: int  # whole groups
+    lanes_at_once: int  # fewer than `lanes` if memory does not hold more
 
     def __call__(
         self, states: TrainState, seeds: np.ndarray, start: int, stop: int
     ) -> tuple[TrainState, Metrics]:
-        """Take the steps from `start` to before `stop`; as `make_program` says."""
+        """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
         steps = np.int32(start), np.int32(stop), self.arrays
-        if self.lanes == 1 and self.seeds == len(seeds):
+        if self.lanes == 1 and self.seeds_per_lane == len(seeds):
             return self.executable(states, seeds, *steps)
-        cut = jax.tree.map(partial(_cut, lanes=self.lanes, each=self.seeds), (states, seeds))
+        split = partial(_split_lanes, lanes=self.lanes, seeds_per_lane=self.seeds_per_lane)
+        lanes = jax.tree.map(split, (states, seeds))
 
-        def take(lane: int) -> tuple[TrainState, Metrics]:
-            own = jax.tree.map(lambda values: values[lane], cut)
-            return jax.device_get(self.executable(*own, *steps))
+        def call(lane: int) -> tuple[TrainState, Metrics]:
+            arguments = jax.tree.map(lambda values: values[lane], lanes)
+            return jax.device_get(self.executable(*arguments, *steps))
 
-        with ThreadPoolExecutor(self.at_once) as pool:
-            results = list(pool.map(take, range(self.lanes)))
+        with ThreadPoolExecutor(self.lanes_at_once) as pool:
+            results = list(pool.map(call, range(self.lanes)))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(seeds)], *results)
 
 
-def compile_program(
-    study: ExperimentConfig, program: Program, meanwhile: Callable[[], object] = lambda: None
-) -> Compiled:
-    """The program, compiled, with the task's data put on the device.
+def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None) -> CompiledLoop:
+    """Compile the loop, and put the task's arrays on the device.
 
-    `meanwhile` is called in another thread while XLA compiles, which leaves Python free.
+    Args:
+      loop: the experiment's loop.
+      meanwhile: called in another thread while XLA compiles, which leaves Python idle.
     """
-    side = study.vmap_size or study.seeds
-    groups = -(-study.seeds // side)
-    turns = -(-groups // min(groups, _most_lanes()))  # of each lane
-    lanes = -(-groups // turns)
-    cut = partial(_cut, lanes=lanes, each=turns * side)
-    first = jax.tree.map(lambda values: cut(values)[0], (program.blank, study.seed_numbers))
-    stretch = jax.jit(program.stretch, donate_argnums=0)
-    zero, arrays = np.int32(0), jax.tree.map(jnp.asarray, study.task.arrays())
-    lowered = stretch.lower(*first, zero, zero, arrays)
+    config = loop.config
+    vmap_size = config.vmap_size or config.seeds
+    groups = -(-config.seeds // vmap_size)
+    groups_per_lane = -(-groups // min(groups, _most_lanes()))
+    lanes = -(-groups // groups_per_lane)
+    seeds_per_lane = groups_per_lane * vmap_size
+    split = partial(_split_lanes, lanes=lanes, seeds_per_lane=seeds_per_lane)
+    lane = jax.tree.map(lambda values: split(values)[0], (loop.blank, config.seed_numbers))
+    zero, arrays = np.int32(0), jax.tree.map(jnp.asarray, config.task.arrays())
+    run_steps = jax.jit(loop.run_steps, donate_argnums=0)
+    lowered = run_steps.lower(*lane, zero, zero, arrays)
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(meanwhile)
+        other_work = pool.submit(meanwhile)
         executable = lowered.compile()
-        done.result()
-    return Compiled(executable, arrays, lanes, turns * side, at_once=lanes)
+        other_work.result()
+    return CompiledLoop(config, executable, arrays, lanes, seeds_per_lane, lanes_at_once=lanes)
+
+
+def usable_cpus() -> int | None:
+    """Return how many CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _most_lanes() -> int:
-    """Processors that can compute groups at the same time; another device is one."""
-    return (machine.usable_cpus() or 1) if jax.default_backend() == "cpu" else 1
+    """Return how many groups can be computed at the same time: a GPU is one device."""
+    return (usable_cpus() or 1) if jax.default_backend() == "cpu" else 1
 
 
-def _cut(values: Any, lanes: int, each: int) -> np.ndarray:
-    """[S, ...] -> [lanes, each, ...], what is missing filled up with the last seed."""
+def _split_lanes(values: Any, lanes: int, seeds_per_lane: int) -> np.ndarray:
+    """[S, ...] -> [lanes, seeds_per_lane, ...], filled up with copies of the last seed."""
     values = np.asarray(values)
-    spare = np.repeat(values[-1:], lanes * each - len(values), axis=0)
-    return np.concatenate([values, spare]).reshape(lanes, each, *values.shape[1:])
+    padding = np.repeat(values[-1:], lanes * seeds_per_lane - len(values), axis=0)
+    return np.concatenate([values, padding]).reshape(lanes, seeds_per_lane, *values.shape[1:])
 
 
-def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `vmap`, for an axis of size 1, without batching anything."""
+@dataclass(frozen=True)
+class RunState:
+    """A run in progress: everything needed to continue it, and what it measured so far."""
 
-    def of_one(*args: Any) -> Any:
-        result = function(*jax.tree.map(lambda leaf: leaf[0], args))
-        return jax.tree.map(lambda leaf: leaf[None], result)
+    step: int  # the next step
+    state: TrainState  # each leaf [S, ...]; before step 0 only the shapes matter
+    seconds: float = 0.0  # of training
+    histories: tuple[History, ...] = ()  # logged steps, one history per call
+    diverged: dict[int, int] = field(default_factory=dict)  # seed -> step with a non-finite loss
+    stopped: dict[int, int] = field(default_factory=dict)  # seed -> step of its early stop
+    is_over: bool = False  # all steps are done, or no seed is left to train
 
-    return of_one
-
-
-SECONDS_A_CALL = 2.0  # how long Ctrl-C waits, and a line of progress stands still
-
-
-class Stretch(NamedTuple):
-    """What one call of the compiled program gave."""
-
-    step: int  # where a run that broke off here goes on
-    state: TrainState
-    history: History  # of the logged steps
-    diverged: dict[int, int]  # so far: by seed, the step whose loss or gradient was not finite
-    stopped: dict[int, int]  # so far: by seed, the step at which it stopped early
-    ends: bool  # all steps are done, or no seed is left to go on with
-    seconds: float
+    @property
+    def history(self) -> History:
+        """All logged steps so far."""
+        return join(self.histories)
 
 
-def replay(study: ExperimentConfig, until: int | None = None) -> tuple[TrainState, History]:
-    """Train in memory alone, from nothing, to the end or to before the step `until`.
-
-    Returns:
-      the state, each leaf [S, ...] a NumPy array, and what was measured.
-    """
-    program = make_program(study)
-    compiled = compile_program(study, program)
-    state, histories = program.blank, []
-    with Progress(study.train.steps) as progress:
-        for stretch in stretches(study, compiled, state, 0, until):
-            state = stretch.state
-            histories.append(stretch.history)
-            progress.update(min(stretch.step, study.train.steps), last_loss(histories))
-    return jax.device_get(state), join(histories)
-
-
-def stretches(
-    study: ExperimentConfig, compiled: Any, state: TrainState, step: int, until: int | None = None
-) -> Iterator[Stretch]:
-    """Call a study's compiled program, some seconds a call, until it is done.
+def run_loop(
+    compiled: CompiledLoop, run_state: RunState, until: int | None = None
+) -> Iterator[RunState]:
+    """Call the compiled loop, a few seconds per call, until training is over.
 
     Args:
-      study: what is trained.
-      compiled: its program.
-      state: from where on; it is donated.
-      step: the first step to take.
-      until: the step to stop before, if not after the last.
+      compiled: the loop.
+      run_state: where to start; its arrays are donated.
+      until: the step to stop before; None trains to the end.
 
     Yields:
-      what each call gave; the first is of one step, to learn how long a step takes.
+      the run after each call. The first call takes one step, to measure how long a step takes.
     """
-    last, seeds, pace = study.train.steps, study.seed_numbers, 1
+    config = compiled.config
+    last, steps = config.train.steps, 1
     until = last + 1 if until is None else until
-    while step < until:
-        began, stop = time.perf_counter(), min(step + pace, until)
-        state, values = compiled(state, seeds, step, stop)
-        values = jax.device_get(values)
-        reached = on_host(state)
-        seconds = time.perf_counter() - began
-        pace = int(np.clip(SECONDS_A_CALL * (stop - step) / seconds, 1, values["loss"].shape[1]))
-        diverged, stopped = seed_status(study, reached, stop, values["loss"][:, stop - step - 1])
-        over = len(diverged) + len(stopped) == study.seeds
-        updates = np.asarray(reached.step)  # [S]
-        shown = updates.max() + 1 if over else stop  # of later steps there is nothing to say
-        logged = study.logged(np.arange(step, shown))
-        order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
-        values = {name: values[name][:, logged - step] for name in order}
-        history = History(seeds, logged, mask_diverged(values, logged, updates))
-        # A step that stopped the last network early is done; one that broke it would be tried anew.
-        step = max([*diverged.values(), *(n + 1 for n in stopped.values())]) if over else stop
-        yield Stretch(step, state, history, diverged, stopped, over or stop > last, seconds)
-        if over:
+    while run_state.step < until:
+        started, start = time.perf_counter(), run_state.step
+        stop = min(start + steps, until)
+        state, values = compiled(run_state.state, config.seed_numbers, start, stop)
+        values, progress = jax.device_get((values, _progress(state)))
+        seconds = time.perf_counter() - started
+        most = values["loss"].shape[1]
+        steps = int(np.clip(SECONDS_PER_CALL * (stop - start) / seconds, 1, most))
+        run_state = _after_call(config, run_state, state, progress, values, stop, seconds)
+        yield run_state
+        if run_state.is_over:
             return
 
 
-def on_host(state: TrainState) -> TrainState:
-    """What tells how far each network is, as NumPy arrays; nothing is compiled for it."""
-    best = None if state.best is None else state.best._replace(params=None)
-    return jax.device_get(TrainState(state.step, None, None, None, best))
+def train_in_memory(
+    config: ExperimentConfig,
+    until: int | None = None,
+    after_call: Callable[[RunState], object] = lambda run_state: None,
+) -> RunState:
+    """Train from step 0 without a run directory.
+
+    Args:
+      config: what to train.
+      until: the step to stop before; None trains to the end.
+      after_call: called after each call of the compiled loop.
+
+    Returns:
+      the run, with its state in host memory.
+    """
+    loop = TrainLoop(config)
+    run_state = RunState(0, loop.blank)
+    for run_state in run_loop(compile_loop(loop), run_state, until):  # noqa: B020
+        after_call(run_state)
+    return replace(run_state, state=jax.device_get(run_state.state))
 
 
 def seed_status(
-    study: ExperimentConfig, state: TrainState, step: int, loss: np.ndarray
+    config: ExperimentConfig, state: TrainState, step: int, loss: np.ndarray
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Which networks broke off before a step, and which stopped early: by seed, the step of it.
+    """Return which seeds have diverged and which have stopped early, each with the step of it.
 
     Args:
-      study: what is trained.
-      state: as `on_host` gives it, when all steps before `step` are done.
-      step: the next, at most N+1.
-      loss: [S], as it was last measured before that; of step N nothing else tells.
+      config: what is trained.
+      state: its `step` and `best`, leaves [S], when all steps before `step` are done.
+      step: the next step, at most N+1.
+      loss: [S], the last measured loss; only this tells whether step N diverged.
     """
-    seeds, updates = study.seed_numbers, np.asarray(state.step)  # [S] each
-    short = updates < min(step, study.train.steps)
-    early = short & study.stopped(state)
-    diverged = (short | ~np.isfinite(loss)) & ~early
-    return _by_seed(seeds, updates, diverged), _by_seed(seeds, updates, early)
+    seeds, updates = config.seed_numbers, np.asarray(state.step)  # [S] each
+    behind = updates < min(step, config.train.steps)
+    early = behind & config.has_stopped(state)
+    diverged = (behind | ~np.isfinite(loss)) & ~early
+
+    def by_seed(which: np.ndarray) -> dict[int, int]:
+        return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))
+
+    return by_seed(diverged), by_seed(early)
 
 
-def _by_seed(seeds: np.ndarray, updates: np.ndarray, which: np.ndarray) -> dict[int, int]:
-    """The updates of some seeds, by seed: all [S], `which` of bool."""
-    return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))
+def _progress(state: TrainState) -> TrainState:
+    """Return the few numbers that `seed_status` needs."""
+    best = None if state.best is None else state.best._replace(params=None)
+    return TrainState(state.step, None, None, None, best)
+
+
+def _after_call(
+    config: ExperimentConfig,
+    before: RunState,
+    state: TrainState,
+    progress: TrainState,
+    values: Metrics,
+    stop: int,
+    seconds: float,
+) -> RunState:
+    """Return the run after a call that took the steps from `before.step` to before `stop`."""
+    start = before.step
+    losses = np.asarray(values["loss"])
+    diverged, stopped = seed_status(config, progress, stop, losses[:, stop - start - 1])
+    nobody_left = len(diverged) + len(stopped) == config.seeds
+    updates = np.asarray(progress.step)  # [S]
+    shown = updates.max() + 1 if nobody_left else stop  # later steps trained nothing
+    logged = config.logged(np.arange(start, shown))
+    order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
+    rows = {name: np.asarray(values[name])[:, logged - start] for name in order}
+    history = History(config.seed_numbers, logged, mask_diverged(rows, logged, updates))
+    if nobody_left:
+        # The step of an early stop is complete; the step of a divergence would be tried again.
+        stop = max([*diverged.values(), *(n + 1 for n in stopped.values())])
+    return RunState(
+        step=stop,
+        state=state,
+        seconds=before.seconds + seconds,
+        histories=(*before.histories, history),
+        diverged=diverged,
+        stopped=stopped,
+        is_over=nobody_left or stop > config.train.steps,
+    )

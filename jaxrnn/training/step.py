@@ -1,4 +1,4 @@
-"""Training: the settings, the state, and one pure step.
+"""The train state and the pure train step.
 
 Nothing here knows a task by name, prints, or touches a disk.
 """
@@ -13,22 +13,22 @@ from flax import linen as nn
 
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.base import Task
-from jaxrnn.training.validation import PREFIX, Best, fresh_carry
+from jaxrnn.training.validation import PREFIX, Best, initial_carry
 from jaxrnn.types import Batch, Carry, Metrics, Params
+
+RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
+"""Names in a line of metrics.jsonl that a task's own metrics must not use."""
 
 
 class TrainState(NamedTuple):
-    """All that one step hands to the next."""
+    """Everything one train step hands to the next."""
 
     step: jax.Array  # [] int32: updates made so far
     params: Params  # the model's parameters
-    opt_state: Any  # the optimiser's state, e.g. Adam's moments
-    carry: Carry = None  # the layers' carry after the last batch, where the task keeps it
-    best: Best | None = None  # by validation loss, where the task holds something out
+    opt_state: Any  # the optimiser's state, such as Adam's moments
+    carry: Carry = None  # the layers' carry after the last batch; None unless the task is stateful
+    best: Best | None = None  # by validation loss; None without a validation set
 
-
-RESERVED = {"step", "seed", "loss", "grad_norm", "clock"}
-"""What a line of metrics has beside the task's own."""
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
@@ -40,36 +40,62 @@ def init_state(
     optimizer: optax.GradientTransformation,
     batch: Batch,
 ) -> TrainState:
-    """The state before the first update.
+    """Return the state before the first update.
 
     Args:
-      key: [] PRNG key; it is consumed.
-      task: says whether the carry is kept.
-      model: a module with the call of `SequenceModel`, whose variables are all parameters.
-      optimizer: whose state is to go with the parameters.
-      batch: of which only shapes and types matter.
+      key: [] PRNG key; consumed.
+      task: a stateful task gets a carry.
+      model: called as `SequenceModel` is; all its variables are parameters.
+      optimizer: its state is initialised for the parameters.
+      batch: inputs [B, T, F] or [B, T]; only shapes and dtypes are used.
+
+    >>> import jax, optax
+    >>> from jaxrnn import Adding, LSTMCell, Recurrent, SequenceModel, init_state
+    >>> task = Adding(10, batch_size=4)
+    >>> model = SequenceModel(Recurrent(LSTMCell(8)), task.output_size)
+    >>> batch = task.sample_batch(jax.random.key(0), 0)
+    >>> int(init_state(jax.random.key(1), task, model, optax.adam(1e-3), batch).step)
+    0
     """
     inputs = jnp.zeros(batch.inputs.shape, batch.inputs.dtype)
     params = model.init(key, inputs)["params"]
-    carry = None
-    if task.stateful:
-        carry = fresh_carry(model, params, inputs)
+    carry = initial_carry(model, params, inputs) if task.stateful else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), carry)
 
 
 def make_train_step(
     task: Task, model: nn.Module, optimizer: optax.GradientTransformation
 ) -> TrainStep:
-    """A pure `train_step(state, batch, dropout_key) -> (state, metrics)`, not yet compiled.
+    """Return a pure `train_step(state, batch, dropout_key) -> (state, metrics)`; jit it yourself.
 
-    The metrics are taken before the update: the loss, `grad_norm`, the global norm of its gradient
-    before it is clipped, and the task's own.
+    Metrics are measured before the update: `loss`, `grad_norm` (the global norm of the gradient
+    before clipping), and the task's own.
+
+    Args:
+      task: gives the loss and the metrics.
+      model: called as `SequenceModel` is: inputs [B, T, F] -> outputs [B, T, V] and a carry.
+      optimizer: any optax optimiser.
+
+    Raises:
+      SettingError: when traced, if the model's output size is not the task's, or a metric of the
+        task cannot be logged.
+
+    >>> import jax, optax
+    >>> from jaxrnn import Adding, LSTMCell, Recurrent, SequenceModel, init_state, make_train_step
+    >>> task = Adding(10, batch_size=4)
+    >>> model, optimizer = SequenceModel(Recurrent(LSTMCell(8)), 1), optax.adam(1e-3)
+    >>> batch = task.sample_batch(jax.random.key(0), 0)
+    >>> state = init_state(jax.random.key(1), task, model, optimizer, batch)
+    >>> train_step = jax.jit(make_train_step(task, model, optimizer))
+    >>> state, metrics = train_step(state, batch, jax.random.key(2))
+    >>> int(state.step), sorted(metrics)
+    (1, ['grad_norm', 'loss', 'within'])
     """
 
     def train_step(
         state: TrainState, batch: Batch, dropout_key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, Carry]]:
+        def loss_fn(params: Params) -> tuple[jax.Array, tuple[jax.Array, Carry]]:
             outputs, carry = cast(
                 tuple[jax.Array, Carry],
                 model.apply(
@@ -88,7 +114,7 @@ def make_train_step(
                 )
             return task.loss(outputs, batch), (outputs, carry)
 
-        (loss, (outputs, carry)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+        (loss, (outputs, carry)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -103,12 +129,12 @@ def make_train_step(
     return train_step
 
 
-def _check_metrics(own: Metrics) -> None:
-    """Refuse metrics of a task that cannot be logged, with a SettingError."""
-    if taken := RESERVED & own.keys():
-        raise SettingError(f"a task's metrics must not be called {', '.join(sorted(taken))}")
-    for name, value in own.items():
+def _check_metrics(metrics: Metrics) -> None:
+    """Raise SettingError if a task's metrics cannot be logged."""
+    if reserved := RESERVED & metrics.keys():
+        raise SettingError(f"a task's metrics must not be called {', '.join(sorted(reserved))}")
+    for name, value in metrics.items():
         if name.startswith(PREFIX):
-            raise SettingError(f"a task's metrics must not begin with {PREFIX}, as {name} does")
+            raise SettingError(f"a task's metrics must not start with {PREFIX}, as {name} does")
         if not value.size or jnp.iscomplexobj(value):
-            raise SettingError(f"the metric {name} must hold real numbers, one at least")
+            raise SettingError(f"the metric {name} must hold real numbers, at least one")

@@ -68,7 +68,9 @@ def test_a_study_of_twenty_seeds():
         "loss": loss,
     }
     seeds = np.arange(100, 120)
-    said = report.study("adding", seeds, np.array([0, 5000]), metrics, last <= 0.017, {}, 1 / 6)
+    said = report.summarize_seeds(
+        "adding", seeds, np.array([0, 5000]), metrics, last <= 0.017, {}, 1 / 6
+    )
     assert said.splitlines() == [
         "adding: 20 seeds after 5000 updates; over all of them:",
         "  loss       median 0.0105, quartiles 0.00575 and 0.01525 (without memory: 0.1667)",
@@ -84,7 +86,7 @@ def test_seeds_that_broke_are_named_and_do_not_count_in_the_median():
     diverged = {5: 40, 1: 120, 3: 7}  # the last still finite in its last row
 
     def said(diverged):
-        return report.study(
+        return report.summarize_seeds(
             "parity",
             np.arange(7),
             np.array([1]),
@@ -118,7 +120,7 @@ def test_seeds_that_broke_are_named_and_do_not_count_in_the_median():
 @pytest.mark.parametrize("solved", [True, False])
 def test_a_study_of_one_seed(solved):
     metrics = {"loss": np.array([[2.0, 0.0123456]]), "accuracy": np.array([[0, 1]])}
-    said = report.study(
+    said = report.summarize_seeds(
         "copy", np.array([7]), np.array([0, 90]), metrics, np.array([solved]), {}, 0.5
     )
     assert said.splitlines() == [
@@ -131,7 +133,7 @@ def test_a_study_of_one_seed(solved):
 
 def test_a_study_of_one_seed_that_broke():
     metrics = {"loss": np.array([[2.0, np.nan]])}
-    said = report.study(
+    said = report.summarize_seeds(
         "copy", np.array([7]), np.array([0, 90]), metrics, np.array([False]), {7: 90}, 0.5
     )
     assert "loss  not finite (without memory: 0.5)" in said
@@ -140,7 +142,9 @@ def test_a_study_of_one_seed_that_broke():
 
 def test_a_study_that_was_broken_off_before_it_measured():
     nothing = {"loss": np.zeros((2, 0))}
-    said = report.study("copy", np.arange(2), np.zeros(0), nothing, np.zeros(2, bool), {}, 0.5)
+    said = report.summarize_seeds(
+        "copy", np.arange(2), np.zeros(0), nothing, np.zeros(2, bool), {}, 0.5
+    )
     assert said == "copy: 2 seeds, and nothing was measured."
 
 

@@ -30,7 +30,7 @@ from jaxrnn.runs import checkpoints, loading, runner, text_generation
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.sampling import Sampling, generate
 from jaxrnn.text.tokenizer import detokenize, tokenize
-from jaxrnn.training.loop import replay
+from jaxrnn.training.loop import train_in_memory
 
 pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
@@ -59,7 +59,7 @@ def trained_runs(tmp_path_factory, cache_home):
         patch.setenv("XDG_CACHE_HOME", str(cache_home))  # the user's is left alone
         for name, (file, more) in runs.items():
             config = Config(folder / file, **(settings | more))
-            runner.run_experiment(make_config(config), run_dir=folder / name, picture=False)
+            runner.run(make_config(config), run_dir=folder / name)
     for file in folder.glob("*.txt"):
         file.unlink()
     return folder
@@ -321,7 +321,7 @@ def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsy
     texts(tmp_path)
     few = FEW | {"steps": 3, "validation": 0.0, "seeds": 2, "group": 2, "layers": 1}
     study = make_config(Config(tmp_path / "rain.txt", **few))
-    runner.run_experiment(study, run_dir="a", picture=False)
+    runner.run(study, run_dir="a")
     capsys.readouterr()
     assert loading.load("a").seed == 0
     assert "no network is the best: it is that of seed 0" in capsys.readouterr().err
@@ -407,10 +407,10 @@ def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
     texts(tmp_path)
     few = FEW | {"layers": 1, "validate_every": 15, "dropout": 0.2, "log_every": 7}
     study = make_config(Config(tmp_path / "rain.txt", **few))
-    whole = runner.run_experiment(study, run_dir="whole", picture=False)
+    whole = runner.run(study, run_dir="whole")
     shutil.copytree("whole", "cut")
     shutil.rmtree("cut/checkpoints")
-    state, _ = replay(study, 33)
+    state = train_in_memory(study, 33).state
     position = {"next_step": 33, "seconds": 1.0}
     checkpoints.save(Path("cut/checkpoints"), 33, state, position)
     ended = runner.resume("cut")

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrnn.cells import CELLS
 from jaxrnn import cli
+from jaxrnn.cells import CELLS
 from jaxrnn.runs import metrics
-from jaxrnn.training.loop import replay
+from jaxrnn.training.loop import train_in_memory
 
 pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
@@ -27,7 +27,8 @@ pytestmark = pytest.mark.optimized(False)  # the processes that are started have
 @cache
 def learn(seed, **settings):
     """The state and history of one seed, in memory."""
-    return replay(hihello.make_config(hihello.Config(seed=seed, **settings)))
+    run = train_in_memory(hihello.make_config(hihello.Config(seed=seed, **settings)))
+    return run.state, run.history
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """
     settings = {"cell": cell, "steps": 25 if cell == "irnn" else 50}
     study = hihello.make_config(hihello.Config(seed=3, seeds=5, **settings))
-    state, history = replay(replace(study, vmap_size=5))
+    run = train_in_memory(replace(study, vmap_size=5))
+    state, history = run.state, run.history
     alone, alone_history = learn(5, **settings)
     of_many = jax.tree.map(lambda leaf: leaf[2:3], state.params)
     chex.assert_trees_all_close(alone.params, of_many, atol=2e-4)

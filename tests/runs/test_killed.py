@@ -29,7 +29,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from jaxrnn.runs import checkpoints, pytree_io, run_directory
-from jaxrnn.training.loop import make_program
+from jaxrnn.training.loop import TrainLoop
 
 KILLED = -signal.SIGKILL
 NAMES = ("dropout", "carry", "seeds")
@@ -140,7 +140,7 @@ class Unbroken:
         self.run_dir = run_dir
         self.rows, _ = rows_of(run_dir)
         self.curves = curves_of(run_dir)
-        self.like = make_program(killed.STUDIES[name]).blank
+        self.like = TrainLoop(killed.STUDIES[name]).blank
 
     @functools.cache  # noqa: B019
     def state(self, step: int) -> Any:

@@ -1,4 +1,4 @@
-"""A run: what it leaves on disk, what it refuses, and that it is one program."""
+"""A run: what it writes, what it refuses, and that it compiles one program."""
 
 import hashlib
 import json
@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
+import optax
 import pytest
-from flax import linen as nn
 from example_tasks import Echo, Trap
+from flax import linen as nn
 
+from jaxrnn.analysis.report import summarize
 from jaxrnn.cells import LSTMCell
 from jaxrnn.cli import info
 from jaxrnn.errors import DivergedError, RunError, SettingError
@@ -25,18 +27,19 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, vmap_tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import make_program, replay
+from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
 
 pytestmark = pytest.mark.optimized(False)  # but where bits are compared
 
 MODEL = SequenceModel(Recurrent(LSTMCell(5)), 4)
 TRAIN = TrainConfig(23, 0.01, log_every=4, steps_per_call=5, checkpoint_seconds=0)
+CONFIG = ExperimentConfig(Echo(), MODEL, TRAIN, seed=7)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """No cache of the user's: neither compiled programs nor choices of groups."""
+    """A cache of its own for compiled programs and vmap sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -50,7 +53,7 @@ def finished(tmp_path_factory, cache):
         lambda event, *_, **__: compiled.append(event) if event == COMPILED else None
     )
     run_dir = tmp_path_factory.mktemp("run") / "a"
-    result = runner.run(Echo(), model=MODEL, train=TRAIN, seed=7, run_dir=run_dir)
+    result = runner.run(CONFIG, run_dir=run_dir)
     return result, len(compiled)
 
 
@@ -64,37 +67,35 @@ def tree(folder):
 
 
 @pytest.mark.optimized(True)
-def test_it_is_one_program_whatever_its_length(finished):
-    """23 steps in chunks of 5, the last one short, and the initialisation."""
+def test_a_run_compiles_one_program(finished):
+    """23 steps in calls of at most 5, and the initialisation."""
     assert finished[1] == 1
 
 
 @pytest.mark.optimized(True)
-def test_the_result_is_the_study_in_memory_and_what_is_on_disk(finished):
+def test_result_equals_training_in_memory_and_the_files(finished):
     result, _ = finished
-    study = ExperimentConfig(Echo(), MODEL, TRAIN, seed=7)
-    state, history = replay(study)
-    chex.assert_trees_all_equal(result.state, state)
+    again = train_in_memory(CONFIG)
+    chex.assert_trees_all_equal(result.state, again.state)
     assert result.history.steps.tolist() == [0, 4, 8, 12, 16, 20, 23]
     on_disk = metrics.read(result.run_dir / "metrics.jsonl")
-    for each in (history, on_disk):
+    for each in (again.history, on_disk):
         chex.assert_trees_all_equal(result.history.values, each.values)
         np.testing.assert_array_equal(result.history.steps, each.steps)
-    restored = checkpoints.restore(result.run_dir / "checkpoints", make_program(study).blank)
+    restored = checkpoints.restore(result.run_dir / "checkpoints", TrainLoop(CONFIG).blank)
     assert restored is not None
-    chex.assert_trees_all_equal(restored.state, state)
+    chex.assert_trees_all_equal(restored.state, again.state)
     assert restored.step == 23
-    assert run_metadata.load_config(result.run_dir) == study
-    assert "echo: seed 7 after 23 updates" in str(result)
-    assert str(result.run_dir) in str(result)
+    assert run_metadata.load_config(result.run_dir) == CONFIG
+    assert "echo: seed 7 after 23 updates" in summarize(result)
+    assert str(result.run_dir) in summarize(result)
 
 
-def test_what_is_in_the_directory(finished):
+def test_files_of_a_run(finished):
     run_dir = finished[0].run_dir
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "checkpoints",
         "config.json",
-        "curves.png",
         "manifest.json",
         "metrics.jsonl",
         "tensorboard",
@@ -124,34 +125,23 @@ def test_a_run_is_never_overwritten(finished):
     run_dir = finished[0].run_dir
     before = tree(run_dir)
     with pytest.raises(FileExistsError, match="python -m jaxrnn resume"):
-        runner.run(Echo(), model=MODEL, train=TRAIN, run_dir=run_dir)
+        runner.run(CONFIG, run_dir=run_dir)
     assert tree(run_dir) == before
 
 
-def test_a_finished_run_is_not_gone_on_with(finished, copy, capsys):
+def test_resuming_a_finished_run_changes_nothing(finished, copy, capsys):
     before = tree(copy)
     result = runner.resume(str(copy))
-    assert capsys.readouterr().err.splitlines()[-1] == f"note: the run in {copy} has ended already"
+    assert capsys.readouterr().err.splitlines()[-1] == f"note: the run in {copy} has already ended"
     chex.assert_trees_all_equal(result.state, finished[0].state)
     chex.assert_trees_all_equal(result.history.values, finished[0].history.values)
     after = tree(copy)
     assert {path for path in after if after[path] != before.get(path)} <= {
-        path for path in after if path.name == "curves.png" or path.parent.name == "tensorboard"
+        path for path in after if path.parent.name == "tensorboard"
     }
 
 
-def test_the_picture_is_made_from_the_metrics_alone(copy):
-    for path in copy.iterdir():
-        if path.name != "metrics.jsonl":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert runner.draw(copy) == copy / "curves.png"
-    assert (copy / "curves.png").read_bytes().startswith(b"\x89PNG")
-    (copy / "metrics.jsonl").write_text("")
-    with pytest.raises(RunError, match="has no line yet"):
-        runner.draw(copy)
-
-
-def test_info_says_how_far_it_came(finished, copy):
+def test_info_describes_the_run(finished, copy):
     text = info.of_run(finished[0].run_dir)
     for words in (": finished", "Echo()", "LSTMCell(features=5)", "up to step 23 of 23", "21, 23"):
         assert words in text
@@ -162,18 +152,10 @@ def test_info_says_how_far_it_came(finished, copy):
     assert f"python -m jaxrnn resume {copy}" in text
 
 
-def test_a_seed_that_breaks_is_frozen_and_reported(tmp_path, capsys):
-    """As tests/test_study.py has it, here to the disk and the report."""
+def test_a_diverged_seed_is_recorded_and_reported(tmp_path, capsys):
     train = replace(TRAIN, steps=40, log_every=1)
-    result = runner.run(
-        Trap(),
-        model=MODEL,
-        train=train,
-        seeds=6,
-        vmap_size=6,
-        run_dir=tmp_path / "a",
-        picture=False,
-    )
+    config = ExperimentConfig(Trap(), MODEL, train, seeds=6, vmap_size=6)
+    result = runner.run(config, run_dir=tmp_path / "a")
     assert 0 < len(result.diverged) < 6
     history = metrics.read(tmp_path / "a/metrics.jsonl")
     for seed in range(6):
@@ -185,21 +167,21 @@ def test_a_seed_that_breaks_is_frozen_and_reported(tmp_path, capsys):
     assert manifest["not_finite"] == {str(seed): step for seed, step in result.diverged.items()}
     assert manifest["status"] == "finished"
     assert not np.asarray(result.solved)[list(result.diverged)].any()
-    assert f"over the {6 - len(result.diverged)} that stayed finite" in str(result)
+    assert f"over the {6 - len(result.diverged)} that stayed finite" in summarize(result)
 
 
-def test_when_no_seed_is_left_the_run_ends(tmp_path):
-    """Its last checkpoint is the state from before the step that broke the last seed."""
-    study = ExperimentConfig(Trap(sprung=8), MODEL, replace(TRAIN, steps=400), seeds=2, vmap_size=2)
+def test_the_run_ends_when_every_seed_diverged(tmp_path):
+    """Its last checkpoint is from before the step at which the last seed diverged."""
+    config = ExperimentConfig(
+        Trap(sprung=8), MODEL, replace(TRAIN, steps=400), seeds=2, vmap_size=2
+    )
     with pytest.raises(DivergedError, match="each of 2 seeds is not finite, at step") as ended:
-        runner.run(
-            study.task, model=MODEL, train=study.train, seeds=2, vmap_size=2, run_dir=tmp_path / "a"
-        )
+        runner.run(config, run_dir=tmp_path / "a")
     step = int(str(ended.value).split("at step ")[1].split(";")[0])
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert manifest["status"] == "diverged"
     assert max(manifest["not_finite"].values()) == step
-    restored = checkpoints.restore(tmp_path / "a/checkpoints", make_program(study).blank)
+    restored = checkpoints.restore(tmp_path / "a/checkpoints", TrainLoop(config).blank)
     assert restored is not None
     assert str(restored.path) in str(ended.value)
     assert restored.state.step.max() == step
@@ -217,12 +199,12 @@ class FromFile(Echo):
         return (self.path,)
 
 
-def test_data_that_was_changed_is_refused(tmp_path):
+def test_changed_data_files_are_refused(tmp_path):
     arrays = tmp_path / "data.txt"
     arrays.write_text("some text")
     short = replace(TRAIN, steps=1)
     run_dir = tmp_path / "a"
-    runner.run(FromFile(path=arrays), model=MODEL, train=short, run_dir=run_dir, picture=False)
+    runner.run(ExperimentConfig(FromFile(path=arrays), MODEL, short), run_dir=run_dir)
     manifest = json.loads((run_dir / "manifest.json").read_text())
     assert manifest["data_files"] == {str(arrays): hashlib.sha256(b"some text").hexdigest()}
     run_metadata.check_data(run_dir)
@@ -235,16 +217,16 @@ def test_data_that_was_changed_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_what_cannot_be_written_down_leaves_nothing(tmp_path, seeds):
+def test_settings_that_cannot_be_saved_leave_no_files(tmp_path, seeds):
     model = SequenceModel(Recurrent(LSTMCell(5, activation_fn=lambda x: nn.tanh(x))), 4)
     with pytest.raises(RunError, match="activation_fn: a lambda cannot be written"):
-        runner.run(Echo(), model=model, train=TRAIN, seeds=seeds, run_dir=tmp_path / "a")
+        runner.run(replace(CONFIG, model=model, seeds=seeds), run_dir=tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 
-def test_no_group_is_not_one(tmp_path):
-    with pytest.raises(SettingError, match="group must be at least 1"):
-        runner.run(Echo(), model=MODEL, train=TRAIN, vmap_size=0, run_dir=tmp_path / "a")
+def test_a_vmap_size_of_zero_is_refused():
+    with pytest.raises(SettingError, match="vmap size must be at least 1"):
+        replace(CONFIG, vmap_size=0)
 
 
 @dataclass(frozen=True)
@@ -256,34 +238,27 @@ class Always(Trap):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_run_that_breaks_at_once_breaks_again(tmp_path, seeds):
-    """There is nothing before step 0, so it begins anew."""
+def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
+    """There is no checkpoint before step 0, so resuming starts over."""
     with pytest.raises(DivergedError, match="not finite, at step 0;"):
-        runner.run(
-            Always(), model=MODEL, train=TRAIN, seeds=seeds, vmap_size=seeds, run_dir=tmp_path / "a"
-        )
+        config = ExperimentConfig(Always(), MODEL, TRAIN, seeds=seeds, vmap_size=seeds)
+        runner.run(config, run_dir=tmp_path / "a")
     with pytest.raises(DivergedError, match="not finite, at step 0;"):
         runner.resume(tmp_path / "a")
     assert len((tmp_path / "a/metrics.jsonl").read_text().splitlines()) == seeds
 
 
-def test_too_little_memory_is_said_before_it_trains(tmp_path, monkeypatch):
+def test_too_little_memory_is_reported_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(vmap_tuning, "_free_memory", lambda: 1000)
     for seeds, vmap_size in ((1, 1), (2, None)):
         with pytest.raises(MemoryError):
-            runner.run(
-                Echo(),
-                model=MODEL,
-                train=TRAIN,
-                seeds=seeds,
-                vmap_size=vmap_size,
-                run_dir=tmp_path / "a",
-            )
+            config = replace(CONFIG, seeds=seeds, vmap_size=vmap_size)
+            runner.run(config, run_dir=tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
 
-def test_a_signal_in_the_last_call_does_not_undo_the_end(tmp_path, monkeypatch):
-    """All is done and saved, so the run is finished and its result returned."""
+def test_a_signal_in_the_last_call_does_not_interrupt(tmp_path, monkeypatch):
+    """Training is complete and saved, so the run is finished and its result returned."""
     append = metrics.append
 
     def interrupted(*args):
@@ -292,7 +267,7 @@ def test_a_signal_in_the_last_call_does_not_undo_the_end(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(metrics, "append", interrupted)
-    result = runner.run(Echo(), model=MODEL, train=TRAIN, run_dir=tmp_path / "a", picture=False)
+    result = runner.run(CONFIG, run_dir=tmp_path / "a")
     assert result.history.steps[-1] == 23
     assert json.loads((tmp_path / "a/manifest.json").read_text())["status"] == "finished"
 
@@ -302,25 +277,25 @@ def test_a_signal_in_the_last_call_does_not_undo_the_end(tmp_path, monkeypatch):
     [
         ("config.json", "{", "config.json"),
         ("config.json", "{}", "is not the config.json of a run"),
-        ("config.json", '{"study": 3, "script": null}', "holds no study"),
+        ("config.json", '{"experiment": 3, "script": null}', "holds no experiment"),
         ("manifest.json", "[]", "is not the manifest.json of a run"),
     ],
 )
-def test_files_that_are_damaged_are_named(copy, name, content, message):
+def test_damaged_files_are_named(copy, name, content, message):
     (copy / name).write_text(content)
     with pytest.raises(RunError, match=message):
         runner.resume(copy)
 
 
-def test_lines_that_are_missing_are_missed(copy):
+def test_missing_metrics_lines_are_found(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:2] + lines[3:]))
     with pytest.raises(RunError, match="lacks lines that were there when"):
         runner.resume(copy)
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path, environment):
-    """It is loaded to find its task, and must not start another run meanwhile."""
+def test_a_script_without_a_main_guard_is_refused(tmp_path, environment):
+    """`verify` imports the script to find its task; that must not start another run."""
     script = tmp_path / "unguarded.py"
     script.write_text(
         f"""
@@ -328,16 +303,15 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 import example_tasks
 from dataclasses import dataclass
-from jaxrnn import cli
-from jaxrnn.runs import runner
-from test_experiment import MODEL, TRAIN
+from jaxrnn import ExperimentConfig, LSTMCell, Recurrent, SequenceModel, TrainConfig, cli, run
 
 @dataclass(frozen=True)
-class Mine(tasks.Echo):
+class Mine(example_tasks.Echo):
     pass
 
+model = SequenceModel(Recurrent(LSTMCell(5)), 4)
 with cli.exit_cleanly():
-    runner.run(Mine(), model=MODEL, train=TRAIN, run_dir=__file__ + ".run", picture=False)
+    run(ExperimentConfig(Mine(), model, TrainConfig(3)), run_dir=__file__ + ".run")
 """
     )
     made = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
@@ -347,3 +321,39 @@ with cli.exit_cleanly():
     assert result.returncode == 2
     assert 'under `if __name__ == "__main__":`' in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_callbacks_see_every_call(tmp_path):
+    steps = []
+
+    class Spy(runner.Callback):
+        def after_call(self, run_state: RunState) -> None:
+            steps.append((run_state.step, run_state.histories[-1].steps.tolist()))
+
+        def __exit__(self, *error):
+            steps.append("closed")
+
+    runner.run(CONFIG, run_dir=tmp_path / "a", callbacks=[Spy()])
+    assert steps[0] == (1, [0])
+    assert steps[-2][0] == 24 and steps[-2][1][-1] == 23
+    assert steps[-1] == "closed"
+
+
+def exponential_sgd(learning_rate, decay):
+    """An optimiser of the user's own, to be found again by its name."""
+    return optax.chain(optax.ema(decay), optax.sgd(learning_rate))
+
+
+def test_any_importable_optimiser_is_saved_by_name(tmp_path):
+    train = replace(TRAIN, optimizer=exponential_sgd, optimizer_kwargs={"decay": 0.9})
+    config = replace(CONFIG, train=train)
+    result = runner.run(config, run_dir=tmp_path / "a")
+    saved = json.loads((tmp_path / "a/config.json").read_text())
+    assert saved["experiment"]["train"]["optimizer"] == {"function": "test_runner:exponential_sgd"}
+    assert run_metadata.load_config(tmp_path / "a") == config
+    assert result.history.values["loss"][0, -1] < result.history.values["loss"][0, 0]
+
+
+def test_an_optimiser_that_returns_something_else_is_refused():
+    with pytest.raises(SettingError, match=r"returns an optax\.GradientTransformation"):
+        TrainConfig(3, optimizer=lambda learning_rate: learning_rate)

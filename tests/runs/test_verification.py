@@ -1,4 +1,4 @@
-"""Verifying a run: equal, different at a named place, or made elsewhere."""
+"""Verifying a run: equal, different at a named place, or from another machine."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, run_metadata, runner
 from jaxrnn.runs.verification import TOLERANCE, verify
-from jaxrnn.training.config import TrainConfig
-from jaxrnn.training.loop import make_program
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import TrainLoop
 
 MODEL = SequenceModel(Recurrent(ElmanCell(4)), 4)
 TRAIN = TrainConfig(9, 0.01, steps_per_call=4, checkpoint_seconds=0)
@@ -26,9 +26,7 @@ def made(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "a"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        runner.run(
-            Echo(), model=MODEL, train=TRAIN, seeds=3, vmap_size=2, run_dir=run_dir, picture=False
-        )
+        runner.run(ExperimentConfig(Echo(), MODEL, TRAIN, seeds=3, vmap_size=2), run_dir=run_dir)
         yield run_dir
 
 
@@ -57,7 +55,7 @@ def next_float(value):
     return float(np.nextafter(np.float32(value), np.float32(9)))
 
 
-def test_a_run_as_it_was_made_is_bitwise_equal(made):
+def test_an_unchanged_run_is_bitwise_equal(made):
     text, holds = verify(made)
     assert holds
     assert text == (
@@ -66,7 +64,7 @@ def test_a_run_as_it_was_made_is_bitwise_equal(made):
 
 
 def test_the_first_difference_is_named(copy):
-    """The last bit of a number is enough; of several the earliest step, then seed, is said."""
+    """One bit is enough; of several differences the earliest step, then seed, is named."""
     change(copy, 7, 0, loss=next_float)
     change(copy, 4, 2, grad_norm=next_float)
     change(copy, 4, 1, loss=next_float)
@@ -75,14 +73,14 @@ def test_the_first_difference_is_named(copy):
     assert text.startswith("Differs, first at step 4, seed 1: loss was ")
 
 
-def test_a_number_that_is_null_differs(copy):
+def test_null_differs_from_a_number(copy):
     change(copy, 9, 0, accuracy=lambda _: None)
     text, holds = verify(copy)
     assert not holds
     assert text.startswith("Differs, first at step 9, seed 0: accuracy was nan, is ")
 
 
-def test_lines_that_are_missing(copy):
+def test_missing_lines_are_reported(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:-3]))
     assert verify(copy) == (
@@ -93,14 +91,14 @@ def test_lines_that_are_missing(copy):
 
 def resave(run_dir, change):
     """Save the last checkpoint once more, with other numbers."""
-    like = make_program(run_metadata.load_config(run_dir)).blank
+    like = TrainLoop(run_metadata.load_config(run_dir)).blank
     restored = checkpoints.restore(run_dir / "checkpoints", like)
     assert restored is not None
     state = change(restored.state)
     checkpoints.save(run_dir / "checkpoints", restored.step, state, restored.position)
 
 
-def test_the_last_state_alone_differs(copy):
+def test_a_difference_in_the_last_state_is_named(copy):
     def flip(state):
         kernel = np.array(state.params["readout"]["kernel"])
         kernel[2, 1, 1] = np.nextafter(kernel[2, 1, 1], np.float32(9))
@@ -118,7 +116,7 @@ def test_the_last_state_alone_differs(copy):
 
 
 @pytest.mark.parametrize(("off", "holds"), [(0.5 * TOLERANCE, True), (1.5 * TOLERANCE, False)])
-def test_made_elsewhere_it_is_compared_within_a_tolerance(copy, off, holds):
+def test_a_run_from_another_machine_is_compared_within_a_tolerance(copy, off, holds):
     move(copy)
     rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
     largest = max(row["loss"] for row in rows)
@@ -126,55 +124,55 @@ def test_made_elsewhere_it_is_compared_within_a_tolerance(copy, off, holds):
     text, verdict = verify(copy)
     assert verdict == holds
     first, second = text.splitlines()
-    assert first == f"Not as it was made: jaxlib was 0.0.1, is {jaxlib.version.__version__}."
+    assert first == f"The environment differs: jaxlib was 0.0.1, is {jaxlib.version.__version__}."
     if holds:
         assert second.startswith(
             "Within 0.001 of each metric's largest value: 10 logged steps of 3"
         )
-        assert "furthest off at step 3, seed 2: loss" in second
+        assert "the largest difference is at step 3, seed 2: loss" in second
     else:
         assert second.startswith(
             "Beyond 0.001 of each metric's largest value, first at step 3, seed 2"
         )
 
 
-def test_gone_on_with_elsewhere_it_is_said(copy):
-    """Made and verified here, but for a stretch of steps in between."""
+def test_resuming_elsewhere_is_reported(copy):
+    """Started and verified here, but resumed on another machine in between."""
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["sessions"].append({"from": 4, "differences": ["jaxlib was 1, is 2"]})
     (copy / "manifest.json").write_text(json.dumps(manifest))
     text, holds = verify(copy)
     assert holds
-    said = "Not as it was made: when it was gone on with at step 4, jaxlib was 1, is 2."
-    assert text.splitlines()[0] == said
+    first = text.splitlines()[0]
+    assert first.startswith("The environment differs: ") and "jaxlib was 1, is 2" in first
 
 
 @pytest.mark.parametrize("change", ["rename", "reshape"])
-def test_other_metrics_than_the_run_had_are_refused(copy, change):
+def test_a_task_with_other_metrics_is_refused(copy, change):
     rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         value = row.pop("accuracy")
         row |= {"share": value} if change == "rename" else {"accuracy": [value, value]}
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     before = (copy / "metrics.jsonl").read_bytes()
-    for verb in (verify, runner.resume):
+    for command in (verify, runner.resume):
         with pytest.raises(
-            RunError, match=r"measured .*; its task now measures accuracy, grad_norm"
+            RunError, match=r"logged .*, but its task now measures accuracy, grad_norm"
         ):
-            verb(copy)
+            command(copy)
     assert (copy / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_model_than_the_run_had_is_refused(copy):
+def test_another_model_is_refused(copy):
     config = json.loads((copy / "config.json").read_text())
     config["experiment"]["model"]["recurrent"]["cell"]["features"] = 5
     (copy / "config.json").write_text(json.dumps(config))
-    for verb in (verify, runner.resume):
+    for command in (verify, runner.resume):
         with pytest.raises(RunError, match="is of another model"):
-            verb(copy)
+            command(copy)
 
 
-def test_made_elsewhere_it_may_be_equal_all_the_same(copy):
+def test_a_run_from_another_machine_can_be_bitwise_equal(copy):
     move(copy)
     text, holds = verify(copy)
     assert holds

@@ -1,4 +1,4 @@
-"""The program of a study: the steps by hand, one seed or many, in one stretch or several."""
+"""The compiled loop against steps by hand: one seed or many, in one call or several."""
 
 import re
 import time
@@ -13,13 +13,14 @@ from example_tasks import Echo, Trap
 
 from jaxrnn import rng
 from jaxrnn.cells import CELLS
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
-from jaxrnn.runs import machine
 from jaxrnn.training import loop
-from jaxrnn.training.config import ExperimentConfig, TrainConfig, make_optimizer
-from jaxrnn.training.loop import compile_program, make_program
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import TrainLoop, compile_loop, make_train
+from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import init_state, make_train_step
 
 STEPS = 12
@@ -30,123 +31,122 @@ def model(cell="lstm", features=6, dropout=0.0):
     return SequenceModel(Stack(layers, dropout=dropout), 4)
 
 
-STUDY = ExperimentConfig(Echo(), model(), TrainConfig(STEPS, 0.01, steps_per_call=20), seed=7)
+CONFIG = ExperimentConfig(Echo(), model(), TrainConfig(STEPS, 0.01, steps_per_call=20), seed=7)
 
 
 @cache
-def build(number):
+def build(name):
     """Compiling takes most of the time here, so tests share what can be shared."""
-    study = STUDIES[number]
-    program = make_program(study)
-    return study, program, compile_program(study, program)
+    train_loop = TrainLoop(CONFIGS[name])
+    return CONFIGS[name], train_loop, compile_loop(train_loop)
 
 
-STUDIES = {
-    "alone": STUDY,
-    "side by side": replace(STUDY, seeds=5, vmap_size=5),
-    "in turn": replace(STUDY, seeds=5, vmap_size=1),
-    "groups that fill up": replace(STUDY, seeds=5, vmap_size=2),
-    "carry and lengths": replace(STUDY, task=Echo(stateful=True, ragged=True)),
-    "dropout": replace(STUDY, model=model(dropout=0.5)),
+CONFIGS = {
+    "alone": CONFIG,
+    "one vmap": replace(CONFIG, seeds=5, vmap_size=5),
+    "one at a time": replace(CONFIG, seeds=5, vmap_size=1),
+    "padded groups": replace(CONFIG, seeds=5, vmap_size=2),
+    "carry and lengths": replace(CONFIG, task=Echo(stateful=True, ragged=True)),
+    "dropout": replace(CONFIG, model=model(dropout=0.5)),
     "traps": ExperimentConfig(
         Trap(), model("rnn"), TrainConfig(40, 0.01, steps_per_call=41), seed=0, seeds=6, vmap_size=6
     ),
 }
 
 
-def run(number, *stops, seeds=None, build=build):
-    """All steps, stopping in between; the metrics are [S, N+1, ...]."""
-    study, program, compiled = build(number)
-    seeds = study.seed_numbers if seeds is None else seeds
-    state, start, pieces = program.blank, 0, []
-    for stop in (*stops, study.train.steps + 1):
+def run(name, *stops, seeds=None, build=build):
+    """Take all steps, in calls that end at `stops`; the metrics are [S, N+1, ...]."""
+    config, train_loop, compiled = build(name)
+    seeds = config.seed_numbers if seeds is None else seeds
+    state, start, pieces = train_loop.blank, 0, []
+    for stop in (*stops, config.train.steps + 1):
         state, metrics = compiled(state, seeds, start, stop)
-        pieces.append({name: values[:, : stop - start] for name, values in metrics.items()})
+        pieces.append({key: values[:, : stop - start] for key, values in metrics.items()})
         start = stop
-    metrics = {name: np.concatenate([p[name] for p in pieces], axis=1) for name in pieces[0]}
+    metrics = {key: np.concatenate([p[key] for p in pieces], axis=1) for key in pieces[0]}
     return jax.device_get(state), metrics
 
 
-# What the program is compared with: compiled in half the time, and by another way through XLA.
+# The steps by hand take another path through XLA, compiled in half the time.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def by_hand(study, seed):
-    """A Python loop over the compiled step, with the keys as keys.py describes them."""
-    optimizer = make_optimizer(study.train)
-    step = quick_jit(make_train_step(study.task, study.model, optimizer))
+def by_hand(config, seed):
+    """A Python loop over the compiled step, with the keys that rng.py describes."""
+    optimizer = make_optimizer(config.train)
+    step = quick_jit(make_train_step(config.task, config.model, optimizer))
     root = rng.root_key(np.uint32(seed))
     init, arrays, dropout = (rng.child_key(root, name) for name in ("init", "data", "dropout"))
-    batch = study.task.sample_batch(arrays, 0)
+    batch = config.task.sample_batch(arrays, 0)
     state = quick_jit(init_state, static_argnums=(1, 2, 3))(
-        init, study.task, study.model, optimizer, batch
+        init, config.task, config.model, optimizer, batch
     )
     history = []
-    for n in range(study.train.steps + 1):
-        batch = study.task.sample_batch(jax.random.fold_in(arrays, n), n)
+    for n in range(config.train.steps + 1):
+        batch = config.task.sample_batch(jax.random.fold_in(arrays, n), n)
         new, metrics = step(state, batch, jax.random.fold_in(dropout, n))
         history.append(metrics)
-        state = new if n < study.train.steps else state
+        state = new if n < config.train.steps else state
     return state, {name: np.array([each[name] for each in history]) for name in history[0]}
 
 
-@pytest.mark.parametrize("number", ["alone", "carry and lengths", "dropout"])
-def test_the_program_equals_the_steps_by_hand(number):
-    state, metrics = run(number)
-    expected, history = by_hand(STUDIES[number], 7)
+@pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout"])
+def test_loop_equals_steps_by_hand(name):
+    state, metrics = run(name)
+    expected, history = by_hand(CONFIGS[name], 7)
     assert state.step == expected.step == STEPS
-    for name, values in history.items():
-        np.testing.assert_allclose(metrics[name][0], values, rtol=2e-5, atol=1e-6, err_msg=name)
+    for metric, values in history.items():
+        np.testing.assert_allclose(metrics[metric][0], values, rtol=2e-5, atol=1e-6)
     one = jax.tree.map(lambda leaf: leaf[0], state)
     chex.assert_trees_all_close(one.params, expected.params, atol=1e-5)
     chex.assert_trees_all_close(one.carry, expected.carry, atol=1e-5)
-    assert (one.carry is None) == (number != "carry and lengths")
+    assert (one.carry is None) == (name != "carry and lengths")
 
 
-@pytest.mark.parametrize("number", STUDIES)
-def test_how_it_is_cut_changes_no_bit(number):
-    whole, in_pieces = run(number), run(number, 1, 5, 6, STEPS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_splitting_a_run_into_calls_changes_no_bit(name):
+    whole, in_pieces = run(name), run(name, 1, 5, 6, STEPS)
     chex.assert_trees_all_equal(whole, in_pieces)
 
 
-@pytest.mark.parametrize("number", ["side by side", "in turn", "groups that fill up"])
-def test_each_of_many_seeds_is_that_seed_alone(number):
-    """Not to the bit where some stand side by side: XLA sums in another order there."""
-    state, metrics = run(number)
+@pytest.mark.parametrize("name", ["one vmap", "one at a time", "padded groups"])
+def test_each_of_many_seeds_equals_that_seed_alone(name):
+    """Bitwise only if trained one at a time: under vmap XLA sums in another order."""
+    state, metrics = run(name)
     for s, seed in enumerate(range(7, 12)):
         alone, history = run("alone", seeds=np.array([seed], np.uint32))
         of_many = jax.tree.map(lambda leaf, s=s: leaf[s : s + 1], (state, metrics))
         chex.assert_trees_all_close(of_many, (alone, history), atol=1e-4, rtol=1e-4)
-        if number == "in turn":
+        if name == "one at a time":
             np.testing.assert_array_equal(metrics["loss"][s], history["loss"][0])
     losses = metrics["loss"][:, 0]
     assert len(set(losses.tolist())) == 5
 
 
 @pytest.mark.parametrize(
-    ("number", "processors", "lanes", "seeds"),
+    ("name", "processors", "lanes", "seeds"),
     [
-        ("in turn", 1, 1, 5),
-        ("in turn", 2, 2, 3),
-        ("in turn", 4, 3, 2),  # a fourth lane would have nothing to do
-        ("in turn", 9, 5, 1),
-        ("groups that fill up", 1, 1, 6),
-        ("groups that fill up", 3, 3, 2),
-        ("side by side", 4, 1, 5),
+        ("one at a time", 1, 1, 5),
+        ("one at a time", 2, 2, 3),
+        ("one at a time", 4, 3, 2),  # a fourth lane would have nothing to do
+        ("one at a time", 9, 5, 1),
+        ("padded groups", 1, 1, 6),
+        ("padded groups", 3, 3, 2),
+        ("one vmap", 4, 1, 5),
     ],
 )
-def test_the_number_of_processors_changes_no_bit(monkeypatch, number, processors, lanes, seeds):
-    expected = run(number)
+def test_number_of_lanes_changes_no_bit(monkeypatch, name, processors, lanes, seeds):
+    expected = run(name)
     monkeypatch.setattr(loop, "_most_lanes", lambda: processors)
-    study, made, compiled = build.__wrapped__(number)
-    assert (compiled.lanes, compiled.seeds) == (lanes, seeds)
-    chex.assert_trees_all_equal(run(number, 5, build=lambda _: (study, made, compiled)), expected)
+    config, made, compiled = build.__wrapped__(name)
+    assert (compiled.lanes, compiled.seeds_per_lane) == (lanes, seeds)
+    chex.assert_trees_all_equal(run(name, 5, build=lambda _: (config, made, compiled)), expected)
 
 
-def test_no_more_lanes_are_at_work_than_may_be(monkeypatch):
-    expected = run("in turn")
+def test_lanes_at_once_are_limited(monkeypatch):
+    expected = run("one at a time")
     monkeypatch.setattr(loop, "_most_lanes", lambda: 5)
-    study, made, compiled = build.__wrapped__("in turn")
+    config, made, compiled = build.__wrapped__("one at a time")
     active, most = 0, []
 
     def watched(*arguments):
@@ -158,38 +158,40 @@ def test_no_more_lanes_are_at_work_than_may_be(monkeypatch):
         active -= 1
         return results
 
-    limited = compiled._replace(executable=watched, at_once=2)
-    chex.assert_trees_all_equal(run("in turn", build=lambda _: (study, made, limited)), expected)
+    limited = compiled._replace(executable=watched, lanes_at_once=2)
+    chex.assert_trees_all_equal(
+        run("one at a time", build=lambda _: (config, made, limited)), expected
+    )
     assert len(most) == 5
     assert max(most) == 2
 
 
-def test_lanes_are_for_processors_alone(monkeypatch):
-    monkeypatch.setattr(machine, "usable_cpus", lambda: 3)
+def test_lanes_are_for_cpus_only(monkeypatch):
+    monkeypatch.setattr(loop, "usable_cpus", lambda: 3)
     assert loop._most_lanes() == 3
-    monkeypatch.setattr(machine, "usable_cpus", lambda: None)
+    monkeypatch.setattr(loop, "usable_cpus", lambda: None)
     assert loop._most_lanes() == 1
-    monkeypatch.setattr(machine, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(loop, "usable_cpus", lambda: 3)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert loop._most_lanes() == 1
 
 
-def test_compiled_anew_it_gives_the_same_bits():
-    first = run("side by side")
+def test_compiling_again_changes_no_bit():
+    first = run("one vmap")
     jax.clear_caches()
-    chex.assert_trees_all_equal(first, run("side by side", build=build.__wrapped__))
+    chex.assert_trees_all_equal(first, run("one vmap", build=build.__wrapped__))
 
 
-def test_a_seed_that_breaks_is_frozen_and_the_others_go_on():
-    study = STUDIES["traps"]
-    assert isinstance(study.task, Trap)
+def test_a_diverged_seed_is_frozen_and_the_others_continue():
+    config = CONFIGS["traps"]
+    assert isinstance(config.task, Trap)
     state, metrics = run("traps")
     springs = []
-    for seed in study.seed_numbers:
+    for seed in config.seed_numbers:
         arrays = rng.child_key(rng.root_key(seed), "data")
-        batches = (study.task.sample_batch(jax.random.fold_in(arrays, n), n) for n in range(40))
+        batches = (config.task.sample_batch(jax.random.fold_in(arrays, n), n) for n in range(40))
         sums = [np.asarray(batch.inputs[0]).argmax(-1).sum() for batch in batches]
-        springs.append([*sums, study.task.sprung].index(study.task.sprung))
+        springs.append([*sums, config.task.sprung].index(config.task.sprung))
     assert min(springs) < 30 and max(springs) == 40, springs  # some break and some do not
     np.testing.assert_array_equal(state.step, springs)
     for s, n in enumerate(springs):
@@ -200,20 +202,20 @@ def test_a_seed_that_breaks_is_frozen_and_the_others_go_on():
         chex.assert_trees_all_equal(frozen, kept)
 
 
-def run_until(number, stop):
-    study, program, compiled = build(number)
-    state, metrics = compiled(program.blank, study.seed_numbers, 0, stop)
+def run_until(name, stop):
+    config, train_loop, compiled = build(name)
+    state, metrics = compiled(train_loop.blank, config.seed_numbers, 0, stop)
     return jax.device_get(state), metrics
 
 
-def test_its_states_memory_is_used_again():
-    _, program, compiled = build("side by side")
+def test_states_are_donated():
+    _, train_loop, compiled = build("one vmap")
     aliases = compiled.executable.as_text().splitlines()[0].count("may-alias")
-    assert aliases == len(jax.tree.leaves(program.blank))
+    assert aliases == len(jax.tree.leaves(train_loop.blank))
 
 
-def test_nothing_is_kept_of_the_steps_but_their_metrics():
-    """No [N, B, T, V] of all steps' outputs."""
+def test_only_metrics_of_each_step_are_kept():
+    """There is no [N, B, T, V] array of all steps' outputs."""
     _, _, compiled = build("alone")
     text = compiled.executable.as_text()
     assert "f32[1,13]" in text  # the loss of all steps
@@ -223,19 +225,19 @@ def test_nothing_is_kept_of_the_steps_but_their_metrics():
 @pytest.mark.optimized(False)
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_learns(cell):
-    """With units enough for the IRNN, whose inputs start at next to nothing."""
-    study = ExperimentConfig(Echo(), model(cell, 32), TrainConfig(300, 0.01), seed=7)
-    program = make_program(study)
-    _, metrics = compile_program(study, program)(program.blank, study.seed_numbers, 0, 301)
+    """32 units are enough for the IRNN, whose input weights start close to 0."""
+    config = ExperimentConfig(Echo(), model(cell, 32), TrainConfig(300, 0.01), seed=7)
+    train_loop = TrainLoop(config)
+    _, metrics = compile_loop(train_loop)(train_loop.blank, config.seed_numbers, 0, 301)
     loss = metrics["loss"][0]
     assert loss[-20:].mean() < 0.5 * loss[:5].mean()
 
 
 @pytest.mark.optimized(False)
-def test_one_call_takes_a_chunk_of_steps_at_most():
-    study = replace(STUDY, train=replace(STUDY.train, steps_per_call=4))
-    program = make_program(study)
-    state, metrics = compile_program(study, program)(program.blank, study.seed_numbers, 0, 9)
+def test_a_call_takes_at_most_steps_per_call():
+    config = replace(CONFIG, train=replace(CONFIG.train, steps_per_call=4))
+    train_loop = TrainLoop(config)
+    state, metrics = compile_loop(train_loop)(train_loop.blank, config.seed_numbers, 0, 9)
     assert state.step == 4 and metrics["loss"].shape == (1, 4)
 
 
@@ -243,11 +245,44 @@ def test_one_call_takes_a_chunk_of_steps_at_most():
     ("settings", "message"),
     [
         ({"seeds": 0}, "seeds must be at least 1"),
-        ({"group": 2}, "group must be at most seeds, 1"),
-        ({"seed": -1}, "seed must be from 0"),
-        ({"seed": rng.MAX_SEED, "seeds": 2, "group": 1}, "no seed above 4294967295"),
+        ({"vmap_size": 2}, "vmap size must be at most seeds, 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": rng.MAX_SEED, "seeds": 2, "vmap_size": 1}, "no seed above 4294967295"),
     ],
 )
-def test_numbers_out_of_range_are_refused(settings, message):
+def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        replace(STUDY, **settings)
+        replace(CONFIG, **settings)
+
+
+@pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout", "traps"])
+def test_make_train_equals_the_loop_to_the_bit(name):
+    """`run` and `make_train` share their steps; the harness is held to the pure function."""
+    config = CONFIGS[name]
+    state, metrics = run(name)
+    train = jax.jit(jax.vmap(make_train(config)) if config.seeds > 1 else make_train(config))
+    seeds = config.seed_numbers if config.seeds > 1 else config.seed
+    pure_state, pure_metrics = jax.device_get(train(seeds))
+    if config.seeds == 1:
+        state, metrics = jax.tree.map(lambda leaf: leaf[0], (state, metrics))
+    chex.assert_trees_all_equal(pure_state, state)
+    chex.assert_trees_all_equal(pure_metrics, dict(metrics))
+
+
+def test_make_train_compiles_once_for_all_seeds():
+    train = jax.jit(chex.assert_max_traces(make_train(CONFIG), n=1))
+    losses = {float(train(np.uint32(seed))[1]["loss"][-1]) for seed in (1, 2, 3)}
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("task", "task must be a Task"),
+        ("model", "model must be a Module"),
+        ("train", "must be a Tr"),
+    ],
+)
+def test_parts_of_the_wrong_type_are_named(part, message):
+    with pytest.raises(SettingError, match=message):
+        replace(CONFIG, **{part: 3})

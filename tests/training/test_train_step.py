@@ -15,7 +15,8 @@ from jaxrnn.cells import LSTMCell
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.training.config import TrainConfig, make_optimizer, make_schedule
+from jaxrnn.training.config import TrainConfig
+from jaxrnn.training.optimizer import make_optimizer, make_schedule
 from jaxrnn.training.step import RESERVED, init_state, make_train_step
 
 pytestmark = pytest.mark.optimized(False)
@@ -180,15 +181,18 @@ BAD = {
     "no steps": ({"steps": 0}, "steps must be at least 1"),
     "half a step": ({"steps": 1.5}, "steps must be a whole number"),
     "too many steps": ({"steps": 2**31}, "steps must be less than 2"),
-    "a switch for a number": ({"chunk": True}, "chunk must be a whole number"),
+    "a switch for a number": ({"steps_per_call": True}, "steps per call must be a whole number"),
     "no line": ({"log_every": 0}, "log every must be at least 1"),
     "no rate": ({"learning_rate": 0.0}, "learning rate must be a positive finite number"),
     "not a number": ({"learning_rate": float("nan")}, "learning rate must be"),
     "beyond single precision": ({"learning_rate": 1e39}, "learning rate must be"),
-    "unknown optimizer": ({"optimizer": "adma"}, "one of adam, adamw, rmsprop, sgd, not 'adma'"),
-    "unknown option": ({"options": {"b3": 0.9}}, "options do not fit adam: .*b3"),
+    "unknown optimizer": (
+        {"optimizer": "adma"},
+        "one of adam, adamw, rmsprop, sgd or a function.*, not 'adma'",
+    ),
+    "unknown option": ({"optimizer_kwargs": {"b3": 0.9}}, "optimizer_kwargs do not fit adam: .*b3"),
     "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not step"),
-    "all warm-up": ({"warmup_steps": 5}, "warmup steps must be a whole number, from 0"),
+    "all warm-up": ({"warmup_steps": 5}, "warmup steps must be a whole number from 0"),
     "clipped to nothing": ({"clip_norm": 0.0}, "clip norm must be a positive finite number"),
     "clipped at infinity": ({"clip_norm": float("inf")}, "clip norm must be"),
     "time runs backwards": ({"checkpoint_seconds": -1.0}, "checkpoint seconds must be 0 or more"),

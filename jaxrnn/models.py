@@ -1,32 +1,39 @@
-"""Models: input -> recurrent layers -> readout."""
+"""Models: inputs -> recurrent layers -> readout."""
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.checks import check_rate, drops
+from jaxrnn.checks import check_axes, check_kind, check_rate, drops
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.stack import check_layers, recurrent_layers
 from jaxrnn.types import Carry
 
 
 class SequenceModel(nn.Module):
-    """Recurrent layers, read out to class scores at every time step.
+    """Recurrent layers and a dense readout at every time step.
 
     Attributes:
       recurrent: `Recurrent`, `Bidirectional` or `Stack`.
       output_size: V.
 
     Raises:
-      ValueError: if `recurrent` is no layer.
+      ValueError: if `recurrent` is not a recurrent layer.
+
+    >>> from jaxrnn import LSTMCell, Recurrent, SequenceModel
+    >>> model = SequenceModel(Recurrent(LSTMCell(8)), output_size=3)
+    >>> inputs = jnp.ones((2, 5, 4))  # [B, T, F]
+    >>> variables = model.init(jax.random.key(0), inputs)
+    >>> logits, carry = model.apply(variables, inputs)
+    >>> logits.shape
+    (2, 5, 3)
     """
 
     recurrent: nn.Module
     output_size: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no layer."""
+        """Check the layer."""
         check_layers((self.recurrent,))
         super().__post_init__()
 
@@ -52,37 +59,46 @@ class SequenceModel(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A `SequenceModel` of units of text: ids in, scores of the next unit out.
+    """A sequence model over token ids: it predicts the next token at every step.
 
     Attributes:
-      recurrent: `Recurrent` or `Stack`; a layer that reads backward would see what it is to say.
+      recurrent: `Recurrent` or `Stack`; not `reverse`, which would see the tokens to predict.
       vocabulary_size: V.
-      embedding_size: what a unit becomes at the input: a vector of so many learned numbers; None
-        for its one-hot vector.
-      tied: read out with the embedding's own vectors: Press and Wolf (2017), section 3. Then the
-        last layer's H must be the embedding's size.
-      dropout: the share of the readout's inputs that is dropped: Zaremba et al. (2014), section
-        3.2. Between the layers, the `Stack` does it.
+      embedding_size: the size of a learned embedding per token; None for one-hot inputs.
+      tie_embeddings: use the embedding matrix as the readout's (Press and Wolf 2017, section 3).
+        The last layer's H must then be the embedding size.
+      dropout: dropout rate of the readout's inputs (Zaremba et al. 2014, section 3.2). `Stack` has
+        its own for the layers in between.
 
     Raises:
-      ValueError: if `recurrent` is no layer, or reads backward, or the dropout is out of range.
-      SettingError: if `tied` lacks an embedding.
+      ValueError: if `recurrent` is not a recurrent layer, or is reversed, or the dropout rate is out
+        of range.
+      SettingError: if `tie_embeddings` is set without an embedding size.
+
+    >>> from jaxrnn import GRUCell, LanguageModel, Recurrent
+    >>> model = LanguageModel(Recurrent(GRUCell(8)), vocabulary_size=5)
+    >>> ids = jnp.array([[0, 4, 1]])  # [B, T]
+    >>> variables = model.init(jax.random.key(0), ids)
+    >>> model.apply(variables, ids)[0].shape
+    (1, 3, 5)
     """
 
     recurrent: nn.Module
     vocabulary_size: int
     embedding_size: int | None = None
-    tied: bool = False
+    tie_embeddings: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Check the settings."""
         check_layers((self.recurrent,))
         check_rate("dropout", self.dropout)
         if any(layer.reverse for _, layer in recurrent_layers(self.recurrent)):
-            raise ValueError("a language model must not read backward")
-        if self.tied and self.embedding_size is None:
-            raise SettingError("a tied readout needs an embedding: set its size")
+            raise ValueError(
+                "a language model must not be reversed: it would see the tokens to predict"
+            )
+        if self.tie_embeddings and self.embedding_size is None:
+            raise SettingError("tie_embeddings needs an embedding size")
         super().__post_init__()
 
     @nn.compact
@@ -101,11 +117,12 @@ class LanguageModel(nn.Module):
 
         Raises:
           TypeError, ValueError: as `Recurrent`.
-          SettingError: if the readout is tied and the sizes differ.
+          SettingError: if `tie_embeddings` is set and the sizes differ.
         """
         drops(self, self.dropout, deterministic)
-        chex.assert_rank(inputs, 2)
-        chex.assert_type(inputs, int)
+        inputs = jnp.asarray(inputs)
+        check_axes("inputs", inputs, "BT")
+        check_kind("inputs", inputs, jnp.integer, "a language model reads token ids")
         embedding = None
         if self.embedding_size is None:
             vectors = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=jnp.float32)
@@ -116,12 +133,12 @@ class LanguageModel(nn.Module):
             vectors, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
         )
         hidden = nn.Dropout(self.dropout)(hidden, deterministic=deterministic)
-        if embedding is None or not self.tied:
+        if embedding is None or not self.tie_embeddings:
             glorot = nn.initializers.glorot_uniform()
             return nn.Dense(self.vocabulary_size, kernel_init=glorot, name="readout")(hidden), carry
         if hidden.shape[-1] != self.embedding_size:
             raise SettingError(
-                f"a tied readout needs an embedding of the last layer's size, {hidden.shape[-1]},"
+                f"tie_embeddings needs an embedding size equal to the last layer's hidden size, {hidden.shape[-1]},"
                 f" not of {self.embedding_size}"
             )
         bias = self.param("bias", nn.initializers.zeros, (self.vocabulary_size,))

@@ -1,13 +1,13 @@
-"""The recurrences: how one time step's carry follows from the last one's.
+"""The recurrent cells: one time step, `(carry, inputs [B, F]) -> (carry, outputs [B, H])`.
 
-`CELLS` has one entry a cell. An entry is called with a hidden size and returns a Flax cell, a
-module `(carry, inputs [B, F]) -> (carry, outputs [B, H])` that can make its own zero carry:
+`CELLS` names them. Each entry is called with a hidden size and options, and returns a Flax cell,
+which can also make its own zero carry:
 
 >>> CELLS["lstm"](8).features, CELLS["gru"](8, reset_after=False).reset_after
 (8, False)
 
-Any Flax cell over [B, F] whose only variables are parameters is as good a layer's cell as these; to
-be had by name, it needs an entry here.
+A layer takes any Flax cell over [B, F] whose only variables are parameters; `register_cell` gives
+it a name.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from jaxrnn.cells.gru import GRUCell
 from jaxrnn.cells.initializers import INITIALIZERS, initializer
 from jaxrnn.cells.lstm import LSTMCarry, LSTMCell
 from jaxrnn.cells.minimal import LinearCell, MinGRUCell, MinLSTMCell, positive
+from jaxrnn.errors import SettingError
 
 CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "lstm": LSTMCell,
@@ -35,6 +36,35 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "mingru": MinGRUCell,
 }
 
+
+def register_cell(name: str, cell: Callable[..., nn.RNNCellBase]) -> None:
+    """Add a cell to `CELLS`, so that scripts and command lines can name it.
+
+    Names live as long as the process: register the cell at the top of the script that uses it.
+
+    Args:
+      name: a new name, such as "mgu".
+      cell: called as `cell(hidden_size, **options)`; returns a Flax cell.
+
+    Raises:
+      SettingError: if the name is taken or empty, or `cell` cannot be called.
+
+    >>> from flax import linen as nn
+    >>> from jaxrnn import CELLS, register_cell
+    >>> register_cell("mgu", nn.MGUCell)  # Zhou et al. (2016)
+    >>> CELLS["mgu"](8).features
+    8
+    >>> del CELLS["mgu"]
+    """
+    if not isinstance(name, str) or not name:
+        raise SettingError(f"a cell's name must be a string, not {name!r}")
+    if name in CELLS:
+        raise SettingError(f"there is already a cell named {name!r}; choose another name")
+    if not callable(cell):
+        raise SettingError(f"a cell must be called with a hidden size, but {cell!r} cannot be")
+    CELLS[name] = cell
+
+
 __all__ = [
     "CELLS",
     "INITIALIZERS",
@@ -47,4 +77,5 @@ __all__ = [
     "MinLSTMCell",
     "initializer",
     "positive",
+    "register_cell",
 ]

@@ -375,7 +375,7 @@ def test_a_bad_text_is_refused_in_one_line(call, tmp_path):
     [
         ({"cell": "lstn"}, "--cell must be one of"),
         ({"units": "words"}, "units must be characters, bytes or jamo"),
-        ({"tied": True}, "a tied readout needs an embedding: set its size"),
+        ({"tied": True}, "tie_embeddings needs an embedding size"),
         ({"validation": 0.5, "test": 0.5}, "must be shares that leave some text to train"),
         ({"validation": 0.0, "patience": 2}, "--patience needs a share for --validation"),
         ({"batch_size": 0}, "batch size must be at least 1"),

@@ -49,7 +49,7 @@ def visualize(
 
     Raises:
       SettingError: if the text is empty, or has units that the model does not know.
-      RunError, OSError: as `trained.load`; or if the page cannot be written.
+      RunError, OSError: as `load`; or if the page cannot be written.
     """
     if length < 1:
         raise SettingError("length must be at least 1")

@@ -1,16 +1,16 @@
 """A recurrent language model of any text, character by character.
 
     python experiments/char_lm.py --text FILE
-    python -m jaxrnn sample runs/char_lm/0001 --prime "ROMEO:" --temperature 0.8
-    python -m jaxrnn show runs/char_lm/0001 --text "To be, or not to be"
+    jaxrnn sample runs/char_lm/0001 --prompt "ROMEO:" --temperature 0.8
+    jaxrnn visualize runs/char_lm/0001 --text "To be, or not to be"
 
-After Karpathy's char-rnn (2015): windows of a text in order, the carry handed on from one to the
-next, and the loss over all that is held out.
+After Karpathy's char-rnn (2015): consecutive windows of a text, with the carry passed from one to
+the next, and a validation loss over the whole validation part.
 """
 
 import os
 
-if __name__ == "__main__":  # before JAX is imported; experiments/hihello.py says why
+if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ import tyro
 from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts, check_rate
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.tasks.language import Language
-from jaxrnn.text.tokenizer import UNITS
+from jaxrnn.text.corpus import check_fractions
+from jaxrnn.text.tokenizer import TOKENIZERS, check_tokenizer
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
@@ -35,114 +37,118 @@ class Config:
     """Train a recurrent language model on a text file."""
 
     text: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The text, UTF-8; with --units bytes any file."""
-    units: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(UNITS) + "}")] = "characters"
-    """What is read and said one at a time; jamo are the letters that make up Korean syllables."""
+    """The text, UTF-8; with --tokenizer bytes any file."""
+    tokenizer: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(TOKENIZERS) + "}")] = (
+        "characters"
+    )
+    """What a token is; jamo are the letters that make up Korean syllables."""
     cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
     """The recurrent cell."""
     layers: int = 2
-    """Recurrent layers, one above the other."""
+    """Number of recurrent layers."""
     hidden_size: int = 128
-    """Hidden units of each layer."""
+    """Hidden units per layer."""
     embedding_size: int | None = None
-    """Learned numbers that a character becomes at the input; without it, its one-hot vector."""
-    tied: bool = False
-    """Read out with the embedding's own vectors; its size must be the hidden size."""
+    """Size of a learned input embedding; None feeds one-hot vectors."""
+    tie_embeddings: bool = False
+    """Use the input embedding as the readout matrix; its size must be the hidden size."""
     dropout: float = 0.0
-    """The share of each layer's outputs that is dropped on the way up."""
+    """Dropout rate between layers and before the readout."""
     batch_size: int = 50
-    """Rows: places of the text that are read at once."""
-    length: int = 50
-    """The window: steps through which gradients go back."""
-    passes: int = 10
-    """How often to read the training part, if --steps does not say for how long."""
+    """How many rows the text is split into; one batch has a window of each."""
+    sequence_length: int = 50
+    """Tokens per window: how far back gradients go."""
+    epochs: int = 10
+    """Passes over the training part."""
     steps: int | None = None
-    """Training steps (updates), a batch of windows each; instead of --passes."""
+    """Training steps, instead of --epochs."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """The optimiser."""
     learning_rate: float = 4e-3
-    """Its learning rate, at its height."""
+    """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """What becomes of the learning rate: it stays, or goes to 0."""
+    """How the learning rate decays to 0; constant: not at all."""
     warmup_steps: int = 0
-    """Steps in which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
-    """The gradient's largest global norm."""
-    validation: float = 0.1
-    """The share of the text, after the training part, that is held out to validate; 0 for none."""
-    test: float = 0.0
-    """The share of the text, at its end, that is kept for tests: only the vocabulary knows it."""
+    """Maximum global norm of the gradient."""
+    val_fraction: float = 0.1
+    """Fraction of the text to validate on, after the training part; 0 for none."""
+    test_fraction: float = 0.0
+    """Fraction of the text, at its end, to leave out for tests."""
     validate_every: int | None = None
-    """Steps from one validation to the next; without it, one pass."""
+    """Steps between validations; None for once per epoch."""
     patience: int | None = None
-    """Stop after so many validations that were not the best so far."""
+    """Stop early after this many validations without a new best."""
     log_every: int = 10
-    """Steps from one line of metrics to the next."""
+    """Steps between lines of metrics."""
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
     """How many networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
-    """How many of them side by side; without it, what is fastest here."""
+    """How many of them to vmap over; None measures what is fastest on this machine."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """Where to keep the run, a new or empty directory. Without it: a new number in runs/char_lm."""
+    """The directory of the run, new or empty; default: a new number in runs/char_lm."""
     no_plots: bool = False
-    """Draw no picture."""
+    """Draw no curves."""
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
-            raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
-        check_counts(self, "layers", "hidden_size", "batch_size", "length", "passes", "log_every")
-        for name in ("steps", "embedding_size", "validate_every", "patience"):
+            raise SettingError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        check_tokenizer(self.tokenizer)
+        check_counts(self, "layers", "hidden_size", "epochs")
+        for name in ("steps", "embedding_size"):
             if getattr(self, name) is not None:
                 check_counts(self, name)
-        if not 0 <= self.validation + self.test < 1 or min(self.validation, self.test) < 0:
-            raise ValueError("--validation and --test must be shares that leave some text to train")
+        check_fractions(self.val_fraction, self.test_fraction)
         check_rate("dropout", self.dropout)
-        if self.patience and not self.validation:
-            raise ValueError("--patience needs a share for --validation")
+        if self.patience and not self.val_fraction:
+            raise SettingError("--patience needs a --val-fraction above 0")
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """What is trained, on what and how.
+    """The experiment: task, model and training settings.
 
     Raises:
-      RunError, OSError: if the text cannot be learned from.
+      RunError, OSError: if the text cannot be used.
       SettingError: if a setting is out of range.
     """
     task = Language.from_file(
         config.text,
-        config.units,
+        config.tokenizer,
         batch_size=config.batch_size,
-        length=config.length,
-        splits=(1 - config.validation - config.test, config.validation),
+        sequence_length=config.sequence_length,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
     )
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = LanguageModel(
         Stack(tuple(map(Recurrent, cells)), dropout=config.dropout),
         task.output_size,
         config.embedding_size,
-        config.tied,
+        config.tie_embeddings,
         config.dropout,
     )
     train = TrainConfig(
-        config.steps or config.passes * task.windows,
+        config.steps or config.epochs * task.batches_per_epoch,
         config.learning_rate,
         config.optimizer,
         schedule=config.schedule,
         warmup_steps=config.warmup_steps,
         clip_norm=config.clip_norm,
         log_every=config.log_every,
-        validate_every=config.validate_every or task.windows,
+        validate_every=config.validate_every or task.batches_per_epoch,
         patience=config.patience,
     )
     return ExperimentConfig(task, model, train, config.seed, config.seeds, config.vmap_size)
 
 
 def main(config: Config) -> None:
-    """Train, and say what came of it."""
-    plots = not config.no_plots
-    cli.run_and_report(make_config(config), run_dir=config.run_dir, name="char_lm", plots=plots)
+    """Train, print a summary and draw the curves."""
+    cli.run_and_report(
+        make_config(config), run_dir=config.run_dir, name="char_lm", plots=not config.no_plots
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The peer of `char_lm.py`: the same model, text, batches and optimiser in PyTorch.
+"""`char_lm.py` in PyTorch: the same model, text, batches and optimiser.
 
     python experiments/char_lm_torch.py --text FILE --out metrics.jsonl
 
-It takes the flags of `char_lm.py`, starts from the weights that jaxrnn draws for the seed, and
-writes a line a validation. Not part of jaxrnn; it needs `pip install torch`.
+It takes the options of `char_lm.py`, starts from the initial weights of jaxrnn for the seed, and
+writes one line per validation. Not part of jaxrnn; it needs `pip install torch`.
 """
 
 # pyright: reportMissingImports=false
@@ -23,6 +23,7 @@ from char_lm import Config, make_config
 from torch import nn
 
 from jaxrnn import cli
+from jaxrnn.errors import SettingError
 from jaxrnn.interop import to_torch
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.language import Language
@@ -34,7 +35,7 @@ from jaxrnn.types import Params
 
 @dataclass(frozen=True)
 class PeerConfig(Config):
-    """Train the PyTorch peer of `char_lm.py`; of its cells it has the LSTM."""
+    """Train the model of `char_lm.py` in PyTorch; LSTM only."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("metrics.jsonl")
     """Where to write a line of JSON for each validation."""
@@ -42,11 +43,11 @@ class PeerConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cell != "lstm" or self.embedding_size or self.optimizer != "adam":
-            raise ValueError("the peer has an LSTM on one-hot vectors, trained by Adam")
+            raise SettingError("only an LSTM on one-hot vectors, trained by Adam, is supported")
 
 
 class Model(nn.Module):
-    """LSTM layers with one bias a gate, as jaxrnn has, read out to a score for each character."""
+    """LSTM layers with one bias per gate, as in jaxrnn, and a linear readout."""
 
     def __init__(self, config: Config, size: int):
         super().__init__()
@@ -64,16 +65,18 @@ class Model(nn.Module):
         return self.readout(self.drop(hidden)), carry
 
 
-def first_params(study: ExperimentConfig) -> Params:
-    """What jaxrnn starts the first seed from."""
-    key = child_key(root_key(np.uint32(study.seed)), "init")
-    optimizer = make_optimizer(study.train)
-    return init_state(key, study.task, study.model, optimizer, study.batch_shape).params
+def first_params(experiment: ExperimentConfig) -> Params:
+    """The initial parameters of the first seed in jaxrnn."""
+    key = child_key(root_key(np.uint32(experiment.seed)), "init")
+    optimizer = make_optimizer(experiment.train)
+    return init_state(
+        key, experiment.task, experiment.model, optimizer, experiment.batch_shape
+    ).params
 
 
-def load(model: Model, study: ExperimentConfig, params: Params) -> None:
-    """Start the model from jaxrnn's weights."""
-    weights = to_torch(cast(Any, study.model).recurrent, params["recurrent"])
+def set_params(model: Model, experiment: ExperimentConfig, params: Params) -> None:
+    """Set the model's weights to parameters of jaxrnn."""
+    weights = to_torch(cast(Any, experiment.model).recurrent, params["recurrent"])
     model.lstm.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     readout = {name: np.array(array) for name, array in params["readout"].items()}
     with torch.no_grad():
@@ -82,10 +85,10 @@ def load(model: Model, study: ExperimentConfig, params: Params) -> None:
 
 
 def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The windows of `Language.sample_batch`, without end."""
+    """The batches of `Language.sample_batch`, epoch after epoch: inputs [B, T], targets [B, T]."""
     ids = torch.from_numpy(task.corpus.train.astype(np.int64))
-    rows, length, step = task.batch_size, task.length, 0
-    part = task.windows * length
+    rows, length, step = task.batch_size, task.sequence_length, 0
+    part = task.batches_per_epoch * length
     while True:
         starts = torch.arange(rows) * part + step * length % part
         windows = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
@@ -95,15 +98,15 @@ def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 @torch.no_grad()
 def validate(model: Model, task: Language) -> float:
-    """The loss over all that is held out, from the batches that jaxrnn scores."""
+    """The loss over the validation part, from the same batches as jaxrnn."""
     model.eval()
     arrays, carry, total, count = task.arrays(), None, 0.0, 0.0
-    for n in range(task.validation_batches(arrays)):
+    for n in range(task.num_validation_batches(arrays)):
         batch = jax.device_get(task.validation_batch(jnp.int32(n), arrays))
         ids, targets = (torch.from_numpy(np.array(a, np.int64)) for a in batch[:2])
         weights = torch.from_numpy(np.array(batch.weights))
         logits, carry = model(ids, carry)
-        if not n:  # row 0 has nothing before it
+        if not n:  # nothing comes before row 0
             carry = tuple(state.index_fill(1, torch.tensor([0]), 0.0) for state in carry)
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         total += float((losses * weights).sum())
@@ -112,9 +115,11 @@ def validate(model: Model, task: Language) -> float:
     return total / count
 
 
-def updates(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterator[torch.Tensor]:
-    """Train; yields each step's loss, before its update."""
-    task, schedule = cast(Language, study.task), make_schedule(study.train)
+def updates(
+    config: PeerConfig, experiment: ExperimentConfig, model: Model
+) -> Iterator[torch.Tensor]:
+    """Train; yields the loss of each step, before its update."""
+    task, schedule = cast(Language, experiment.task), make_schedule(experiment.train)
     params = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(params, lr=config.learning_rate)
     carry = None
@@ -122,7 +127,7 @@ def updates(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterat
         rate: Any = schedule(step) if callable(schedule) else schedule
         optimizer.param_groups[0]["lr"] = float(rate)
         optimizer.zero_grad()
-        logits, carry = model(ids, None if step % task.windows == 0 else carry)
+        logits, carry = model(ids, None if step % task.batches_per_epoch == 0 else carry)
         carry = tuple(state.detach() for state in carry)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         yield loss.detach()
@@ -131,34 +136,36 @@ def updates(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterat
         optimizer.step()
 
 
-def train(config: PeerConfig, study: ExperimentConfig, model: Model) -> Iterator[dict[str, float]]:
-    """Train; yields the step, its loss, the validation loss and the seconds of training so far."""
-    seconds, losses = 0.0, updates(config, study, model)
-    for step in range(study.train.steps + 1):
+def train(
+    config: PeerConfig, experiment: ExperimentConfig, model: Model
+) -> Iterator[dict[str, float]]:
+    """Train; yields step, loss, validation loss and seconds of training at each validation."""
+    seconds, losses = 0.0, updates(config, experiment, model)
+    for step in range(experiment.train.steps + 1):
         began = time.perf_counter()
         loss = next(losses)
         seconds += time.perf_counter() - began
-        if study.is_validated(step):
+        if experiment.is_validated(step):
             now = {"step": step, "loss": loss.item(), "seconds": round(seconds, 3)}
-            yield now | {"validation_loss": validate(model, cast(Language, study.task))}
+            yield now | {"validation_loss": validate(model, cast(Language, experiment.task))}
 
 
 def main(config: PeerConfig) -> None:
-    """Train, write each line, and say the best."""
-    study = make_config(config)
+    """Train, write the lines, and print the best."""
+    experiment = make_config(config)
     torch.manual_seed(config.seed)
-    model = Model(config, study.task.output_size)
-    load(model, study, first_params(study))
+    model = Model(config, experiment.task.output_size)
+    set_params(model, experiment, first_params(experiment))
     lines = []
     with config.out.open("w") as file:
-        for line in train(config, study, model):
+        for line in train(config, experiment, model):
             lines.append(line)
             file.write(json.dumps(line) + "\n")
             file.flush()
     best = min(lines, key=lambda line: line["validation_loss"])
-    tokens = config.batch_size * config.length * study.train.steps
+    tokens = config.batch_size * config.sequence_length * experiment.train.steps
     print(f"best {best['validation_loss']:.4f} nats after {best['step']} updates;", end=" ")
-    print(f"{tokens / lines[-1]['seconds']:.0f} characters/s, validation not counted")
+    print(f"{tokens / lines[-1]['seconds']:.0f} characters/s, without validation")
 
 
 if __name__ == "__main__":

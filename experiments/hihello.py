@@ -93,7 +93,9 @@ class Config:
 
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: plain Adam without gradient clipping, as in the lab."""
-    task = NextCharacter(config.text, shown=MAX_POSITIONS if config.seeds == 1 else 0)
+    task = NextCharacter(
+        config.text, num_logged_positions=MAX_POSITIONS if config.seeds == 1 else 0
+    )
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Updating one flat vector compiles and runs faster than updating fourteen small arrays.

@@ -1,13 +1,14 @@
 """How long can a recurrent network remember? The adding and the copy memory problem.
 
-    python experiments/memory.py --task adding --length 200 --cell gru
+    python experiments/memory.py --task adding --sequence-length 200 --cell gru
+    python experiments/memory.py --task copy --delay 100
 
-The sources of both tasks, and the score of a predictor without memory, are in `jaxrnn/tasks`.
+Sources and memoryless baselines of both tasks are in `jaxrnn/tasks`.
 """
 
 import os
 
-if __name__ == "__main__":  # before JAX is imported; experiments/hihello.py says why
+if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dataclasses import dataclass
@@ -19,62 +20,75 @@ import tyro
 from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
 from jaxrnn.tasks import TASKS
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
+LENGTH_OF = {"adding": "sequence_length", "copy": "delay"}
+"""The option that sets how long each task has to remember."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """Train recurrent networks on a task with long memory."""
+    """Train recurrent networks on a task that needs a long memory."""
 
-    task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(TASKS) + "}")] = "adding"
-    """adding: the sum of two marked numbers; copy: ten symbols, to be said again at the end."""
-    length: int = 100
-    """Time steps; of the copy task the blank ones between reading and saying."""
+    task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(LENGTH_OF) + "}")] = "adding"
+    """adding: the sum of two marked numbers; copy: repeat ten symbols after a delay."""
+    sequence_length: int | None = None
+    """Time steps of a sequence, only for --task adding; default: 100."""
+    delay: int | None = None
+    """Steps between reading and repeating, only for --task copy; default: 100."""
     cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
     """The recurrent cell."""
     layers: int = 1
-    """Recurrent layers, one above the other."""
+    """Number of recurrent layers."""
     hidden_size: int = 128
-    """Hidden units of each layer."""
+    """Hidden units per layer."""
     steps: int = 2000
     """Training steps (Adam updates)."""
     batch_size: int = 50
-    """Sequences of one step, drawn anew each time."""
+    """Sequences per step, new ones at each."""
     learning_rate: float = 1e-3
-    """Adam's learning rate, at its height."""
+    """Adam's peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What becomes of the learning rate: it stays, or goes to 0."""
+    """How the learning rate decays to 0; constant: not at all."""
     clip_norm: float = 1.0
-    """The gradient's largest global norm."""
+    """Maximum global norm of the gradient."""
     log_every: int = 10
-    """Steps from one line of metrics to the next."""
+    """Steps between lines of metrics."""
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
     """How many networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
-    """How many of them side by side; without it, what is fastest here."""
+    """How many of them to vmap over; None measures what is fastest on this machine."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """Where to keep the run, a new or empty directory. Without it: a new number in runs/memory."""
+    """The directory of the run, new or empty; default: a new number in runs/memory."""
     no_plots: bool = False
-    """Draw no picture."""
+    """Draw no curves."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("task", TASKS), ("cell", CELLS)):
-            if getattr(self, name) not in choices:
-                said = repr(getattr(self, name))
-                raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {said}")
+        for name, choices in (("task", LENGTH_OF), ("cell", CELLS)):
+            if (value := getattr(self, name)) not in choices:
+                raise SettingError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+        for task, name in LENGTH_OF.items():
+            if task != self.task and getattr(self, name) is not None:
+                option = name.replace("_", "-")
+                wanted = LENGTH_OF[self.task].replace("_", "-")
+                raise SettingError(f"--{option} is for --task {task}; {self.task} has --{wanted}")
         check_counts(self, "layers", "hidden_size")
-        make_config(self)  # raises for what it cannot be made of
+        make_config(self)  # checks the other settings
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """What is trained, on what and how."""
-    task = TASKS[config.task](length=config.length, batch_size=config.batch_size)
+    """The experiment: task, model and training settings."""
+    name = LENGTH_OF[config.task]
+    length = getattr(config, name)
+    lengths = {} if length is None else {name: length}
+    task = TASKS[config.task](batch_size=config.batch_size, **lengths)
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     train = TrainConfig(
@@ -88,9 +102,10 @@ def make_config(config: Config) -> ExperimentConfig:
 
 
 def main(config: Config) -> None:
-    """Train, and say what came of it."""
-    plots = not config.no_plots
-    cli.run_and_report(make_config(config), run_dir=config.run_dir, name="memory", plots=plots)
+    """Train, print a summary and draw the curves."""
+    cli.run_and_report(
+        make_config(config), run_dir=config.run_dir, name="memory", plots=not config.no_plots
+    )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
 
 def trace(golden, optimizer):
     """Each step's loss, before its update, and prediction, after it."""
-    task, key = NextCharacter(shown=1), jax.random.key(0)
+    task, key = NextCharacter(num_logged_positions=1), jax.random.key(0)
     batch = task.sample_batch(key, jnp.int32(0))
     params = params_of(golden, "init")
     state = TrainState(jnp.int32(0), params, optimizer.init(params))

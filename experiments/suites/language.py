@@ -45,8 +45,8 @@ def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> It
             burst = 1 if hidden >= 512 else 3
             seconds = interleave(calls, repeats, burst)
         a_step = {system: taken / steps for system, taken in seconds.items()}
-        case = f"language model, {layers}x{hidden}, B={batch}, T={config.length}"
-        tokens, vocabulary = batch * config.length, study.task.output_size
+        case = f"language model, {layers}x{hidden}, B={batch}, T={config.sequence_length}"
+        tokens, vocabulary = batch * config.sequence_length, study.task.output_size
         flops = 6.0 * tokens * weights(layers, hidden, vocabulary)
         yield rows("train", case, "a train step", a_step, flops, rate)
 
@@ -73,7 +73,7 @@ def random_config(sizes: Sizes) -> Iterator[tuple[char_lm.Config, ExperimentConf
         text = Path(folder) / "text.txt"
         text.write_text("".join(chr(48 + n) for n in rng.integers(0, 65, 200_000)))
         config = char_lm.Config(
-            text, layers=layers, hidden_size=hidden, batch_size=batch, validation=0.0
+            text, layers=layers, hidden_size=hidden, batch_size=batch, val_fraction=0.0
         )
         yield config, char_lm.make_config(replace(config, steps=10**6, log_every=10**6))
 
@@ -104,7 +104,7 @@ def peer_losses(
 
     peer = char_lm_torch.PeerConfig(**vars(config))
     model = char_lm_torch.Model(peer, study.task.output_size)
-    char_lm_torch.load(model, study, char_lm_torch.first_params(study))
+    char_lm_torch.set_params(model, study, char_lm_torch.first_params(study))
     each = char_lm_torch.updates(peer, study, model)
     while True:
         yield np.array([next(each).item() for _ in range(steps)])

@@ -17,8 +17,9 @@ from jaxrnn.runs import compilation_cache
 from jaxrnn.runs.files import write_text
 from jaxrnn.runs.loading import TrainedModel, load
 from jaxrnn.runs.progress import note
-from jaxrnn.text.corpus import in_units
-from jaxrnn.text.tokenizer import shown
+from jaxrnn.runs.text_generation import language_of
+from jaxrnn.text.corpus import encode_tokens
+from jaxrnn.text.tokenizer import display_token, tokenize
 
 PAGE = "show.html"
 GUESSES = 5  # as in Karpathy's figures
@@ -48,7 +49,7 @@ def visualize(
 
     Raises:
       SettingError: if the text is empty, or has units that the model does not know.
-      RunError, OSError: as `trained.load`; or if the page cannot be written.
+      RunError, OSError: as `load`; or if the page cannot be written.
     """
     if length < 1:
         raise SettingError("length must be at least 1")
@@ -56,12 +57,13 @@ def visualize(
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "the page cannot be a directory", str(path))
     compilation_cache.enable()
-    trained = load(run_dir, network, last)
-    beginning = _in_units(text, trained.task.units, length)[:length]
-    ids = trained.number(beginning).astype(np.int32)
+    trained = load(run_dir, model_seed=network, final=last)
+    task = language_of(trained)
+    beginning = _in_units(text, task.tokenizer, length)[:length]
+    ids = encode_tokens(beginning, task.tokenizer, task.vocabulary)
     if not ids.size:
         raise SettingError("there is no text to show")
-    units, (chances, loss) = trained.task.units, _read(trained, ids)
+    units, (chances, loss) = task.tokenizer, _read(trained, ids)
     guesses = np.argsort(-chances, axis=1, kind="stable")[:, :GUESSES]
     bits = "none: one unit alone" if loss is None else f"{loss / np.log(2):.3f} a unit of this text"
     facts = {
@@ -70,11 +72,11 @@ def visualize(
         "run": str(run_dir),
     }
     html = make_page(
-        f"{trained.task.file.name}, through the cells of its model",
-        [_written(unit, units) for unit in trained.units(ids)],
+        f"{task.file.name}, through the cells of its model",
+        [_written(unit, units) for unit in task.decode(ids)],
         guesses,
         np.take_along_axis(chances, guesses, axis=1),
-        [_written(unit, units) for unit in trained.task.vocabulary],
+        [_written(unit, units) for unit in task.vocabulary],
         _layers(trained, ids),
         facts,
     )
@@ -92,7 +94,7 @@ def _in_units(text: str, units: str, length: int) -> str:
     if not found:
         if text:
             note(f"there is no file {text[:60]!r}, so it is taken for the text itself")
-        return in_units(text, units)
+        return tokenize(text, units)
     if not path.is_file():
         raise RunError(f"{path} is no regular file")
     most = length if units == "bytes" else MOST_BYTES * length
@@ -106,7 +108,7 @@ def _in_units(text: str, units: str, length: int) -> str:
     except UnicodeDecodeError as error:
         offset = len(raw) - len(error.object) + error.start  # a byte order mark counts too
         raise RunError(f"{path} is not UTF-8: the byte at offset {offset} is none") from None
-    return in_units(decoded, units)
+    return tokenize(decoded, units)
 
 
 def _read(trained: TrainedModel, ids: np.ndarray) -> tuple[np.ndarray, float | None]:
@@ -133,4 +135,4 @@ def _layers(trained: TrainedModel, ids: np.ndarray) -> list[Layer]:
 
 def _written(unit: str, units: str) -> str:
     """A unit as the page has it: a byte that is no ASCII by its number."""
-    return shown(unit, units) if units == "bytes" and not unit.isascii() else unit
+    return display_token(unit, units) if units == "bytes" and not unit.isascii() else unit

@@ -94,19 +94,19 @@ class Sample(OfRun):
     """Let it write as it was at the end of the training, not when it was best."""
 
     def __call__(self) -> None:
-        from jaxrnn.runs.text_generation import write
+        from jaxrnn.runs.text_generation import generate_text
         from jaxrnn.text.sampling import Sampling
 
-        pieces = write(
+        pieces = generate_text(
             self.run_dir,
             self.prompt,
             self.length,
             Sampling(self.temperature, self.top_k, self.top_p),
-            self.seed,
-            self.samples,
-            self.beams,
-            self.network,
-            self.last,
+            seed=self.seed,
+            samples=self.samples,
+            beams=self.beams,
+            model_seed=self.network,
+            final=self.last,
         )
         for piece in pieces:
             print(piece, end="", flush=True)

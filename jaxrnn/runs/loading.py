@@ -1,116 +1,114 @@
-"""A trained language model, read from its run: what sampling and looking inside start from."""
+"""Load a trained network from its run."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.text.corpus import encode, number
-from jaxrnn.runs import checkpoints, run_metadata, run_directory
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.models import LanguageModel
+from jaxrnn.runs import checkpoints, run_directory, run_metadata
 from jaxrnn.runs.progress import note
-from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.tasks.language import Language
+from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.step import TrainState
-from jaxrnn.types import Params
 from jaxrnn.training.validation import Best
+from jaxrnn.types import Params
 
 
 class TrainedModel(NamedTuple):
-    """One network of a run, and what it learned to say."""
+    """One trained network of a run: `model.apply({"params": params}, inputs)` calls it."""
 
-    task: Language  # its vocabulary and units; its file need not be there any more
+    config: ExperimentConfig  # of the run; the text of a `Language` task need not exist any more
     model: nn.Module
-    params: Params
+    params: Params  # of one seed, without the axis S
     seed: int
-    updates: int  # that it has had
-    loss: float | None  # its validation loss, if it is the best of its seed
-
-    def encode(self, text: str) -> np.ndarray:
-        """[T] ids of a text; a SettingError names the units that are not in the vocabulary."""
-        return encode(text, self.task.units, self.task.vocabulary)
-
-    def number(self, units_text: str) -> np.ndarray:
-        """[T] ids of a text that is in units already; a SettingError as `encode`."""
-        return number(units_text, self.task.units, self.task.vocabulary)
-
-    def units(self, ids: np.ndarray) -> str:
-        """The units of [T] ids, as `units.from_units` takes them."""
-        return "".join(self.task.vocabulary[i] for i in ids.tolist())
+    updates: int  # how many updates the parameters have had
+    validation_loss: float | None  # None if these are not the best parameters of a validation
 
 
-def load(run_dir: Path | str, seed: int | None = None, last: bool = False) -> TrainedModel:
-    """The network of a language model's run, from its newest whole checkpoint.
+def load(
+    run_dir: Path | str, *, model_seed: int | None = None, final: bool = False
+) -> TrainedModel:
+    """Load a network from the last intact checkpoint of a run.
 
-    Neither the text nor the device that it was trained on is needed.
+    A language model needs neither its text nor the kind of device it was trained on; other tasks
+    are asked for the shapes of their batches.
 
     Args:
-      run_dir: the run's directory; it may be at work still.
-      seed: which network of a study; None for the one with the lowest validation loss.
-      last: the network as it was in the end, not as it was when its validation loss was lowest.
+      run_dir: the run's directory; it may still be training.
+      model_seed: the seed of the network; None for the one with the lowest validation loss, or the
+        first if nothing was validated.
+      final: load the final parameters, not those with the lowest validation loss.
+
+    Returns:
+      the config, the model, and the parameters of one seed.
 
     Raises:
       SettingError: if the run has no such seed.
-      RunError: if it is no language model's, has no checkpoint yet, or does not fit itself.
-      OSError: if there is no run, or no checkpoint is whole.
+      RunError: if there is no checkpoint yet, or it does not fit the config.
+      OSError: if there is no run, or no checkpoint is intact.
+
+    >>> trained = load("runs/memory/0001")  # doctest: +SKIP
+    >>> trained.model.apply({"params": trained.params}, inputs)  # doctest: +SKIP
     """
     run_dir = Path(run_dir)
     run_directory.require_run(run_dir)
-    study = run_metadata.load_config(run_dir)
-    task, model = _language(study, run_dir)
-    networks = study.seed_numbers.tolist()
-    if seed is not None and seed not in networks:
-        raise SettingError(f"the run has the seeds {networks[0]} to {networks[-1]}, not {seed}")
-    restored = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, _shapes(study), some=True)
+    config = run_metadata.load_config(run_dir)
+    _check_vocabulary(config, run_dir)
+    seeds = config.seed_numbers.tolist()
+    if model_seed is not None and model_seed not in seeds:
+        raise SettingError(f"the run has the seeds {seeds[0]} to {seeds[-1]}, not {model_seed}")
+    restored = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, _shapes(config), some=True)
     if restored is None:
-        raise RunError(f"{run_dir} has no checkpoint yet; go on with {run_directory.resume_command(run_dir)}")
+        command = run_directory.resume_command(run_dir)
+        raise RunError(f"{run_dir} has no checkpoint yet; resume with {command}")
     for path, reason in restored.damaged:
-        note(f"{path} is passed over: {reason}")
+        note(f"skipping {path}: {reason}")
     state: TrainState = restored.state
-    place = _which(networks, seed, state.best)
-    if seed is None and len(networks) > 1 and (not state.best or np.isinf(state.best.loss).all()):
-        note(f"nothing was validated, so no network is the best: it is that of seed {networks[0]}")
-    one: TrainState = jax.tree.map(lambda leaf: leaf[place], state)
-    if last or one.best is None or not np.isfinite(one.best.loss):
-        return TrainedModel(task, model, one.params, networks[place], int(one.step), None)
-    best = one.best
-    return TrainedModel(task, model, best.params, networks[place], int(best.step), float(best.loss))
+    if model_seed is not None:
+        index = seeds.index(model_seed)
+    elif state.best is not None and np.isfinite(state.best.loss).any():
+        index = int(np.argmin(state.best.loss))
+    else:
+        index = 0
+        if len(seeds) > 1:
+            note(f"nothing was validated, so no network is the best: loading seed {seeds[0]}")
+    one: TrainState = jax.tree.map(lambda leaf: leaf[index], state)
+    params, updates, loss = one.params, int(one.step), None
+    if not final and one.best is not None and np.isfinite(one.best.loss):
+        params, updates, loss = one.best.params, int(one.best.step), float(one.best.loss)
+    return TrainedModel(config, config.model, params, seeds[index], updates, loss)
 
 
-def _language(study: ExperimentConfig, run_dir: Path) -> tuple[Language, LanguageModel]:
-    """The task and the model of a study, if they are of a language."""
-    task, model = study.task, study.model
+def _check_vocabulary(config: ExperimentConfig, run_dir: Path) -> None:
+    """Refuse a config.json whose vocabulary was edited: token ids would change their meaning."""
+    task, model = config.task, config.model
     if not isinstance(task, Language) or not isinstance(model, LanguageModel):
-        raise RunError(f"{run_dir} is no run of a language model, but of {type(task).__name__}")
+        return
     if len(task.vocabulary) != model.vocabulary_size:
         raise RunError(
-            f"{run_dir / run_directory.CONFIG} has a vocabulary of {len(task.vocabulary)} units, and a model"
-            f" of {model.vocabulary_size}; put back the file that the run began with"
+            f"{run_dir / run_directory.CONFIG} has a vocabulary of {len(task.vocabulary)} tokens,"
+            f" but its model has {model.vocabulary_size}; restore the original file"
         )
-    return task, model
 
 
-def _shapes(study: ExperimentConfig) -> TrainState:
-    """What is read of a checkpoint: the parameters, each leaf [S, ...]; nothing else."""
-    inputs = jax.ShapeDtypeStruct((1, 1), np.int32)
-    params = jax.eval_shape(study.model.init, jax.random.key(0), inputs)["params"]
+def _shapes(config: ExperimentConfig) -> TrainState:
+    """The parts of a checkpoint to read: parameters and the best ones, each leaf [S, ...]."""
+    if isinstance(config.task, Language):  # without its text
+        inputs = jax.ShapeDtypeStruct((1, 1), np.int32)
+        validates = config.task.val_fraction > 0
+    else:
+        inputs, validates = config.batch_shape.inputs, config.validates
+    params = jax.eval_shape(config.model.init, jax.random.key(0), inputs)["params"]
 
-    def of_all(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((study.seeds, *leaf.shape), leaf.dtype)
+    def per_seed(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((config.seeds, *leaf.shape), leaf.dtype)
 
-    params = jax.tree.map(of_all, params)
-    step, loss = of_all(jnp.int32(0)), of_all(jnp.float32(0))
-    held_out = cast(Language, study.task).splits[1] > 0
-    best = Best(cast(Any, step), cast(Any, loss), params, cast(Any, step)) if held_out else None
-    return TrainState(cast(Any, step), params, None, None, best)
-
-
-def _which(networks: list[int], seed: int | None, best: Best | None) -> int:
-    """The place of a network among those of the run."""
-    if seed is not None:
-        return networks.index(seed)
-    return 0 if best is None else int(np.argmin(best.loss))
+    params = jax.tree.map(per_seed, params)
+    step, loss = per_seed(jnp.int32(0)), per_seed(jnp.float32(0))
+    best = Best(step, loss, params, step) if validates else None
+    return TrainState(step, params, None, None, best)

@@ -1,93 +1,97 @@
-"""What `python -m jaxrnn sample` does: new text from a trained language model, as it comes."""
+"""Generate text from the run of a language model."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from jaxrnn.text.beam import beam_search
-from jaxrnn.errors import SettingError
+from jaxrnn.errors import RunError, SettingError
 from jaxrnn.rng import MAX_SEED, child_key, root_key
-from jaxrnn.text.sampling import AS_TRAINED, Sampling, generate
 from jaxrnn.runs import compilation_cache
 from jaxrnn.runs.loading import TrainedModel, load
-from jaxrnn.text.tokenizer import Decoder, from_units
+from jaxrnn.tasks.language import Language
+from jaxrnn.text.beam import beam_search
+from jaxrnn.text.sampling import DEFAULT_SAMPLING, Sampling, generate
+from jaxrnn.text.tokenizer import Decoder, detokenize
 
 
-def write(
+def language_of(trained: TrainedModel) -> Language:
+    """The task of a language model, which encodes and decodes text; a RunError for other runs."""
+    task = trained.config.task
+    if not isinstance(task, Language):
+        raise RunError(f"this is not the run of a language model, but of {type(task).__name__}")
+    return task
+
+
+def generate_text(
     run_dir: Path | str,
     prompt: str | None = None,
-    length: int = 500,
-    settings: Sampling = AS_TRAINED,
+    num_tokens: int = 500,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    *,
     seed: int = 0,
     samples: int = 1,
     beams: int | None = None,
-    network: int | None = None,
-    last: bool = False,
+    model_seed: int | None = None,
+    final: bool = False,
 ) -> Iterator[str]:
-    """Text of a trained language model, piece by piece; the same arguments give the same text.
+    """Generate text, piece by piece. The same arguments give the same text.
 
-    One sample comes as it is drawn, after its prime. Several are drawn at once, and come one after
-    the other, each under a line of its own; so do the continuations of a beam search.
+    A single sample is yielded while it is generated, prompt first. Several samples, or the results
+    of a beam search, are yielded one after the other, each below a heading.
 
     Args:
-      run_dir: the run.
-      prime: what the model reads first; None for a line break, or the first of its units.
-      length: how many units to write.
-      settings: how a unit is drawn.
-      seed: of the drawing; a beam search has none.
+      run_dir: the run of a language model.
+      prompt: the text to continue; None for a line break, or the first token of the vocabulary if
+        it has none.
+      num_tokens: how many tokens to generate.
+      sampling: temperature, top-k and top-p.
+      seed: seed of the sampling; a beam search uses none.
       samples: how many texts.
-      beams: search for the likeliest text instead, with so many beams.
-      network: the seed of the network that writes; None for the best of the run.
-      last: let it write as it was at the end of the training, not when it was best.
+      beams: search for the most likely texts with this many beams, instead of sampling.
+      model_seed: as for `load`.
+      final: as for `load`.
 
     Raises:
-      SettingError: if an argument is out of range, or the prompt has units the model does not know.
-      RunError, OSError: as `trained.load`.
+      SettingError: if an argument is out of range, or the prompt has tokens outside the vocabulary.
+      RunError: if it is not the run of a language model, or as for `load`.
+      OSError: as for `load`.
+
+    >>> "".join(generate_text("runs/char_lm/0001", "ROMEO:"))  # doctest: +SKIP
     """
-    if beams is not None and (samples > 1 or settings != AS_TRAINED):
+    if beams is not None and (samples > 1 or sampling != DEFAULT_SAMPLING):
         raise SettingError(
-            "a beam search draws nothing: leave out samples, temperature, top k and top p"
+            "a beam search does not sample: leave out samples, temperature, top k and top p"
         )
     if not 0 <= seed <= MAX_SEED:
         raise SettingError(f"seed must be from 0 to {MAX_SEED}")
     compilation_cache.enable()
-    trained = load(run_dir, network, last)
-    vocabulary = trained.task.vocabulary
-    first = vocabulary.index("\n") if "\n" in vocabulary else 0
-    ids = np.array([first]) if prompt is None else trained.encode(prompt).astype(np.int32)
-    said = "" if prompt is None else trained.units(ids)
+    trained = load(run_dir, model_seed=model_seed, final=final)
+    task = language_of(trained)
+    first = task.vocabulary.index("\n") if "\n" in task.vocabulary else 0
+    ids = np.array([first]) if prompt is None else task.encode(prompt)
+    shown = "" if prompt is None else task.decode(ids)  # the tokens to print before the new ones
+    model, params = trained.model, trained.params
     if beams is not None:
-        yield from _searched(trained, ids, said, length, beams)
+        found, log_probabilities = beam_search(model, params, ids, num_tokens, beams)
+        for n, (row, nats) in enumerate(zip(found, log_probabilities, strict=True), 1):
+            text = detokenize(shown + task.decode(row), task.tokenizer)
+            yield f"--- beam {n}: log-probability {nats:.2f} nats ---\n{text}\n"
         return
     key = child_key(root_key(seed), "sample")
-    pieces = generate(trained.model, trained.params, key, ids, length, samples, settings)
+    pieces = generate(model, params, key, ids, num_tokens, samples, sampling)
     if samples == 1:
-        yield from _streamed(trained, said, pieces)
+        yield from _stream(task, shown, pieces)
         return
-    drawn = np.concatenate(list(pieces), axis=1)  # [samples, length]
-    for n, row in enumerate(drawn, 1):
-        yield f"--- sample {n} ---\n{_joined(trained, said, row)}\n"
+    for n, row in enumerate(np.concatenate(list(pieces), axis=1), 1):
+        text = detokenize(shown + task.decode(row), task.tokenizer)
+        yield f"--- sample {n} ---\n{text}\n"
 
 
-def _streamed(trained: TrainedModel, said: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:
-    """One text, as it comes: what may still change, such as half a syllable, waits."""
-    decoder = Decoder(trained.task.units)
-    yield decoder.feed(said)
+def _stream(task: Language, shown: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:
+    """One text as it is generated; what may still change, such as half a syllable, waits."""
+    decoder = Decoder(task.tokenizer)
+    yield decoder.feed(shown)
     for piece in pieces:
-        yield decoder.feed(trained.units(piece[0]))
+        yield decoder.feed(task.decode(piece[0]))
     yield decoder.flush() + "\n"
-
-
-def _searched(
-    trained: TrainedModel, ids: np.ndarray, said: str, length: int, beams: int
-) -> Iterator[str]:
-    """The likeliest texts, the likeliest first."""
-    found, log_probability = beam_search(trained.model, trained.params, ids, length, beams)
-    for n, (row, nats) in enumerate(zip(found, log_probability, strict=True), 1):
-        yield f"--- beam {n}: log-probability {nats:.2f} nats ---\n"
-        yield _joined(trained, said, row) + "\n"
-
-
-def _joined(trained: TrainedModel, said: str, row: np.ndarray) -> str:
-    return from_units(said + trained.units(row), trained.task.units)

@@ -1,11 +1,56 @@
-"""The tasks, one a file: pure functions of a key that make batches.
+"""Tasks: pure functions of a key that make batches, one task per file.
 
-`TASKS` has those that can be made of any length and batch size: `TASKS["adding"](length=400)`.
-`NextCharacter` is made from a text.
+`TASKS` maps names to task classes, for command lines; `register_task` adds to it. A task that is
+passed to `run` as an object does not need a name. `NextCharacter` and `Language` are built from a
+text.
 """
 
-from jaxrnn.tasks.adding import Adding
-from jaxrnn.tasks.copy_memory import CopyMemory
+from collections.abc import Callable
 
-TASKS = {"adding": Adding, "copy": CopyMemory}
-"""By name, for command lines: classes that take `length=` and `batch_size=`."""
+from jaxrnn.errors import SettingError
+from jaxrnn.tasks.adding import Adding
+from jaxrnn.tasks.base import Task
+from jaxrnn.tasks.copy_memory import CopyMemory
+from jaxrnn.tasks.language import Language
+from jaxrnn.tasks.next_character import NextCharacter
+
+__all__ = [
+    "TASKS",
+    "Adding",
+    "CopyMemory",
+    "Language",
+    "NextCharacter",
+    "Task",
+    "register_task",
+]
+
+TASKS: dict[str, Callable[..., Task]] = {"adding": Adding, "copy": CopyMemory}
+"""Task classes by name; their settings are keyword arguments, such as `batch_size=`."""
+
+
+def register_task(name: str, cls: type[Task]) -> None:
+    """Add a task class to `TASKS`, so that scripts can select it by name.
+
+    Args:
+      name: a new name.
+      cls: a frozen dataclass that inherits from `Task`.
+
+    Raises:
+      SettingError: if another task has that name, or `cls` is not a `Task`.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class LongAdding(Adding):
+    ...     sequence_length: int = 1000
+    >>> register_task("long adding", LongAdding)
+    >>> TASKS["long adding"](batch_size=10).sequence_length
+    1000
+    >>> del TASKS["long adding"]
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise SettingError(f"a task must be a class that inherits from Task, not {cls!r}")
+    if TASKS.get(name, cls) is not cls:
+        raise SettingError(
+            f"there is already a task named {name!r}, {getattr(TASKS[name], '__name__', TASKS[name])}"
+        )
+    TASKS[name] = cls

@@ -1,4 +1,4 @@
-"""What every task has: its batches, what a readout must do, how it is judged, when it is solved."""
+"""What a task is: batches, a readout size, a loss, metrics, and when it counts as solved."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,43 @@ from jaxrnn.types import Arrays, Batch, Metrics
 
 
 class Task:
-    """What a network is trained on. A task is a frozen dataclass that inherits from this.
+    """What a network is trained on. Subclass this with a frozen dataclass.
 
-    It must have `output_size`, `baseline` and `sample_batch`. The rest has defaults, for tasks
-    that name a class at each step.
+    A subclass must define `output_size` and `sample_batch`. The other methods have defaults that
+    suit classification at every step: integer targets and cross-entropy.
 
     Attributes:
       output_size: V, the size of the readout.
-      baseline: the loss of the best predictor that remembers nothing.
-      keeps_carry: whether row b of a batch goes on where row b of the batch before it stopped.
-        The carry is then handed from batch to batch (truncated backpropagation through time).
-      files: the data files it reads; a run keeps their SHA-256.
+      memoryless_loss: the loss of the best predictor without memory, shown beside the final loss;
+        None if unknown, and then no seed is reported as having solved the task.
+      stateful: whether row b of a batch continues row b of the previous batch. If so, the carry is
+        passed from batch to batch (truncated backpropagation through time).
+      files: the data files that the task reads. Their SHA-256 is kept with the run, and resuming
+        refuses files that have changed.
+
+    >>> from dataclasses import dataclass
+    >>> import jax.numpy as jnp
+    >>> @dataclass(frozen=True)
+    ... class Repeat(Task):
+    ...     output_size: int = 3
+    ...
+    ...     def sample_batch(self, key, step, arrays=None):
+    ...         ids = jax.random.randint(key, (8, 5), 0, self.output_size)  # [B, T]
+    ...         return Batch(jax.nn.one_hot(ids, self.output_size), ids, jnp.ones(ids.shape))
+    >>> Repeat().sample_batch(jax.random.key(0), 0).inputs.shape
+    (8, 5, 3)
     """
 
     output_size: int
-    memoryless_loss: float
+    memoryless_loss: float | None = None
     stateful: bool = False
     files: tuple[Path, ...] = ()
 
     def arrays(self) -> Arrays:
-        """The arrays that batches are read from; they are handed to the compiled program."""
+        """The data that batches are taken from, as a pytree of arrays; None if there are none.
+
+        Called once per process. The arrays are arguments of the compiled program, not constants.
+        """
         return None
 
     def sample_batch(
@@ -39,49 +56,54 @@ class Task:
         """The batch of one training step: a pure function, traced into the compiled program.
 
         Args:
-          key: [] PRNG key, folded from the step's number.
-          step: [] int32, the number itself: for a walk through data, or a curriculum.
-          data: what `data` gave, on the device.
+          key: [] PRNG key of this step.
+          step: [] int32, the step number, for reading data in order or for a curriculum.
+          arrays: what `arrays()` returned, on the device.
+
+        Returns:
+          inputs [B, T, F] or token ids [B, T], targets [B, T], weights [B, T].
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must define sample_batch(key, step, data)"
+            f"{type(self).__name__} must define sample_batch(key, step, arrays)"
         )
 
-    def validation_batches(self, arrays: Arrays) -> int:
-        """How many batches all that is held out makes; 0 if nothing is."""
+    def num_validation_batches(self, arrays: Arrays) -> int:
+        """How many batches the validation set has; 0 if there is none."""
         del arrays
         return 0
 
     def validation_batch(self, n: jax.Array, arrays: Arrays) -> Batch:
-        """The n-th batch of what is held out: a pure function. The carry is kept as in training.
+        """Batch n of the validation set: a pure function. The carry is handled as in training.
 
         Args:
-          n: [] int32, from 0 on.
-          data: what `data` gave, on the device.
+          n: [] int32, from 0 to `num_validation_batches(arrays) - 1`.
+          arrays: what `arrays()` returned, on the device.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define validation_batch(n, data)")
+        raise NotImplementedError(f"{type(self).__name__} must define validation_batch(n, arrays)")
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        """outputs [B, T, V] -> [], what training makes small: cross-entropy in nats."""
+        """outputs [B, T, V] -> [], the training loss: by default cross-entropy in nats."""
         return losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
-        """outputs [B, T, V] -> what else is logged, by name: the accuracy, from 0 to 1."""
+        """outputs [B, T, V] -> further metrics by name: by default the accuracy, from 0 to 1."""
         right = losses.argmax(outputs) == batch.targets
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), batch.weights)}
 
     def solved(self, metrics: dict[str, Any]) -> np.ndarray | None:
-        """Whether a network has learned it: its loss is below a tenth of the baseline.
+        """Which seeds have solved the task: by default, a loss below a tenth of `memoryless_loss`.
 
         Args:
-          metrics: by name, [S] each, of the trained networks; not-a-number where one broke off.
+          metrics: by name, [S] values of the final step; NaN for seeds that diverged.
 
         Returns:
-          [S] bool; None where there is no such thing as having learned it.
+          [S] bool, or None if the task has no criterion.
         """
+        if self.memoryless_loss is None:
+            return None
         return np.asarray(metrics["loss"]) < self.memoryless_loss / 10
 
     def format_loss(self, validation_loss: float) -> str:
-        """A validation loss in the field's own units, to be said after the number itself."""
+        """Text to print after a validation loss, such as its unit; by default nothing."""
         del validation_loss
         return ""

@@ -1,4 +1,4 @@
-"""Say every next unit of a text file: character language modelling."""
+"""Language modelling: predict every next token of a text file."""
 
 import math
 from dataclasses import dataclass
@@ -14,122 +14,166 @@ from jaxrnn.checks import check_counts
 from jaxrnn.errors import RunError
 from jaxrnn.tasks.base import Task
 from jaxrnn.text import corpus
-from jaxrnn.text.corpus import Corpus
+from jaxrnn.text.corpus import Corpus, check_fractions
 from jaxrnn.types import Arrays, Batch
 
 
 @dataclass(frozen=True)
 class Language(Task):
-    """Windows of a text, in order: inputs [B, T] are units, the targets those that follow them.
+    """Consecutive windows of a text: inputs [B, T] are token ids, the targets the next tokens.
 
-    The training part is cut into B rows of the same length. Row b of a batch goes on where row b of
-    the batch before it stopped, and the carry goes along (truncated backpropagation through time).
-    One pass is `windows` batches; each starts with a fresh carry, as a text that is to be read or
-    written later does. What is left at the end, less than B * T units, is not read.
+    The training part is split into B rows of equal length. Row b of a batch continues row b of the
+    previous batch, and the carry is passed on (truncated backpropagation through time). One epoch
+    is `batches_per_epoch` batches and starts with a zero carry, because sampling does too: a
+    network that has seen a zero carry once only may fail from it. The remainder at the end, less
+    than B * T tokens, is not read.
 
-    All of the validation part is scored, each unit once, in as many rows, each after one window of
-    the text before it, which is not scored.
+    Every token of the validation part but the first is scored exactly once, in up to B rows. Each
+    row first reads the window before it, unscored, for its carry.
 
     Attributes:
-      file: UTF-8; any file at all if the units are bytes. Read by `corpus.read`.
-      vocabulary: [V] units, sorted.
-      units: characters, bytes or jamo.
+      file: UTF-8 text, or any file with `tokenizer="bytes"`. Read by `corpus.read`.
+      vocabulary: [V] tokens, sorted.
+      tokenizer: "characters", "bytes" or "jamo".
       batch_size: B.
-      length: T, the window.
-      splits: the share of the training part and of the validation part; the rest is for tests.
+      sequence_length: T, the length of a window.
+      val_fraction: the fraction of the text, after the training part, to validate on.
+      test_fraction: the fraction at the end that is kept for tests; only its tokens' presence in
+        the vocabulary is used.
 
     Raises:
       SettingError: if a setting is out of range.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "text.txt"
+    >>> _ = file.write_text("the rain in Spain " * 20)
+    >>> task = Language.from_file(file, batch_size=2, sequence_length=8)
+    >>> batch = task.sample_batch(jax.random.key(0), 0, task.arrays())
+    >>> task.decode(batch.inputs[0]), task.decode(batch.targets[0])
+    ('the rain', 'he rain ')
     """
 
     file: Path
     vocabulary: tuple[str, ...]
-    units: str = "characters"
+    tokenizer: str = "characters"
     batch_size: int = 50
-    length: int = 50
-    splits: tuple[float, float] = (0.9, 0.1)
+    sequence_length: int = 50
+    val_fraction: float = 0.1
+    test_fraction: float = 0.0
 
     stateful = True
 
     def __post_init__(self) -> None:
-        check_counts(self, "batch_size", "length")
+        check_counts(self, "batch_size", "sequence_length")
+        check_fractions(self.val_fraction, self.test_fraction)
 
     @classmethod
-    def from_file(cls, file: Path, units: str = "characters", **settings: Any) -> "Language":
-        """The task of a file, with the file's own vocabulary.
+    def from_file(
+        cls,
+        file: Path,
+        tokenizer: str = "characters",
+        *,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        **settings: Any,
+    ) -> "Language":
+        """The task for a file, with the file's own vocabulary.
+
+        Args:
+          file: the text.
+          tokenizer: "characters", "bytes" or "jamo".
+          val_fraction: see above.
+          test_fraction: see above.
+          **settings: `batch_size` and `sequence_length`.
 
         Raises:
           SettingError: if a setting is out of range.
-          RunError, OSError: if the file cannot be learned from; see `corpus.read`, and `corpus`.
+          RunError, OSError: if the file cannot be used; see `corpus.read`.
         """
-        splits = settings.get("splits", cls.splits)
-        found = corpus.read(file, units, splits)
-        task = cls(file, found.vocabulary, units, **settings)
-        task.__dict__["corpus"] = task._checked(found)  # so that it is not read twice
+        found = corpus.read(file, tokenizer, val_fraction, test_fraction)
+        task = cls(
+            file,
+            found.vocabulary,
+            tokenizer,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            **settings,
+        )
+        task.__dict__["corpus"] = task._checked(found)  # so that the file is not read twice
         return task
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The text, in numbers.
+        """The text as token ids.
 
         Raises:
-          RunError: if the file is not what it was, or a part is too short for its windows.
+          RunError: if the file has changed, or a part is too short for its windows.
           OSError: if it cannot be read.
         """
-        found = corpus.read(self.file, self.units, self.splits, self.vocabulary)
+        fractions = self.val_fraction, self.test_fraction
+        found = corpus.read(self.file, self.tokenizer, *fractions, vocabulary=self.vocabulary)
         return self._checked(found)
 
     def _checked(self, found: Corpus) -> Corpus:
-        batch, have = self.batch_size * self.length + 1, len(found.train)
-        if have < batch:
+        length = self.sequence_length
+        needed, have = self.batch_size * length + 1, len(found.train)
+        if have < needed:
             raise RunError(
-                f"the training part of {self.file} has {have} {self.units}, but one batch of"
-                f" {self.batch_size} windows of {self.length} takes {batch}: a longer text, a"
-                " smaller batch size or a smaller length is needed"
+                f"the training part of {self.file} has {have} {self.tokenizer}, but one batch of"
+                f" {self.batch_size} windows of {length} needs {needed}: use a longer text, a"
+                " smaller batch size or a shorter sequence length"
             )
         have = len(found.validation)
-        if self.splits[1] and have < self.length + 1:
+        if self.val_fraction and have < length + 1:
             raise RunError(
-                f"the validation part of {self.file} has {have} {self.units}, but one window of"
-                f" {self.length} takes {self.length + 1}: a longer text, a larger share for"
-                " validation or a smaller length is needed"
+                f"the validation part of {self.file} has {have} {self.tokenizer}, but one window of"
+                f" {length} needs {length + 1}: use a longer text, a larger validation fraction or"
+                " a shorter sequence length"
             )
         return found
 
+    def encode(self, text: str) -> np.ndarray:
+        """Text to token ids [T] int32; a SettingError names tokens outside the vocabulary."""
+        return corpus.encode(text, self.tokenizer, self.vocabulary).astype(np.int32)
+
+    def decode(self, ids: Any) -> str:
+        """Token ids [T] to a string of one character per token; see `tokenizer.detokenize`."""
+        return "".join(self.vocabulary[i] for i in np.asarray(ids).tolist())
+
     @property
     def files(self) -> tuple[Path, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The text."""
+        """The text file."""
         return (self.file,)
 
     @property
     def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """V, a score for each unit."""
+        """V, the size of the vocabulary."""
         return len(self.vocabulary)
 
     @cached_property
     def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Nats a unit of the best guess that is always the same: the entropy of the units."""
+        """Nats per token of the best constant prediction: the entropy of the tokens."""
         ids, counts = self.corpus.train, np.zeros(self.output_size, int)
-        for start in range(0, len(ids), 2**20):  # in pieces, as it widens each id to eight bytes
+        for start in range(0, len(ids), 2**20):  # bincount widens each id to eight bytes
             counts += np.bincount(ids[start : start + 2**20], minlength=self.output_size)
         shares = counts[counts > 0] / counts.sum()
         return float(-(shares * np.log(shares)).sum())
 
     @property
-    def windows(self) -> int:
-        """Batches of one pass over the training part."""
-        return (len(self.corpus.train) - 1) // (self.batch_size * self.length)
+    def batches_per_epoch(self) -> int:
+        """How many batches read the training part once."""
+        return (len(self.corpus.train) - 1) // (self.batch_size * self.sequence_length)
 
     def arrays(self) -> Arrays:
-        """The ids of the training part [N] and of the validation part [M], as small integers."""
+        """Token ids of the training part [N] and the validation part [M], as small integers."""
         return {"train": self.corpus.train, "validation": self.corpus.validation}
 
     def sample_batch(
         self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
     ) -> Batch:
-        """The window of each row at a step; `key` is not used."""
+        """The window of each row at a step, in order; `key` is not used."""
         del key
-        rows, length = self.batch_size, self.length
+        rows, length = self.batch_size, self.sequence_length
         windows = (arrays["train"].size - 1) // (rows * length)
         within = jnp.asarray(step) % windows
         nth = jnp.arange(rows) * windows + within  # [B] windows of the text
@@ -142,25 +186,26 @@ class Language(Task):
         starts = jnp.broadcast_to((within == 0) & (jnp.arange(length) == 0)[None], weights.shape)
         return Batch(ids[:, :-1], ids[:, 1:], weights, resets=starts)
 
-    def validation_batches(self, arrays: Arrays) -> int:
-        """As many as score all of the validation part, and the one before them; 0 without it."""
+    def num_validation_batches(self, arrays: Arrays) -> int:
+        """Enough to score the validation part, and one to warm up the carry; 0 without it."""
         if not arrays["validation"].size:
             return 0
-        rows, targets = self._held_out(arrays)
-        return 1 + math.ceil(targets / (rows * self.length))
+        rows, targets = self._validation_size(arrays)
+        return 1 + math.ceil(targets / (rows * self.sequence_length))
 
     def validation_batch(self, n: jax.Array, arrays: Arrays) -> Batch:
-        """The n-th window of each row; those of n=0 are read for the carry, and not scored.
+        """The n-th window of each row; batch 0 only warms up the carry and has weight 0.
 
-        Row 0 has nothing before it: there its length is 0, and its carry stays fresh.
+        Nothing comes before row 0, so its length in batch 0 is 0 and its carry stays zero.
         """
-        rows, targets = self._held_out(arrays)
-        scored = (self.validation_batches(arrays) - 1) * self.length  # units a row
+        rows, targets = self._validation_size(arrays)
+        length = self.sequence_length
+        scored = (self.num_validation_batches(arrays) - 1) * length  # tokens per row
         row = jnp.arange(rows)[:, None]  # [B, 1]
-        start = row * scored + (n - 1) * self.length  # [B, 1]
-        place = start + jnp.arange(self.length)[None]  # [B, T]
+        start = row * scored + (n - 1) * length  # [B, 1]
+        place = start + jnp.arange(length)[None]  # [B, T]
         counts = (n > 0) & (place < targets)  # [B, T]
-        lengths = jnp.where((n > 0) | (row[:, 0] > 0), self.length, 0)
+        lengths = jnp.where((n > 0) | (row[:, 0] > 0), length, 0)
         return Batch(
             jnp.take(arrays["validation"], place, mode="clip").astype(jnp.int32),
             jnp.take(arrays["validation"], place + 1, mode="clip").astype(jnp.int32),
@@ -168,21 +213,21 @@ class Language(Task):
             lengths,
         )
 
-    def _held_out(self, arrays: Arrays) -> tuple[int, int]:
-        """The rows of the validation batches, and how many units are scored."""
+    def _validation_size(self, arrays: Arrays) -> tuple[int, int]:
+        """The rows of a validation batch, and how many tokens are scored in all."""
         targets = arrays["validation"].size - 1
-        return min(self.batch_size, targets // self.length), targets
+        return min(self.batch_size, targets // self.sequence_length), targets
 
     def solved(self, metrics: dict[str, Any]) -> None:
-        """A language is never learned to the end."""
+        """None: language modelling has no point at which it is solved."""
         del metrics
 
     def format_loss(self, validation_loss: float) -> str:
-        """Bits and perplexity; of jamo and bytes also the bits of a whole character."""
-        unit, bits = self.units.removesuffix("s"), validation_loss / math.log(2)
-        said = f" nats a {unit} ({bits:.4g} bits, perplexity {math.exp(validation_loss):.4g}"
+        """Bits and perplexity; for jamo and bytes also bits per character, which are comparable."""
+        token, bits = self.tokenizer.removesuffix("s"), validation_loss / math.log(2)
+        text = f" nats per {token} ({bits:.4g} bits, perplexity {math.exp(validation_loss):.4g}"
         characters = self.corpus.characters[1]
-        if self.units != "characters" and characters:  # of bytes that are no text there are none
+        if self.tokenizer != "characters" and characters:  # bytes may hold no whole character
             each = len(self.corpus.validation) / characters
-            said += f"; {bits * each:.4g} bits a character"
-        return said + ")"
+            text += f"; {bits * each:.4g} bits per character"
+        return text + ")"

@@ -1,4 +1,4 @@
-"""Say every next character of one fixed text: the task of the classic hihello lab."""
+"""Predict every next character of one fixed text: the task of the classic hihello lab."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,22 +21,21 @@ class NextCharacter(Task):
     Source: the lab `hihell` -> `ihello` of the TensorFlow 1 course "Deep Learning Zero to All".
 
     Attributes:
-      text: two characters or more.
-      shown: of how many positions, from the first, the probabilities are logged; if any, then
-        also what the network says.
+      text: at least two characters.
+      num_logged_positions: log the predicted probabilities of this many positions, from the first
+        on; if not 0, the predicted text is logged too.
 
     Raises:
-      SettingError: if the text is shorter than two characters.
-      ValueError: if it is not valid UTF-8.
+      SettingError: if the text is shorter than two characters or not valid UTF-8.
 
     >>> task = NextCharacter("hihello")
-    >>> batch = task.sample_batch(jax.random.key(0), jnp.int32(0))
+    >>> batch = task.sample_batch(jax.random.key(0), 0)
     >>> task.characters, batch.targets.tolist()
     (('h', 'i', 'e', 'l', 'o'), [[1, 0, 2, 3, 3, 4]])
     """
 
     text: str = "hihello"
-    shown: int = 0
+    num_logged_positions: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", normalize(self.text))
@@ -50,17 +49,17 @@ class NextCharacter(Task):
 
     @property
     def ids(self) -> np.ndarray:
-        """The text in numbers, [T+1] int32: the first T are read, the last T are to be said."""
+        """The ids of the text, [T+1] int32: the first T are inputs, the last T are targets."""
         return encode(self.text, self.characters)
 
     @property
     def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """V, a score for each character."""
+        """V, the size of the vocabulary."""
         return len(self.characters)
 
     @property
     def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Nats of the best guess from the last character alone: H(next character | character)."""
+        """Nats of the best prediction from the last character alone: H(next | last)."""
         counts = np.zeros((self.output_size, self.output_size))
         np.add.at(counts, (self.ids[:-1], self.ids[1:]), 1)
         seen = counts[counts > 0]
@@ -70,7 +69,7 @@ class NextCharacter(Task):
     def sample_batch(
         self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
     ) -> Batch:
-        """The one batch there is, B=1, F=V, one-hot; nothing else is used."""
+        """The same batch at every step: one-hot inputs [1, T, V], targets [1, T]."""
         del key, step, arrays
         inputs = jax.nn.one_hot(self.ids[None, :-1], self.output_size, dtype=jnp.float32)
         return Batch(
@@ -78,17 +77,18 @@ class NextCharacter(Task):
         )
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
-        """outputs [1, T, V] -> `correct` [], whether every character is the likeliest.
+        """outputs [1, T, V] -> `correct` [], whether every prediction is right.
 
-        With `shown`, also `prediction` [T], the likeliest, and `probability` [shown, V], of all.
+        With `num_logged_positions` = L, also `prediction` [T], the most likely characters, and
+        `probability` [L, V].
         """
-        said = argmax(outputs[0])
-        metrics = {"correct": jnp.all(said == batch.targets[0])}
-        if self.shown:
-            metrics["prediction"] = said
-            metrics["probability"] = jax.nn.softmax(outputs[0, : self.shown])
+        prediction = argmax(outputs[0])
+        metrics = {"correct": jnp.all(prediction == batch.targets[0])}
+        if self.num_logged_positions:
+            metrics["prediction"] = prediction
+            metrics["probability"] = jax.nn.softmax(outputs[0, : self.num_logged_positions])
         return metrics
 
     def solved(self, metrics: dict[str, Any]) -> np.ndarray:
-        """[S] bool: whether every character is said."""
-        return np.nan_to_num(metrics["correct"]) > 0  # not-a-number, of one that broke off, is no
+        """[S] bool: whether every character is predicted."""
+        return np.nan_to_num(metrics["correct"]) > 0  # NaN, of a seed that diverged, is no

@@ -1,21 +1,23 @@
-"""Characters to numbers and back. Pure functions on strings and NumPy arrays."""
+"""Characters to ids and back: pure functions on strings and NumPy arrays."""
 
 import unicodedata
 
 import numpy as np
 
+from jaxrnn.errors import SettingError
+
 
 def normalize(text: str) -> str:
-    r"""Compose `text` (Unicode NFC): 한 is one character, however it was typed.
+    r"""Compose `text` (Unicode NFC), so that 한 is always one character.
 
     Raises:
-      ValueError: if `text` holds bytes that are not UTF-8 (Python keeps them as lone surrogates).
+      SettingError: if `text` holds bytes that are not UTF-8 (Python keeps them as lone surrogates).
 
-    >>> len("\u1112\u1161\u11ab"), len(normalise("\u1112\u1161\u11ab"))
+    >>> len("\u1112\u1161\u11ab"), len(normalize("\u1112\u1161\u11ab"))
     (3, 1)
     """
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the text is not valid UTF-8")
+        raise SettingError("the text is not valid UTF-8")
     return unicodedata.normalize("NFC", text)
 
 
@@ -29,13 +31,13 @@ def vocabulary(text: str) -> tuple[str, ...]:
 
 
 def encode(text: str, characters: tuple[str, ...]) -> np.ndarray:
-    """The index of each character of `text` in a vocabulary.
+    """The id of each character of `text`: its index in a vocabulary.
 
     Returns:
       [T] int32.
 
     Raises:
-      ValueError: if `text` has a character that is not in `characters`; it is named.
+      SettingError: naming the characters that are not in the vocabulary.
 
     >>> encode("hello", vocabulary("hihello"))
     array([0, 2, 3, 3, 4], dtype=int32)
@@ -43,12 +45,12 @@ def encode(text: str, characters: tuple[str, ...]) -> np.ndarray:
     index = {character: i for i, character in enumerate(characters)}
     missing = [character for character in dict.fromkeys(text) if character not in index]
     if missing:
-        raise ValueError(f"not in the vocabulary: {', '.join(map(repr, missing))}")
+        raise SettingError(f"not in the vocabulary: {', '.join(map(repr, missing))}")
     return np.array([index[character] for character in text], np.int32)
 
 
 def decode(ids: np.ndarray, characters: tuple[str, ...]) -> str:
-    """The text that a row of indices stands for; undoes `encode`.
+    """The text of a row of ids: the inverse of `encode`.
 
     Args:
       ids: [T] int, each in 0..V-1.
@@ -61,9 +63,9 @@ def decode(ids: np.ndarray, characters: tuple[str, ...]) -> str:
 
 
 def escape_unprintable(text: str) -> str:
-    r"""`text` on one line: what cannot be printed stands as its escape.
+    r"""Replace unprintable characters by their escapes, so that the text fits on one line.
 
-    >>> visible("no\nline")
+    >>> escape_unprintable("no\nline")
     'no\\nline'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

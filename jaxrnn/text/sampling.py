@@ -1,8 +1,7 @@
-"""Text drawn from a language model, unit after unit: greedy, by temperature, top-k and top-p.
+"""Sampling text from a language model: greedy, temperature, top-k and top-p.
 
-A unit is what the model's vocabulary counts: a character, a byte, a word. The model is called as
-`model.apply({"params": params}, ids [B, T], carry) -> (logits [B, T, V], carry)`, and every array
-of its carry has B as the first axis.
+The model is called as `model.apply({"params": params}, ids [B, T], carry) -> (logits [B, T, V],
+carry)`, and every array of its carry has B as its first axis.
 """
 
 import math
@@ -25,18 +24,18 @@ NOT_FINITE = "the model's scores are not finite: train it again, with a smaller 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next unit is drawn from the scores of all.
+    """How the next token is chosen from the logits.
 
     Attributes:
-      temperature: what the scores are divided by: below 1 the likely become likelier, above 1 less
-        so; 0 is greedy, always the likeliest.
-      top_k: draw among so many of the likeliest only; None, or V and more: among all.
-      top_p: of those, draw among the fewest likeliest whose probabilities add up to this; None or
-        1: among all. Nucleus sampling, Holtzman et al. (2020), "The Curious Case of Neural Text
-        Degeneration", section 3.1.
+      temperature: divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is
+        greedy, always the most likely token.
+      top_k: sample from the k most likely tokens; None for all.
+      top_p: of those, sample from the smallest set of most likely tokens whose probabilities add up
+        to at least this; None or 1 for all. Nucleus sampling: Holtzman et al. (2020), "The Curious
+        Case of Neural Text Degeneration", section 3.1.
 
     Raises:
-      SettingError: if one is out of range.
+      SettingError: if a value is out of range.
     """
 
     temperature: float = 1.0
@@ -44,7 +43,7 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range."""
+        """Check the ranges."""
         if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < math.inf:
             raise SettingError(
                 f"temperature must be a finite number from 0, not {self.temperature!r}"
@@ -56,37 +55,39 @@ class Sampling:
             raise SettingError(f"top p must be more than 0 and at most 1, not {p!r}")
 
 
-AS_TRAINED = Sampling()
-"""From the probabilities that the model was trained to give."""
+DEFAULT_SAMPLING = Sampling()
+"""Sample from the model's own distribution."""
 
 
-def choose(key: jax.Array, logits: jax.Array, settings: Sampling = AS_TRAINED) -> jax.Array:
-    """Draw one unit a row.
+def sample_token(
+    key: jax.Array, logits: jax.Array, sampling: Sampling = DEFAULT_SAMPLING
+) -> jax.Array:
+    """Sample one token per row.
 
-    Every row has a key of its own, folded from its number: what it draws does not depend on how
-    many rows there are. Where scores tie, the lower number counts as likelier.
+    Row b uses `fold_in(key, b)`, so its result does not depend on the number of rows. Ties are
+    broken in favour of the lower id.
 
     Args:
-      key: is used up.
+      key: [] PRNG key.
       logits: [B, V] float.
-      settings: how to draw; static under `jit`.
+      sampling: how to sample; static under `jit`.
 
     Returns:
-      [B] int32, each in 0..V-1.
+      [B] int32 token ids.
 
     Raises:
-      ValueError: if `logits` has other axes.
+      ValueError: if `logits` has another shape.
 
     >>> logits = jnp.log(jnp.array([[0.1, 0.6, 0.3], [0.5, 0.1, 0.4]]))
-    >>> choose(jax.random.key(0), logits, Sampling(temperature=0)).tolist()
+    >>> sample_token(jax.random.key(0), logits, Sampling(temperature=0)).tolist()
     [1, 0]
     """
     check_axes("logits", logits, "BV")
-    if not settings.temperature:
+    if not sampling.temperature:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     rows = jnp.arange(len(logits), dtype=jnp.uint32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-    return jax.vmap(partial(_draw, settings=settings))(keys, logits)
+    return jax.vmap(partial(_sample_row, sampling=sampling))(keys, logits)
 
 
 def generate(
@@ -94,143 +95,151 @@ def generate(
     params: Params,
     key: jax.Array,
     prompt: np.ndarray,
-    length: int,
+    num_tokens: int,
     samples: int = 1,
-    settings: Sampling = AS_TRAINED,
-    chunk: int = 32,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    tokens_per_call: int = 32,
 ) -> Iterator[np.ndarray]:
-    """Let a language model go on with a text, as often as there are samples.
+    """Continue a prompt with tokens sampled from a language model.
 
-    Step n draws with `fold_in(key, n)`, so the same key gives the same text, whatever `chunk`, and
-    a greater `length` goes on where a smaller one stops. So does a sample, whatever the number of
-    `samples`, but for rounding: products over another number of rows may differ in the last bit,
-    which in about one draw of a million tips another unit.
+    Step n uses `fold_in(key, n)`, so the same key gives the same text for any `tokens_per_call`,
+    and a larger `num_tokens` extends a shorter text. A sample does not depend on the number of
+    `samples` either, except for rounding: matrix products of another batch size may differ in the
+    last bit, which changes about one token in a million.
 
     Args:
-      model: its attributes are compared to tell whether it is compiled already.
+      model: a language model. Calls with an equal model reuse the compiled program.
       params: its parameters.
-      key: is used up.
-      prime: [P] int, each in 0..V-1: what the model reads first, in one call; P is at least 1.
-      length: how many units to draw, for each sample.
-      samples: how many texts to draw at once.
-      settings: how a unit is drawn.
-      chunk: how many steps one call of the compiled program takes, and so how many units come at
-        once; it is compiled once, whatever the length.
+      key: [] PRNG key.
+      prompt: [P] int token ids, P at least 1, read in one call.
+      num_tokens: how many tokens to generate.
+      samples: how many texts to generate in parallel, B.
+      sampling: how to choose a token.
+      tokens_per_call: tokens generated by one call of the compiled program, and so the size of the
+        yielded pieces. Compiled once for any `num_tokens`.
 
     Returns:
-      an iterator over the drawn units (without the prompt), [samples, n] int32 each, with n = chunk
-      but in the last, which has the rest.
+      an iterator over the generated tokens, without the prompt, in pieces [B, n] int32 with
+      n = tokens_per_call, and fewer in the last piece.
 
     Raises:
-      SettingError: if a number is out of range; at once, not when the first chunk is drawn.
-      TypeError: if `prime` is not int.
-      RunError: while drawing, if the scores are not finite.
+      SettingError: if a number is out of range; raised immediately, not by the iterator.
+      TypeError: if `prompt` is not of integers.
+      RunError: from the iterator, if the logits are not finite.
     """
-    counts = SimpleNamespace(length=length, samples=samples, chunk=chunk)
+    counts = SimpleNamespace(
+        num_tokens=num_tokens, samples=samples, tokens_per_call=tokens_per_call
+    )
     check_counts(counts, *vars(counts))
-    state = read(model, params, prompt, samples)
+    state = prefill(model, params, prompt, samples)
 
-    def chunks(state: tuple[Carry, jax.Array]) -> Iterator[np.ndarray]:
-        for start in range(0, length, chunk):
-            state, *drawn = _steps(model, params, key, state, np.int32(start), settings, chunk)
-            ids, finite = (np.asarray(array)[: length - start] for array in drawn)
+    def pieces(state: tuple[Carry, jax.Array]) -> Iterator[np.ndarray]:
+        for start in range(0, num_tokens, tokens_per_call):
+            state, *new = _decode(
+                model, params, key, state, np.int32(start), sampling, tokens_per_call
+            )
+            ids, finite = (np.asarray(array)[: num_tokens - start] for array in new)
             if not finite.all():
                 raise RunError(NOT_FINITE)
             yield ids.T
 
-    return chunks(state)
+    return pieces(state)
 
 
-def read(
+def prefill(
     model: nn.Module, params: Params, prompt: np.ndarray, rows: int = 1
 ) -> tuple[Carry, jax.Array]:
-    """Read a text once, and stand at its end in every row.
+    """Read a prompt once, and repeat the resulting state for every row.
 
     Args:
       model: a language model.
       params: its parameters.
-      prime: [P] int, each in 0..V-1; P is at least 1.
+      prompt: [P] int token ids, P at least 1.
       rows: B.
 
     Returns:
-      the carry, and the scores [B, V] float32 of what comes next.
+      the carry after the prompt, and the logits [B, V] float32 of the next token.
 
     Raises:
-      SettingError: if `prime` is empty or has numbers outside of 0..V-1.
-      TypeError: if it is not int.
-      ValueError: if it has other axes.
+      SettingError: if `prompt` is empty or has ids outside 0..V-1.
+      TypeError: if it is not of integers.
+      ValueError: if it has another shape.
     """
     prompt = np.asarray(prompt)
     check_axes("prompt", prompt, "P")
     if not prompt.size:
-        raise SettingError("the prompt must have at least one unit, from which to go on")
+        raise SettingError("the prompt must have at least one token")
     check_kind("prompt", prompt, jnp.integer)
-    # What int32 cannot hold stays outside of the vocabulary.
-    units = np.clip(prompt.astype(np.int64), -1, 2**31 - 1).astype(np.int32)
-    carry, logits = _read(model, params, units, rows)
+    # Clip to int32 such that ids outside the vocabulary stay outside.
+    ids = np.clip(prompt.astype(np.int64), -1, 2**31 - 1).astype(np.int32)
+    carry, logits = _prefill(model, params, ids, rows)
     size = logits.shape[-1]
-    outside = prompt[(units < 0) | (units >= size)]
+    outside = prompt[(ids < 0) | (ids >= size)]
     if outside.size:
-        raise SettingError(f"the prompt must be of numbers from 0 to {size - 1}, not {outside[0]}")
+        raise SettingError(
+            f"token ids of the prompt must be from 0 to {size - 1}, not {outside[0]}"
+        )
     return carry, logits
 
 
-def advance(
+def decode_step(
     model: nn.Module, params: Params, ids: jax.Array, carry: Carry = None
 ) -> tuple[Carry, jax.Array]:
-    """Read ids [B, T] after what the carry remembers: the new carry, what comes next [B, V]."""
+    """Read ids [B, T] from a carry: the new carry, and the logits [B, V] of the next token."""
     logits, carry = model.apply({"params": params}, ids, carry)
     return carry, logits[:, -1].astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _read(
+def _prefill(
     model: nn.Module, params: Params, prompt: jax.Array, rows: int
 ) -> tuple[Carry, jax.Array]:
-    state = advance(model, params, prompt[None])
+    state = decode_step(model, params, prompt[None])
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape[1:])), state)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
-def _steps(
+def _decode(
     model: nn.Module,
     params: Params,
     key: jax.Array,
     state: tuple[Carry, jax.Array],
     start: jax.Array,
-    settings: Sampling,
-    chunk: int,
+    sampling: Sampling,
+    tokens_per_call: int,
 ) -> tuple[tuple[Carry, jax.Array], jax.Array, jax.Array]:
-    """Steps start..start+chunk-1: the state after them, ids [chunk, B], and whether all is well."""
+    """Run n = tokens_per_call steps: the new state, ids [n, B], whether logits are finite [n]."""
 
     def step(state: tuple[Carry, jax.Array], n: jax.Array):
         carry, logits = state
-        ids = choose(jax.random.fold_in(key, n), logits, settings)
-        finite = jnp.isfinite(logits.max(-1)).all()  # -inf is fair for units never to be drawn
-        return advance(model, params, ids[:, None], carry), (ids, finite)
+        ids = sample_token(jax.random.fold_in(key, n), logits, sampling)
+        finite = jnp.isfinite(logits.max(-1)).all()  # -inf is allowed: that token is never sampled
+        return decode_step(model, params, ids[:, None], carry), (ids, finite)
 
-    state, (ids, finite) = jax.lax.scan(step, state, start + jnp.arange(chunk, dtype=jnp.int32))
+    steps = start + jnp.arange(tokens_per_call, dtype=jnp.int32)
+    state, (ids, finite) = jax.lax.scan(step, state, steps)
     return state, ids, finite
 
 
-def _draw(key: jax.Array, logits: jax.Array, settings: Sampling) -> jax.Array:
-    """One unit from the scores [V], by the Gumbel-max trick.
+def _sample_row(key: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
+    """Sample one token from logits [V] by the Gumbel-max trick.
 
-    The noise belongs to the units, not to their ranks: a filter changes no draw that it leaves in.
+    The noise is added per token, not per rank, so top-k and top-p do not change a sample that they
+    keep.
     """
     (size,) = logits.shape
-    # Within what float32 can divide by: the least is as good as greedy, the most as uniform.
-    temperature = min(max(settings.temperature, 1e-30), 1e30)
+    # Keep the quotient within float32: 1e-30 is as good as greedy, 1e30 as uniform.
+    temperature = min(max(sampling.temperature, 1e-30), 1e30)
     scores = (logits - logits.max()).astype(jnp.float32) / temperature
     noise = jax.random.gumbel(key, (size,), jnp.float32)
-    kept = min(settings.top_k or size, size)
-    nucleus = settings.top_p or 1.0
+    kept = min(sampling.top_k or size, size)
+    nucleus = sampling.top_p or 1.0
     if kept == size and nucleus == 1:
         return jnp.argmax(scores + noise).astype(jnp.int32)
-    scores, ids = jax.lax.top_k(scores, kept)  # likeliest first; of a tie, the lower id first
+    scores, ids = jax.lax.top_k(scores, kept)  # most likely first; of a tie, the lower id first
     noisy = scores + noise[ids]
     if nucleus < 1:
-        # The probability of all that are likelier; added up from zero, so that the first is in.
+        # The total probability of all likelier tokens; 0 for the first, which is always kept.
         reached = jnp.cumsum(jax.nn.softmax(scores))
         likelier = jnp.concatenate([jnp.zeros_like(reached[:1]), reached[:-1]])
         noisy = jnp.where(likelier < nucleus, noisy, -jnp.inf)

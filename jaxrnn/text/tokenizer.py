@@ -1,14 +1,13 @@
-"""What a language model reads and says one at a time: characters, bytes, or Korean jamo.
+"""Tokenizers: characters, bytes or Korean jamo.
 
-A text in units is a `str` whose characters are the units, so that a vocabulary is always a tuple of
+Tokens are kept as a `str` of one character per token, so that a vocabulary is always a tuple of
 one-character strings:
 
-    characters   the text composed (Unicode NFC)
-    bytes        each UTF-8 byte, as the Latin-1 character of that number
-    jamo         the text composed, then every Hangul syllable taken apart: 한 is ᄒ, ᅡ, ᆫ
+    characters   the text, composed (Unicode NFC)
+    bytes        each UTF-8 byte, as the Latin-1 character with that number
+    jamo         the text, composed, then every Hangul syllable decomposed: 한 is ᄒ, ᅡ, ᆫ
 
-The arithmetic of syllables is that of the Unicode Standard, section 3.12, "Conjoining Jamo
-Behavior".
+Source: The Unicode Standard, section 3.12, "Conjoining Jamo Behavior".
 """
 
 import codecs
@@ -19,113 +18,128 @@ import numpy as np
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable, normalize
 
-UNITS = ("characters", "bytes", "jamo")
+TOKENIZERS = ("characters", "bytes", "jamo")
 
-LEADS, VOWELS, TAILS = 19, 21, 28  # of the jamo that make syllables; one of the tails is none
+LEADS, VOWELS, TAILS = 19, 21, 28  # the jamo that form syllables; tail 0 means no tail
 FIRST_LEAD, FIRST_VOWEL, NO_TAIL, FIRST_SYLLABLE = 0x1100, 0x1161, 0x11A7, 0xAC00
 
 
-def check_units(units: str) -> None:
-    """Refuse what is none of `UNITS`, with a SettingError."""
-    if units not in UNITS:
-        raise SettingError(f"units must be characters, bytes or jamo, not {units!r}")
+def check_tokenizer(tokenizer: str) -> None:
+    """Raise SettingError unless `tokenizer` is one of `TOKENIZERS`."""
+    if tokenizer not in TOKENIZERS:
+        raise SettingError(f"tokenizer must be characters, bytes or jamo, not {tokenizer!r}")
 
 
-def to_units(text: str, units: str) -> str:
-    r"""`text` in units.
+def tokenize(text: str, tokenizer: str) -> str:
+    r"""Split a text into tokens.
+
+    For characters and jamo, CR LF and lone CR become LF.
+
+    Args:
+      text: any text.
+      tokenizer: one of `TOKENIZERS`.
+
+    Returns:
+      a string with one character per token.
 
     Raises:
-      SettingError: if `units` is none of `UNITS`, or `text` holds bytes that are not UTF-8 (Python
+      SettingError: if there is no such tokenizer, or `text` holds bytes that are not UTF-8 (Python
         keeps them as lone surrogates).
 
-    >>> to_units("한é", "jamo") == "\u1112\u1161\u11abé", to_units("é", "bytes")
+    >>> tokenize("한é", "jamo") == "\u1112\u1161\u11abé", tokenize("é", "bytes")
     (True, 'Ã©')
-    >>> [len(to_units("한국", units)) for units in UNITS]
+    >>> [len(tokenize("한국", tokenizer)) for tokenizer in TOKENIZERS]
     [2, 6, 6]
     """
-    check_units(units)
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError:
-        raise SettingError("the text is not valid UTF-8") from None
-    if units == "bytes":
-        return raw.decode("latin-1")
-    composed = normalize(text)
-    return composed if units == "characters" else from_codes(take_apart(to_codes(composed)))
+    check_tokenizer(tokenizer)
+    if tokenizer == "bytes":
+        try:
+            return text.encode().decode("latin-1")
+        except UnicodeEncodeError:
+            raise SettingError("the text is not valid UTF-8") from None
+    composed = normalize(normalize_newlines(text))
+    if tokenizer == "characters":
+        return composed
+    return from_codes(decompose_syllables(to_codes(composed)))
 
 
-def from_units(units_text: str, units: str) -> str:
-    r"""The text that a text in units stands for; undoes `to_units`, except that it stays composed.
+def detokenize(tokens: str, tokenizer: str) -> str:
+    r"""Join tokens to a text: the inverse of `tokenize`, but the result is composed (NFC).
 
-    Any units make a text. Bytes that are not UTF-8 become U+FFFD, one for each part that Unicode
-    calls a maximal subpart. Jamo that make no syllable stay as they are.
+    Any tokens give a text. Bytes that are not UTF-8 become U+FFFD, one for each maximal subpart as
+    Unicode defines it. Jamo that form no syllable are kept.
 
     Raises:
-      SettingError: if `units` is none of `UNITS`.
+      SettingError: if there is no such tokenizer.
 
-    >>> from_units(to_units("한국", "jamo"), "jamo"), from_units("ab\xed\x95", "bytes")
+    >>> detokenize(tokenize("한국", "jamo"), "jamo"), detokenize("ab\xed\x95", "bytes")
     ('한국', 'ab�')
     """
-    check_units(units)
-    if units == "bytes":
-        return units_text.encode("latin-1").decode(errors="replace")
-    return unicodedata.normalize("NFC", units_text) if units == "jamo" else units_text
+    check_tokenizer(tokenizer)
+    if tokenizer == "bytes":
+        return tokens.encode("latin-1").decode(errors="replace")
+    return unicodedata.normalize("NFC", tokens) if tokenizer == "jamo" else tokens
 
 
 class Decoder:
-    """`from_units` for units that come one after another: says early what can no longer change.
+    """`detokenize` for a stream: returns text as soon as later tokens cannot change it.
 
-    All that `feed` and `flush` return, joined, is `from_units` of all that was fed, wherever it was
-    cut.
+    The results of `feed` and `flush`, joined, equal `detokenize` of all tokens, however they were
+    split.
 
     >>> decoder = Decoder("jamo")
-    >>> [decoder.feed(unit) for unit in to_units("한국", "jamo")], decoder.flush()
+    >>> [decoder.feed(token) for token in tokenize("한국", "jamo")], decoder.flush()
     (['', '', '', '한', '', ''], '국')
     """
 
-    def __init__(self, units: str) -> None:
-        """Start with nothing held back; a SettingError if `units` is none of `UNITS`."""
-        check_units(units)
-        self._units = units
+    def __init__(self, tokenizer: str) -> None:
+        """Raise SettingError if there is no such tokenizer."""
+        check_tokenizer(tokenizer)
+        self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # jamo: what a unit that comes next could still compose with, or reorder
+        self._held = ""  # jamo that the next token could still compose with or reorder
 
-    def feed(self, units_text: str) -> str:
-        """Take more units; return the text that is certain by now."""
-        if self._units == "characters":
-            return units_text
-        if self._units == "bytes":
-            return self._utf8.decode(units_text.encode("latin-1"))
-        certain = []
-        for unit in units_text:
-            if _starts_afresh(unit, self._held):
-                certain.append(unicodedata.normalize("NFC", self._held))
+    def feed(self, tokens: str) -> str:
+        """Add tokens; return the text that is now final."""
+        if self._tokenizer == "characters":
+            return tokens
+        if self._tokenizer == "bytes":
+            return self._utf8.decode(tokens.encode("latin-1"))
+        final = []
+        for token in tokens:
+            if _starts_new_text(token, self._held):
+                final.append(unicodedata.normalize("NFC", self._held))
                 self._held = ""
-            self._held += unit
-        return "".join(certain)
+            self._held += token
+        return "".join(final)
 
     def flush(self) -> str:
-        """End the text: return what was held back. After that another may begin."""
+        """End the text: return what was held back and reset the decoder."""
         rest, self._held = unicodedata.normalize("NFC", self._held), ""
         return rest + self._utf8.decode(b"", final=True)
 
 
-def shown(unit: str, units: str) -> str:
-    r"""A printable name of one unit.
+def display_token(token: str, tokenizer: str = "characters") -> str:
+    r"""A printable name of one token.
 
-    Of a space it is ␣. A mark that goes on top of another character stands on a dotted circle.
+    A space is shown as ␣, and a combining mark on a dotted circle.
 
-    >>> [shown(unit, "characters") for unit in ("a", "\n", " ", "é")]
+    >>> [display_token(token) for token in ("a", "\n", " ", "é")]
     ['a', '\\n', '␣', 'é']
-    >>> [shown(unit, "bytes") for unit in ("a", "\n", "é")]
+    >>> [display_token(token, "bytes") for token in ("a", "\n", "é")]
     ['a', '0x0A', '0xE9']
     """
-    if unit == " ":
+    if token == " ":
         return "␣"
-    if units == "bytes" and not (unit.isascii() and unit.isprintable()):
-        return f"0x{ord(unit):02X}"
-    on_top = unicodedata.category(unit).startswith("M") and unit.isprintable()
-    return f"\N{DOTTED CIRCLE}{unit}" if on_top else escape_unprintable(unit)
+    if tokenizer == "bytes" and not (token.isascii() and token.isprintable()):
+        return f"0x{ord(token):02X}"
+    combining = unicodedata.category(token).startswith("M") and token.isprintable()
+    return f"\N{DOTTED CIRCLE}{token}" if combining else escape_unprintable(token)
+
+
+def normalize_newlines(text: str) -> str:
+    """Replace CR LF and lone CR by LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def to_codes(text: str) -> np.ndarray:
@@ -134,23 +148,23 @@ def to_codes(text: str) -> np.ndarray:
 
 
 def from_codes(codes: np.ndarray) -> str:
-    """The text of [T] code points; undoes `to_codes`."""
+    """The text of [T] code points: the inverse of `to_codes`."""
     return codes.astype("<u4").tobytes().decode("utf-32-le")
 
 
-def take_apart(codes: np.ndarray) -> np.ndarray:
-    """Put two or three jamo in the place of every Hangul syllable.
+def decompose_syllables(codes: np.ndarray) -> np.ndarray:
+    """Replace every Hangul syllable by its two or three jamo.
 
     Args:
-      codes: [T] uint32, code points.
+      codes: [T] uint32 code points.
 
     Returns:
-      as many uint32 or more: only syllables are taken apart, é and が stay.
+      [T'] uint32, T' >= T. Only syllables are decomposed; é and が are kept.
 
-    >>> [hex(code) for code in take_apart(to_codes("한가"))]
+    >>> [hex(code) for code in decompose_syllables(to_codes("한가"))]
     ['0x1112', '0x1161', '0x11ab', '0x1100', '0x1161']
     """
-    nth = codes - np.uint32(FIRST_SYLLABLE)  # wraps around below the first, so is then large
+    nth = codes - np.uint32(FIRST_SYLLABLE)  # wraps around below the first, so is large there
     syllable = nth < LEADS * VOWELS * TAILS
     if not syllable.any():
         return codes
@@ -158,43 +172,43 @@ def take_apart(codes: np.ndarray) -> np.ndarray:
     parts[:, 0] = np.where(syllable, FIRST_LEAD + nth // (VOWELS * TAILS), codes)
     parts[:, 1] = FIRST_VOWEL + nth // TAILS % VOWELS
     parts[:, 2] = NO_TAIL + nth % TAILS
-    there = np.empty(parts.shape, bool)
-    there[:, 0] = True
-    there[:, 1] = syllable
-    there[:, 2] = syllable & (parts[:, 2] != NO_TAIL)
-    return parts[there]
+    used = np.empty(parts.shape, bool)
+    used[:, 0] = True
+    used[:, 1] = syllable
+    used[:, 2] = syllable & (parts[:, 2] != NO_TAIL)
+    return parts[used]
 
 
-def begins(codes: np.ndarray, units: str) -> np.ndarray:
-    """Which units begin a character.
+def starts_character(codes: np.ndarray, tokenizer: str) -> np.ndarray:
+    """Which tokens are the first of a composed character.
 
     Args:
-      codes: [T] code points of a text in units: the first begins one, if it is not a byte from
-        within a character.
-      units: which.
+      codes: [T] code points of tokens. The first one starts a character unless it is a UTF-8
+        continuation byte.
+      tokenizer: one of `TOKENIZERS`.
 
     Returns:
-      [T] bool, true at the first unit of each composed character.
+      [T] bool.
 
-    >>> begins(to_codes(to_units("한 a", "jamo")), "jamo").tolist()
+    >>> starts_character(to_codes(tokenize("한 a", "jamo")), "jamo").tolist()
     [True, False, False, True, True]
     """
-    if units == "bytes":
+    if tokenizer == "bytes":
         return codes & 0xC0 != 0x80
-    begins = np.ones(len(codes), bool)
-    if units == "jamo":  # of a composed text, in which jamo that can make a syllable do make one
+    starts = np.ones(len(codes), bool)
+    if tokenizer == "jamo":  # in composed text, jamo that can form a syllable do form one
         lead = codes - np.uint32(FIRST_LEAD) < LEADS
         vowel = codes - np.uint32(FIRST_VOWEL) < VOWELS
         tail = codes - np.uint32(NO_TAIL + 1) < TAILS - 1
         open_syllable = lead[:-1] & vowel[1:]
-        begins[1:] &= ~open_syllable
-        begins[2:] &= ~(open_syllable[:-1] & tail[2:])
-    return begins
+        starts[1:] &= ~open_syllable
+        starts[2:] &= ~(open_syllable[:-1] & tail[2:])
+    return starts
 
 
-def _starts_afresh(unit: str, before: str) -> bool:
-    """Whether `before` is composed the same, whatever comes from `unit` on."""
-    if unicodedata.combining(unicodedata.normalize("NFD", unit)[0]):
-        return False  # a mark: what follows it may yet be put in front of it
-    apart = unicodedata.normalize("NFC", before) + unicodedata.normalize("NFC", unit)
-    return unicodedata.normalize("NFC", before + unit) == apart
+def _starts_new_text(token: str, before: str) -> bool:
+    """Whether `before` is composed the same, no matter what comes from `token` on."""
+    if unicodedata.combining(unicodedata.normalize("NFD", token)[0]):
+        return False  # a mark: a later mark may be sorted before it
+    apart = unicodedata.normalize("NFC", before) + unicodedata.normalize("NFC", token)
+    return unicodedata.normalize("NFC", before + token) == apart

@@ -163,7 +163,7 @@ class ExperimentConfig:
     @property
     def validates(self) -> bool:
         """Whether the task has a validation set."""
-        return self.task.validation_batches(self.task.arrays()) > 0
+        return self.task.num_validation_batches(self.task.arrays()) > 0
 
     def is_validated(self, steps: Any) -> Any:
         """Return the mask of the steps, int, that run validation."""

@@ -62,7 +62,7 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
 
         inputs = jax.eval_shape(task.validation_batch, jnp.int32(0), arrays).inputs
         carry = initial_carry(model, params, jnp.zeros(inputs.shape, inputs.dtype))
-        batches = jnp.arange(task.validation_batches(arrays), dtype=jnp.int32)
+        batches = jnp.arange(task.num_validation_batches(arrays), dtype=jnp.int32)
         _, (values, weights) = jax.lax.scan(validate_batch, carry, batches)
         total = jnp.sum(weights)
         return {name: jnp.sum(value * weights) / total for name, value in values.items()}

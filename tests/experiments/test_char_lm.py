@@ -29,14 +29,20 @@ from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, loading, runner, text_generation
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.sampling import Sampling, generate
-from jaxrnn.text.tokenizer import from_units, to_units
+from jaxrnn.text.tokenizer import detokenize, tokenize
 from jaxrnn.training.loop import train_in_memory
 
 pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
 
 TEXT = "The rain in Spain\nstays\tmainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60
-FEW: dict[str, Any] = {"hidden_size": 12, "layers": 2, "batch_size": 4, "length": 20, "steps": 60}
+FEW: dict[str, Any] = {
+    "hidden_size": 12,
+    "layers": 2,
+    "batch_size": 4,
+    "sequence_length": 20,
+    "steps": 60,
+}
 
 
 def texts(folder):
@@ -51,9 +57,9 @@ def trained_runs(tmp_path_factory, cache_home):
     folder = texts(tmp_path_factory.mktemp("runs"))
     settings = FEW | {"learning_rate": 0.02, "validate_every": 20}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
-        "rain": ("rain.txt", {"seeds": 3, "group": 3, "dropout": 0.1, "seed": 2}),
-        "bytes": ("korean.txt", {"units": "bytes", "cell": "gru"}),
-        "jamo": ("korean.txt", {"units": "jamo", "embedding_size": 12, "tied": True}),
+        "rain": ("rain.txt", {"seeds": 3, "vmap_size": 3, "dropout": 0.1, "seed": 2}),
+        "bytes": ("korean.txt", {"tokenizer": "bytes", "cell": "gru"}),
+        "jamo": ("korean.txt", {"tokenizer": "jamo", "embedding_size": 12, "tie_embeddings": True}),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))  # the user's is left alone
@@ -121,21 +127,23 @@ def test_the_verbs_as_a_user_calls_them(call, trained_runs):
 
 def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
     def written(**settings):
-        return "".join(text_generation.write(trained_runs / "rain", "in ", length=50, **settings))
+        return "".join(
+            text_generation.generate_text(trained_runs / "rain", "in ", num_tokens=50, **settings)
+        )
 
     assert written(seed=1) == written(seed=1) != written(seed=2)
-    greedy = written(settings=Sampling(temperature=0))
-    assert greedy == written(settings=Sampling(temperature=0), seed=9)
+    greedy = written(sampling=Sampling(temperature=0))
+    assert greedy == written(sampling=Sampling(temperature=0), seed=9)
     assert "ain" in greedy  # it has learned something
     two = written(samples=2, seed=1)
     assert two.startswith("--- sample 1 ---\n" + written(seed=1) + "--- sample 2 ---\nin ")
     beams = written(beams=2)
     assert beams.startswith("--- beam 1: log-probability -") and beams.count("in ") >= 2
-    assert written(network=3, seed=1) != written(network=4, seed=1)
-    with pytest.raises(SettingError, match="a beam search draws nothing: leave out samples"):
+    assert written(model_seed=3, seed=1) != written(model_seed=4, seed=1)
+    with pytest.raises(SettingError, match="a beam search does not sample: leave out samples"):
         written(beams=2, samples=2)
-    with pytest.raises(SettingError, match="a beam search draws nothing"):
-        written(beams=2, settings=Sampling(temperature=0.5))
+    with pytest.raises(SettingError, match="a beam search does not sample"):
+        written(beams=2, sampling=Sampling(temperature=0.5))
     for seed in (-1, 2**32):
         with pytest.raises(SettingError, match="seed must be from 0 to 4294967295"):
             written(seed=seed)
@@ -143,15 +151,21 @@ def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
 
 def test_without_a_prime_it_goes_on_from_a_line_break(trained_runs):
     run_dir = trained_runs / "rain"
-    from_break = "".join(text_generation.write(run_dir, "\r\n", length=30, seed=1))
-    assert from_break == "\n" + "".join(text_generation.write(run_dir, length=30, seed=1))
+    from_break = "".join(text_generation.generate_text(run_dir, "\r\n", num_tokens=30, seed=1))
+    assert from_break == "\n" + "".join(
+        text_generation.generate_text(run_dir, num_tokens=30, seed=1)
+    )
 
 
 @pytest.mark.parametrize("units", ["bytes", "jamo"])
 def test_korean_comes_out_composed(trained_runs, units):
-    text = "".join(text_generation.write(trained_runs / units, "대한", length=60, seed=2))
+    text = "".join(
+        text_generation.generate_text(trained_runs / units, "대한", num_tokens=60, seed=2)
+    )
     assert text.startswith("대한") and text.endswith("\n")
-    pieces = list(text_generation.write(trained_runs / units, "대한", length=60, seed=2))
+    pieces = list(
+        text_generation.generate_text(trained_runs / units, "대한", num_tokens=60, seed=2)
+    )
     assert "".join(pieces) == text and len(pieces) > 2
     one = loading.load(trained_runs / units)
     for length in (29, 30, 31):  # some end within a syllable
@@ -159,12 +173,14 @@ def test_korean_comes_out_composed(trained_runs, units):
             one.model,
             one.params,
             child_key(root_key(2), "sample"),
-            one.encode("대한").astype(np.int32),
+            cast(Any, one.config.task).encode("대한"),
             length,
         )
-        whole = "".join(one.units(piece[0]) for piece in drawn)
-        said = "".join(text_generation.write(trained_runs / units, "대한", length=length, seed=2))
-        assert said == from_units(to_units("대한", units) + whole, units) + "\n"
+        whole = "".join(cast(Any, one.config.task).decode(piece[0]) for piece in drawn)
+        said = "".join(
+            text_generation.generate_text(trained_runs / units, "대한", num_tokens=length, seed=2)
+        )
+        assert said == detokenize(tokenize("대한", units) + whole, units) + "\n"
     syllables = sum("가" <= character <= "힣" for character in text)
     assert syllables >= 5
 
@@ -175,12 +191,12 @@ def test_the_best_network_of_the_run_is_taken(trained_runs):
     best = min((row for row in rows if row["validation_loss"]), key=lambda r: r["validation_loss"])
     one = loading.load(trained_runs / "rain")
     assert (one.seed, one.updates) == (best["seed"], best["step"])
-    assert one.loss == pytest.approx(best["validation_loss"])
+    assert one.validation_loss == pytest.approx(best["validation_loss"])
     assert best["seed"] != 2, "or the first would do"
-    last = loading.load(trained_runs / "rain", seed=4, last=True)
-    assert (last.seed, last.updates, last.loss) == (4, 60, None)
+    last = loading.load(trained_runs / "rain", model_seed=4, final=True)
+    assert (last.seed, last.updates, last.validation_loss) == (4, 60, None)
     with pytest.raises(SettingError, match="the run has the seeds 2 to 4, not 5"):
-        loading.load(trained_runs / "rain", seed=5)
+        loading.load(trained_runs / "rain", model_seed=5)
 
 
 def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
@@ -197,7 +213,7 @@ def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
     with pytest.raises(OSError, match="no checkpoint is whole"):
         loading.load("copy")
     shutil.rmtree("copy/checkpoints")
-    with pytest.raises(RunError, match="copy has no checkpoint yet; go on with python -m jaxrnn"):
+    with pytest.raises(RunError, match="copy has no checkpoint yet; resume with python -m jaxrnn"):
         loading.load("copy")
 
 
@@ -208,7 +224,9 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
     shorter["experiment"]["task"]["vocabulary"].pop()
     Path("copy/config.json").write_text(json.dumps(shorter))
     size = len(config["experiment"]["task"]["vocabulary"])
-    with pytest.raises(RunError, match=f"a vocabulary of {size - 1} units, and a model of {size}"):
+    with pytest.raises(
+        RunError, match=f"a vocabulary of {size - 1} tokens, but its model has {size}"
+    ):
         loading.load("copy")
     shorter["experiment"]["model"]["vocabulary_size"] -= 1
     Path("copy/config.json").write_text(json.dumps(shorter))
@@ -216,11 +234,11 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
         loading.load("copy")
     config["experiment"]["task"] = {
         "type": "jaxrnn.tasks.adding:Adding",
-        "length": 5,
+        "sequence_length": 5,
         "batch_size": 2,
     }
     Path("copy/config.json").write_text(json.dumps(config))
-    with pytest.raises(RunError, match="copy is no run of a language model, but of Adding"):
+    with pytest.raises(RunError, match="not the run of a language model, but of Adding"):
         loading.load("copy")
     with pytest.raises(FileNotFoundError, match="none holds no run"):
         loading.load("none")
@@ -236,15 +254,15 @@ def page(*arguments, **settings):
 
 def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
     run_dir, words = trained_runs / "rain", "in Spain\nstays"
-    text, data = page(run_dir, words, out=tmp_path / "page.html", network=4, last=True)
+    text, data = page(run_dir, words, out=tmp_path / "page.html", network=4, final=True)
     assert "seed 4 after 60 updates" in text and "layer 2" in text
-    one = loading.load(run_dir, 4, last=True)
-    ids = one.encode(words).astype(np.int32)
+    one = loading.load(run_dir, model_seed=4, final=True)
+    ids = cast(Any, one.config.task).encode(words)
     logits, _ = cast(Any, one.model.apply({"params": one.params}, ids[None]))
     chances = np.asarray(jax.nn.log_softmax(logits[0]))
     nats = -chances[np.arange(len(ids) - 1), ids[1:]].mean()
     assert f"{nats / np.log(2):.3f} a unit of this text" in text
-    argmax = [one.task.vocabulary[i] for i in chances.argmax(-1)]
+    argmax = [cast(Any, one.config.task).vocabulary[i] for i in chances.argmax(-1)]
     assert [data["symbols"][place][0] for place in data["guesses"][::5]] == argmax
     layer, cell, *_ = data["cells"][0]
     gates = read_gates(one.model, one.params, jnp.asarray(ids[None]))[layer]
@@ -257,7 +275,7 @@ def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
 def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     out = tmp_path / "page.html"
     Path("long.txt").write_text("in the plain.\r\n" * 500)
-    _, data = page(trained_runs / "rain", "long.txt", length=300, out=out)
+    _, data = page(trained_runs / "rain", "long.txt", num_tokens=300, out=out)
     assert len(data["text"]) == 300 and out.stat().st_size < 500_000
     for form in ("NFC", "NFD"):
         Path("korean.txt").write_text(unicodedata.normalize(form, KOREAN))
@@ -319,13 +337,13 @@ def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
 
 def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsys):
     texts(tmp_path)
-    few = FEW | {"steps": 3, "validation": 0.0, "seeds": 2, "group": 2, "layers": 1}
+    few = FEW | {"steps": 3, "val_fraction": 0.0, "seeds": 2, "vmap_size": 2, "layers": 1}
     study = make_config(Config(tmp_path / "rain.txt", **few))
     runner.run(study, run_dir="a")
     capsys.readouterr()
     assert loading.load("a").seed == 0
-    assert "no network is the best: it is that of seed 0" in capsys.readouterr().err
-    loading.load("a", seed=1)
+    assert "no network is the best: loading seed 0" in capsys.readouterr().err
+    loading.load("a", model_seed=1)
     assert capsys.readouterr().err == ""
 
 
@@ -338,18 +356,18 @@ def test_a_network_without_a_finite_validation_loss_is_as_it_was_in_the_end(
         best = restored.state.best._replace(loss=np.full(3, np.inf, np.float32))
         return restored._replace(state=restored.state._replace(best=best))
 
-    last = loading.load(trained_runs / "rain", seed=2, last=True)
+    last = loading.load(trained_runs / "rain", model_seed=2, final=True)
     monkeypatch.setattr(checkpoints, "restore", nowhere_finite)
     one = loading.load(trained_runs / "rain")
-    assert (one.seed, one.updates, one.loss) == (2, 60, None)
+    assert (one.seed, one.updates, one.validation_loss) == (2, 60, None)
     chex.assert_trees_all_equal(one.params, last.params)
-    assert "no network is the best: it is that of seed 2" in capsys.readouterr().err
+    assert "no network is the best: loading seed 2" in capsys.readouterr().err
 
 
 def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
     (tmp_path / "raw").write_bytes(b"some text " * 90 + bytes(range(128, 192)) * 3)
-    task = Language.from_file(tmp_path / "raw", "bytes", batch_size=2, length=20)
-    assert task.format_loss(1.0) == " nats a byte (1.443 bits, perplexity 2.718)"
+    task = Language.from_file(tmp_path / "raw", "bytes", batch_size=2, sequence_length=20)
+    assert task.format_loss(1.0) == " nats per byte (1.443 bits, perplexity 2.718)"
 
 
 def refused(call, *flags):
@@ -366,18 +384,21 @@ def test_a_bad_text_is_refused_in_one_line(call, tmp_path):
     Path("bad.txt").write_bytes(b"fine so far\n" + b"caf\xe9\n" * 900)
     assert "No such file or directory: none.txt" in refused(call, "--text=none.txt")
     said = refused(call, "--text=bad.txt")
-    assert "bad.txt is not UTF-8: the byte at offset 15 is 0xE9" in said and "--units bytes" in said
-    assert "one batch of 50 windows of 50 takes 2501" in refused(call, "--text=rain.txt")
+    assert (
+        "bad.txt is not UTF-8: the byte at offset 15 is 0xE9" in said
+        and "--tokenizer bytes" in said
+    )
+    assert "one batch of 50 windows of 50 needs 2501" in refused(call, "--text=rain.txt")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"cell": "lstn"}, "--cell must be one of"),
-        ({"units": "words"}, "units must be characters, bytes or jamo"),
-        ({"tied": True}, "tie_embeddings needs an embedding size"),
-        ({"validation": 0.5, "test": 0.5}, "must be shares that leave some text to train"),
-        ({"validation": 0.0, "patience": 2}, "--patience needs a share for --validation"),
+        ({"tokenizer": "words"}, "tokenizer must be characters, bytes or jamo"),
+        ({"tie_embeddings": True}, "tie_embeddings needs an embedding size"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"val_fraction": 0.0, "patience": 2}, "--patience needs a --val-fraction"),
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"dropout": 1.0}, "dropout must be from 0 to less than 1, not 1.0"),
     ],

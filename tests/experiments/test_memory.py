@@ -1,27 +1,43 @@
-"""The script of the memory tasks, as a user runs it; what the tasks are is in test_tasks.py."""
+"""The memory script as a user runs it; the tasks themselves are tested in tests/tasks."""
 
 import json
 import re
+from functools import partial
+from pathlib import Path
 
 import pytest
+from memory import Config, main
+
+from jaxrnn import cli
 
 SMALL = ["--hidden-size", "3", "--steps", "3", "--batch-size", "4", "--no-plots"]
 
 
-@pytest.mark.parametrize(("task", "memoryless_loss"), [("adding", "0.1667"), ("copy", "0.7702")])
-def test_it_trains_and_reports(run, tmp_path, task, memoryless_loss):
-    result = run("memory.py", "--task", task, "--length", "7", "--cell", "gru", *SMALL)
+@pytest.fixture
+def memory(call):
+    """Run the script's command line in this process."""
+    return partial(call, partial(cli.run_command, Config, main), "memory.py")
+
+
+@pytest.mark.parametrize(
+    ("task", "option", "memoryless_loss"),
+    [("adding", "sequence_length", "0.1667"), ("copy", "delay", "0.7702")],
+)
+def test_trains_and_reports(memory, task, option, memoryless_loss):
+    flag = "--" + option.replace("_", "-")
+    result = memory("--task", task, flag, "7", "--cell", "gru", *SMALL)
     assert (result.returncode, result.stderr) == (0, "")
     assert "seed 0 after 3 updates" in result.stdout
     assert f"(memoryless baseline: {memoryless_loss})" in result.stdout
     assert result.stdout.endswith("the run is in runs/memory/0001.\n")
-    config = json.loads((tmp_path / "runs/memory/0001/config.json").read_text())
-    assert config["experiment"]["task"]["length"] == 7
+    config = json.loads(Path("runs/memory/0001/config.json").read_text())
+    assert config["experiment"]["task"][option] == 7
     assert config["experiment"]["task"]["batch_size"] == 4
 
 
 def test_many_seeds_and_a_picture(run, tmp_path):
-    result = run("memory.py", *SMALL[:-1], "--seeds", "3", "--group", "2", "--length", "4")
+    flags = ["--seeds", "3", "--vmap-size", "2", "--sequence-length", "4"]
+    result = run("memory.py", *SMALL[:-1], *flags)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.search(
         r"\d of 3 seeds solved it \(\d+%, 95% interval \d+ to \d+%, Wilson\)", result.stdout
@@ -32,21 +48,26 @@ def test_many_seeds_and_a_picture(run, tmp_path):
 BAD = {
     "unknown task": (["--task", "addding"], "--task must be one of adding, copy, not 'addding'"),
     "unknown cell": (["--cell", "lstn"], "--cell must be one of lstm, gru"),
-    "too short": (["--length", "1"], "length must be"),
+    "too short": (["--sequence-length", "1"], "sequence length must be at least 2"),
+    "delay of adding": (["--delay", "9"], "--delay is for --task copy; adding has --sequence-len"),
+    "length of copy": (
+        ["--task", "copy", "--sequence-length", "9"],
+        "--sequence-length is for --task adding; copy has --delay",
+    ),
     "no batch": (["--batch-size", "0"], "batch size must be"),
     "no units": (["--hidden-size", "0"], "hidden size must be at least 1"),
     "no steps": (["--steps", "0"], "steps must be at least 1"),
     "no norm": (["--clip-norm", "0"], "clip norm must be a positive finite number"),
-    "group beyond seeds": (["--seeds", "2", "--group", "3"], "group must be at most seeds, 2"),
-    "no group": (["--seeds", "2", "--group", "0"], "group must be at least 1"),
+    "vmap size beyond seeds": (["--seeds", "2", "--vmap-size", "3"], "vmap size must be at most"),
+    "no vmap size": (["--seeds", "2", "--vmap-size", "0"], "vmap size must be at least 1"),
     "unknown schedule": (["--schedule", "step"], "--schedule"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line_and_leaves_nothing(run, tmp_path, case):
+def test_invalid_options_give_one_line_and_leave_nothing(memory, tmp_path, case):
     arguments, expected = BAD[case]
-    result = run("memory.py", *arguments)
+    result = memory(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"error: .*\n", result.stderr), result.stderr
     assert expected in result.stderr

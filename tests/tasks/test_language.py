@@ -1,4 +1,4 @@
-"""The language task: which units each batch reads and says, and which are scored."""
+"""The language task: inputs and targets of each batch, and which tokens are scored."""
 
 import math
 from collections import Counter
@@ -35,10 +35,12 @@ def decoded(task, ids):
 
 
 @pytest.mark.parametrize(("batch_size", "length", "share"), [(1, 7, 0.9), (3, 10, 0.8), (8, 4, 1)])
-def test_every_row_goes_on_where_it_stopped(file, key, batch_size, length, share):
-    """Over three passes, each row reads its part of the text, afresh each time."""
-    task = Language.from_file(file, batch_size=batch_size, length=length, splits=(share, 0))
-    windows, arrays = task.windows, task.arrays()
+def test_each_row_continues_where_it_stopped(file, key, batch_size, length, share):
+    """Over three epochs, each row reads its part of the text, with a reset at each start."""
+    task = Language.from_file(
+        file, batch_size=batch_size, sequence_length=length, val_fraction=0, test_fraction=1 - share
+    )
+    windows, arrays = task.batches_per_epoch, task.arrays()
     used = TEXT[: batch_size * windows * length]
     assert len(TEXT) * share - len(used) <= batch_size * length
     read, said = [""] * batch_size, [""] * batch_size
@@ -59,12 +61,14 @@ def test_every_row_goes_on_where_it_stopped(file, key, batch_size, length, share
 
 
 @pytest.mark.parametrize(("batch_size", "length"), [(1, 5), (4, 16), (34, 16), (50, 5)])
-def test_all_that_is_held_out_is_scored_once(file, batch_size, length):
-    task = Language.from_file(file, batch_size=batch_size, length=length, splits=(0.7, 0.19))
+def test_every_validation_token_is_scored_once(file, batch_size, length):
+    task = Language.from_file(
+        file, batch_size=batch_size, sequence_length=length, val_fraction=0.19, test_fraction=0.11
+    )
     arrays, held_out = task.arrays(), TEXT[560:712]
     scored, said = Counter(), {}
     rows: list[str] = []
-    for n in range(task.validation_batches(arrays)):
+    for n in range(task.num_validation_batches(arrays)):
         batch = task.validation_batch(jnp.int32(n), arrays)
         lengths = np.asarray(batch.lengths).tolist()
         if n == 0:
@@ -92,8 +96,10 @@ def network(cell=LSTMCell, vocabulary=26, **settings):
 
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell])
 def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
-    """One row, so the carry goes on from the first unit to the last."""
-    task = Language.from_file(file, batch_size=1, length=13, splits=(0.5, 0.3))
+    """With one row, the carry is passed from the first token to the last."""
+    task = Language.from_file(
+        file, batch_size=1, sequence_length=13, val_fraction=0.3, test_fraction=0.2
+    )
     model, params = network(cell, len(task.vocabulary))
     ids = jnp.asarray(task.corpus.validation.astype(np.int32))[None]
     outputs, _ = jax.jit(model.apply)({"params": params}, ids[:, :-1])
@@ -104,11 +110,13 @@ def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
     np.testing.assert_allclose(found["validation_accuracy"], right, rtol=1e-5)
 
 
-def test_validation_of_many_rows_reads_a_window_before_each(file):
-    task = Language.from_file(file, batch_size=4, length=6, splits=(0.5, 0.45))
+def test_each_validation_row_is_warmed_up_by_the_window_before_it(file):
+    task = Language.from_file(
+        file, batch_size=4, sequence_length=6, val_fraction=0.45, test_fraction=0.05
+    )
     model, params = network(LSTMCell, len(task.vocabulary))
     ids = task.corpus.validation.astype(np.int32)
-    part = (task.validation_batches(task.arrays()) - 1) * 6
+    part = (task.num_validation_batches(task.arrays()) - 1) * 6
     total, count, apply = 0.0, 0, jax.jit(model.apply)
     for row in range(4):
         start = max(row * part - 6, 0)
@@ -123,17 +131,19 @@ def test_validation_of_many_rows_reads_a_window_before_each(file):
     np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
 
 
-def test_validation_of_a_task_without_a_carry_starts_each_batch_afresh(file):
+def test_validation_of_a_stateless_task_resets_the_carry_for_each_batch(file):
     class Apart(Language):
         stateful = False
 
         def metrics(self, outputs, batch):
             return {"scores": outputs[0, 0]}  # many numbers: they are not validated
 
-    task = Apart.from_file(file, batch_size=2, length=6, splits=(0.5, 0.2))
+    task = Apart.from_file(
+        file, batch_size=2, sequence_length=6, val_fraction=0.2, test_fraction=0.3
+    )
     model, params = network(LSTMCell, len(task.vocabulary))
     total, count, apply = 0.0, 0.0, jax.jit(model.apply)
-    for n in range(task.validation_batches(task.arrays())):
+    for n in range(task.num_validation_batches(task.arrays())):
         batch = task.validation_batch(jnp.int32(n), task.arrays())
         outputs, _ = apply({"params": params}, batch.inputs)
         loss = losses.sequence_cross_entropy(outputs, batch.targets, batch.weights)
@@ -143,46 +153,48 @@ def test_validation_of_a_task_without_a_carry_starts_each_batch_afresh(file):
     np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
 
 
-def test_the_baseline_is_the_entropy_of_the_units(file):
-    task = Language.from_file(file, batch_size=2, length=5, splits=(0.6, 0.4))
+def test_baseline_is_the_entropy_of_the_tokens(file):
+    task = Language.from_file(file, batch_size=2, sequence_length=5, val_fraction=0.4)
     counts = Counter(TEXT[:480])
     expected = -sum(n / 480 * math.log(n / 480) for n in counts.values())
     assert task.memoryless_loss == pytest.approx(expected)
     assert task.output_size == len(set(TEXT))
 
 
-def test_the_loss_is_said_in_the_fields_units(tmp_path):
+def test_format_loss_gives_bits_and_perplexity(tmp_path):
     (tmp_path / "한글.txt").write_text("한국어 문장입니다.\n" * 40)
-    said = Language.from_file(tmp_path / "한글.txt", batch_size=2, length=5).format_loss(
+    said = Language.from_file(tmp_path / "한글.txt", batch_size=2, sequence_length=5).format_loss(
         math.log(8)
     )
-    assert said == " nats a character (3 bits, perplexity 8)"
-    jamo = Language.from_file(tmp_path / "한글.txt", "jamo", batch_size=2, length=5)
+    assert said == " nats per character (3 bits, perplexity 8)"
+    jamo = Language.from_file(tmp_path / "한글.txt", "jamo", batch_size=2, sequence_length=5)
     each = len(jamo.corpus.validation) / jamo.corpus.characters[1]
     assert 2 < each < 3
     assert jamo.format_loss(math.log(8)) == (
-        f" nats a jamo (3 bits, perplexity 8; {3 * each:.4g} bits a character)"
+        f" nats per jamo (3 bits, perplexity 8; {3 * each:.4g} bits per character)"
     )
 
 
-def test_too_short_a_text_is_refused_saying_how_long_it_must_be(file):
-    with pytest.raises(RunError, match="720 characters, but one batch of 80 windows of 9 takes"):
-        Language.from_file(file, batch_size=80, length=9)
-    Language.from_file(file, batch_size=79, length=9)
-    with pytest.raises(RunError, match="80 characters, but one window of 80 takes 81: a longer"):
-        Language.from_file(file, batch_size=1, length=80)
-    Language.from_file(file, batch_size=1, length=79)
-    Language.from_file(file, batch_size=1, length=400, splits=(1.0, 0.0))  # nothing held out
+def test_a_short_text_raises_with_the_length_needed(file):
+    with pytest.raises(RunError, match="720 characters, but one batch of 80 windows of 9 needs"):
+        Language.from_file(file, batch_size=80, sequence_length=9)
+    Language.from_file(file, batch_size=79, sequence_length=9)
+    with pytest.raises(
+        RunError, match="80 characters, but one window of 80 needs 81: use a longer"
+    ):
+        Language.from_file(file, batch_size=1, sequence_length=80)
+    Language.from_file(file, batch_size=1, sequence_length=79)
+    Language.from_file(file, batch_size=1, sequence_length=400, val_fraction=0.0)
 
 
-def test_counts_are_refused():
+def test_invalid_counts_raise():
     with pytest.raises(SettingError, match="batch size must be at least 1"):
         Language(Path("none"), ("a", "b"), batch_size=0)
 
 
-def test_a_file_that_has_changed_is_noticed_by_its_vocabulary(file):
-    task = Language.from_file(file, batch_size=2, length=5)
+def test_a_changed_file_with_new_tokens_raises(file):
+    task = Language.from_file(file, batch_size=2, sequence_length=5)
     file.write_text(TEXT + "Ü")
-    again = Language(file, task.vocabulary, batch_size=2, length=5)
+    again = Language(file, task.vocabulary, batch_size=2, sequence_length=5)
     with pytest.raises(RunError, match="outside the vocabulary: Ü"):
         _ = again.corpus

@@ -1,18 +1,20 @@
-"""The tasks with long memory: their batches, read with NumPy, and what a guess without memory gets.
+"""The memory tasks: their batches, checked with NumPy, and their memoryless baselines.
 
-Where chance decides, the bounds are five standard errors, and the keys are fixed.
+Statistical bounds are five standard errors wide; the keys are fixed.
 """
 
 import dataclasses
 import json
 from functools import cache, partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn.tasks import TASKS
+from jaxrnn.errors import SettingError
+from jaxrnn.tasks import TASKS, register_task
 from jaxrnn.tasks.adding import Adding
 from jaxrnn.tasks.base import Task
 from jaxrnn.tasks.copy_memory import CopyMemory
@@ -23,8 +25,8 @@ pytestmark = pytest.mark.optimized(False)
 
 STEP = jnp.int32(0)
 MANY = 20_000  # rows
-MANY_SUMS = Adding(length=7, batch_size=MANY)
-MANY_COPIES = CopyMemory(length=6, batch_size=MANY, symbols=4, copied=3)
+MANY_SUMS = Adding(sequence_length=7, batch_size=MANY)
+MANY_COPIES = CopyMemory(delay=6, batch_size=MANY, num_symbols=4, num_copied=3)
 
 
 @cache
@@ -32,24 +34,29 @@ def sample(task: Task) -> Batch:
     return jax.jit(task.sample_batch)(jax.random.key(0), STEP)
 
 
-def sample_side_by_side(task: Task, keys: jax.Array) -> Batch:
+def make_small(name: str) -> Any:
+    length = {"adding": "sequence_length", "copy": "delay"}[name]
+    return cast(Any, TASKS[name])(batch_size=3, **{length: 9})
+
+
+def sample_many(task: Task, keys: jax.Array) -> Batch:
     return jax.jit(jax.vmap(task.sample_batch, in_axes=(0, None)))(keys, STEP)
 
 
 @partial(jax.jit, static_argnums=0)
-def judged(task: Task, outputs: jax.typing.ArrayLike, batch: Batch) -> Metrics:
+def evaluate(task: Task, outputs: jax.typing.ArrayLike, batch: Batch) -> Metrics:
     outputs = jnp.asarray(outputs)
     return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
 
 def within_chance(counts: np.ndarray, n: int) -> None:
-    """Refuse counts [K] or [..., K] of n draws each that are not uniform over the K."""
+    """Fail for counts [K] or [..., K] of n draws each that are not uniform over the K."""
     share = 1 / counts.shape[-1]
     np.testing.assert_allclose(counts / n, share, atol=5 * np.sqrt(share * (1 - share) / n))
 
 
 def copies(row: np.ndarray, symbols: int, steps: int) -> list[int]:
-    """What is to be said, by a machine that reads a row of one-hot vectors step by step."""
+    """The targets, computed by reading a row of one-hot vectors step by step."""
     memory, waits, said = [], True, []
     for vector in row:
         assert sorted(vector) == [0.0] * (len(vector) - 1) + [1.0]
@@ -63,10 +70,10 @@ def copies(row: np.ndarray, symbols: int, steps: int) -> list[int]:
 
 
 @pytest.mark.parametrize("length", [2, 7, 40])
-def test_adding_is_the_sum_of_the_two_marked_numbers(length):
-    task = Adding(length=length, batch_size=4)
+def test_adding_target_is_the_sum_of_the_marked_numbers(length):
+    task = Adding(sequence_length=length, batch_size=4)
     keys = jax.random.split(jax.random.key(1), 30)
-    batches = sample_side_by_side(task, keys)
+    batches = sample_many(task, keys)
     inputs, targets, weights = (np.asarray(part).reshape(120, length, -1) for part in batches[:3])
     assert inputs.shape == (120, length, 2)
     for row, target, weight in zip(inputs, targets[..., 0], weights[..., 0], strict=True):
@@ -79,14 +86,14 @@ def test_adding_is_the_sum_of_the_two_marked_numbers(length):
 
 
 @pytest.mark.parametrize(("task", "second_half"), [(MANY_SUMS, 4), (Adding(6, MANY), 3)])
-def test_the_markers_of_adding_are_anywhere_in_their_halves(task, second_half):
+def test_adding_markers_are_uniform_within_their_halves(task, second_half):
     markers = np.asarray(sample(task).inputs)[..., 1]
     first, second = markers[:, :3].argmax(1), markers[:, 3:].argmax(1)
     pairs = np.bincount(second_half * first + second, minlength=3 * second_half)
     within_chance(pairs, MANY)  # so neither tells of the other
 
 
-def test_the_numbers_of_adding_are_uniform_and_independent():
+def test_adding_numbers_are_uniform_and_independent():
     numbers, markers = np.moveaxis(np.asarray(sample(MANY_SUMS).inputs), -1, 0)
     for t in range(7):
         within_chance(np.histogram(numbers[:, t], 10, (0.0, 1.0))[0], MANY)
@@ -97,10 +104,10 @@ def test_the_numbers_of_adding_are_uniform_and_independent():
     assert abs(np.corrcoef(numbers[1:, 0], numbers[:-1, 0])[0, 1]) < 5 / np.sqrt(MANY)
 
 
-def test_the_baseline_of_adding_is_the_best_of_all_constants():
+def test_adding_baseline_is_the_best_constant():
     batch = sample(MANY_SUMS)
     losses = {
-        constant: judged(MANY_SUMS, np.full((MANY, 7, 1), constant, np.float32), batch)["loss"]
+        constant: evaluate(MANY_SUMS, np.full((MANY, 7, 1), constant, np.float32), batch)["loss"]
         for constant in np.linspace(0.5, 1.5, 11)
     }
     assert min(losses, key=losses.__getitem__) == 1.0
@@ -110,15 +117,15 @@ def test_the_baseline_of_adding_is_the_best_of_all_constants():
     # Who sees the last input says its number and a half if it is marked, and 1 otherwise.
     number, marker = np.moveaxis(np.asarray(batch.inputs), -1, 0)
     glance = np.where(marker == 1, number + 0.5, 1.0)[..., None]
-    loss = judged(MANY_SUMS, glance.astype(np.float32), batch)["loss"]
+    loss = evaluate(MANY_SUMS, glance.astype(np.float32), batch)["loss"]
     assert abs(loss - (1 / 6 - 1 / (12 * 4))) < chance
 
 
 @pytest.mark.parametrize(("length", "symbols", "copied"), [(1, 3, 4), (2, 2, 1), (30, 8, 10)])
-def test_copy_says_the_symbols_after_the_delimiter_in_order(length, symbols, copied):
-    task = CopyMemory(length, batch_size=4, symbols=symbols, copied=copied)
+def test_copy_repeats_the_symbols_in_order_after_the_delimiter(length, symbols, copied):
+    task = CopyMemory(length, batch_size=4, num_symbols=symbols, num_copied=copied)
     keys = jax.random.split(jax.random.key(1), 15)
-    batches = sample_side_by_side(task, keys)
+    batches = sample_many(task, keys)
     steps = length + 2 * copied
     assert batches.inputs.shape == (15, 4, steps, symbols + 2)
     assert batches.weights.shape == (15, 4, steps)
@@ -132,7 +139,7 @@ def test_copy_says_the_symbols_after_the_delimiter_in_order(length, symbols, cop
     assert targets.max() == symbols == task.output_size - 1
 
 
-def test_the_symbols_of_copy_are_uniform_and_independent():
+def test_copy_symbols_are_uniform_and_independent():
     symbols = np.asarray(sample(MANY_COPIES).targets)[:, -3:]
     within_chance(np.stack([np.bincount(column, minlength=4) for column in symbols.T]), MANY)
     for a, b in [(0, 1), (1, 2), (0, 2)]:
@@ -140,12 +147,12 @@ def test_the_symbols_of_copy_are_uniform_and_independent():
     within_chance(np.bincount(4 * symbols[1:, 0] + symbols[:-1, 0], minlength=16), MANY - 1)
 
 
-def test_the_baseline_of_copy_is_the_best_without_memory():
+def test_copy_baseline_is_the_best_without_memory():
     batch = sample(MANY_COPIES)
     memoryless = np.full((MANY, 12, 5), -1e9, np.float32)
     memoryless[:, :9, 4] = 0.0  # the blank
     memoryless[:, 9:, :4] = 0.0  # any symbol
-    found = judged(MANY_COPIES, memoryless, batch)
+    found = evaluate(MANY_COPIES, memoryless, batch)
     np.testing.assert_allclose(found["loss"], MANY_COPIES.memoryless_loss, rtol=1e-5)
     assert abs(found["accuracy"] - 1 / 4) < 5 * np.sqrt(3 / 16 / (3 * MANY))
     # The best that can be said of each step from having seen many rows is not better.
@@ -155,33 +162,33 @@ def test_the_baseline_of_copy_is_the_best_without_memory():
     assert MANY_COPIES.memoryless_loss - 1e-4 < entropy < MANY_COPIES.memoryless_loss + 1e-6
 
 
-def test_the_baselines_are_those_of_the_papers():
+def test_baselines_match_the_papers():
     assert Adding().memoryless_loss == pytest.approx(0.167, abs=5e-4)
     assert CopyMemory(500).memoryless_loss == pytest.approx(10 * np.log(8) / 520)
 
 
 @pytest.mark.optimized(True)
 @pytest.mark.parametrize("name", TASKS)
-def test_a_key_is_a_batch_however_it_is_drawn(name):
-    task = TASKS[name](length=9, batch_size=3)
+def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):
+    task = make_small(name)
     keys = jax.random.split(jax.random.key(2), 3)
     compiled = jax.jit(task.sample_batch)
     batches = [jax.device_get(compiled(key, STEP)) for key in keys]
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         assert (batches[a].inputs != batches[b].inputs).any()
-    concat_gates = jax.device_get(sample_side_by_side(task, keys))
+    together = jax.device_get(sample_many(task, keys))
     for i, (key, batch) in enumerate(zip(keys, batches, strict=True)):
         for again in (
             compiled(key, STEP),
             task.sample_batch(key, STEP),
-            jax.tree.map(lambda part, i=i: part[i], concat_gates),
+            jax.tree.map(lambda part, i=i: part[i], together),
         ):
             jax.tree.map(np.testing.assert_array_equal, again, batch)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_rebuilt_from_json_and_fits_its_readout(name):
-    task = TASKS[name](length=9, batch_size=3)
+def test_a_task_is_restored_from_json_and_fits_its_readout(name):
+    task = make_small(name)
     again = TASKS[name](**json.loads(json.dumps(dataclasses.asdict(task))))
     assert again == task and hash(again) == hash(task)
     assert isinstance(task, Task) and not task.stateful and task.files == ()
@@ -191,28 +198,28 @@ def test_a_task_is_rebuilt_from_json_and_fits_its_readout(name):
     assert batch.inputs.dtype == batch.weights.dtype == jnp.float32
     assert batch.targets.dtype == (jnp.float32 if task.output_size == 1 else jnp.int32)
     outputs = jnp.zeros((rows, steps, task.output_size))
-    scored = jax.eval_shape(partial(judged, task), outputs, batch)
+    scored = jax.eval_shape(partial(evaluate, task), outputs, batch)
     assert all(value.shape == () and value.dtype == jnp.float32 for value in scored.values())
     with pytest.raises(ValueError, match=r"\[B, T"):
-        jax.eval_shape(partial(judged, task), outputs[:, 1:], batch)
+        jax.eval_shape(partial(evaluate, task), outputs[:, 1:], batch)
 
 
-def test_adding_scores_the_last_outputs_alone():
-    task = Adding(length=6, batch_size=4)
+def test_adding_scores_only_the_last_output():
+    task = Adding(sequence_length=6, batch_size=4)
     batch = sample(task)
     right = np.asarray(batch.targets)[..., None].copy()
     right[:, :-1] = np.inf
-    assert judged(task, right, batch) == {"loss": 0.0, "within": 1.0}
+    assert evaluate(task, right, batch) == {"loss": 0.0, "within": 1.0}
     off = right.copy()
     off[:, -1, 0] += np.array([0.039, -0.039, 0.041, -0.041], np.float32)
-    found = judged(task, off, batch)
+    found = evaluate(task, off, batch)
     assert found["within"] == 0.5
     np.testing.assert_allclose(found["loss"], (0.039**2 + 0.041**2) / 2, rtol=1e-4)
-    assert judged(task, np.full_like(right, np.nan), batch)["within"] == 0.0
+    assert evaluate(task, np.full_like(right, np.nan), batch)["within"] == 0.0
 
 
-def test_copy_is_judged_by_its_symbols_and_trained_by_every_step():
-    task = CopyMemory(5, batch_size=4, symbols=3, copied=2)
+def test_copy_accuracy_is_over_symbols_and_its_loss_over_every_step():
+    task = CopyMemory(5, batch_size=4, num_symbols=3, num_copied=2)
     batch = sample(task)
     targets = np.asarray(batch.targets)
     right, wrong = (100 * np.eye(4, dtype=np.float32)[(targets + n) % 4] for n in (0, 1))
@@ -224,18 +231,18 @@ def test_copy_is_judged_by_its_symbols_and_trained_by_every_step():
         (t < 7, 0.0, 2 / 9),
         ((t < 8) | (b == 3), 5 / 8, 3 / 36),
     ]:
-        found = judged(task, np.where(where, right, wrong), batch)
+        found = evaluate(task, np.where(where, right, wrong), batch)
         np.testing.assert_allclose(found["accuracy"], accuracy, rtol=1e-6)
         np.testing.assert_allclose(found["loss"], 100 * share, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("task", "edge"), [(Adding(), 0.01), (CopyMemory(), np.log(8) / 120)])
-def test_solved_is_below_the_edge(task, edge):
+def test_solved_below_the_threshold(task, edge):
     loss = np.array([0.0, edge * 0.999, edge * 1.001, 1.0, np.inf, np.nan], np.float32)
     assert task.solved({"loss": loss}).tolist() == [True, True, False, False, False, False]
 
 
-def test_solved_is_not_at_the_edge():
+def test_not_solved_at_the_threshold():
     assert not Adding().solved({"loss": np.array([0.01], np.float32)}).any()
     assert not np.any(CopyMemory().solved({"loss": np.array([CopyMemory().memoryless_loss / 10])}))
 
@@ -243,24 +250,56 @@ def test_solved_is_not_at_the_edge():
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (Adding, {"length": 1}, "length must be at least 2"),
-        (Adding, {"length": 0}, "length must be at least 2"),
-        (Adding, {"length": 8.0}, "length must be a whole number, not 8.0"),
+        (Adding, {"sequence_length": 1}, "sequence length must be at least 2"),
+        (Adding, {"sequence_length": 0}, "sequence length must be at least 1"),
+        (Adding, {"sequence_length": 8.0}, "sequence length must be a whole number, not 8.0"),
         (Adding, {"batch_size": 0}, "batch size must be at least 1"),
-        (CopyMemory, {"length": 0}, "length must be at least 1"),
-        (CopyMemory, {"length": "9"}, "length must be a whole number, not '9'"),
+        (CopyMemory, {"delay": 0}, "delay must be at least 1"),
+        (CopyMemory, {"delay": "9"}, "delay must be a whole number, not '9'"),
         (CopyMemory, {"batch_size": -1}, "batch size must be at least 1"),
-        (CopyMemory, {"symbols": 1}, "symbols must be at least 2"),
-        (CopyMemory, {"copied": 0}, "copied must be at least 1"),
+        (CopyMemory, {"num_symbols": 1}, "num symbols must be at least 2"),
+        (CopyMemory, {"num_copied": 0}, "num copied must be at least 1"),
     ],
 )
-def test_bad_settings_are_refused(make, settings, message):
-    with pytest.raises(ValueError, match=message) as unsupported_reason:
+def test_invalid_settings_raise(make, settings, message):
+    with pytest.raises(ValueError, match=message) as refused:
         make(**settings)
-    assert "\n" not in str(unsupported_reason.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("task", [Adding(4), CopyMemory(4), NextCharacter()])
-def test_a_network_that_broke_off_has_not_solved_it(task):
+def test_a_diverged_network_has_not_solved_the_task(task):
     missing = {name: np.array([np.nan, 0.0]) for name in ("loss", "correct", "within", "accuracy")}
     assert not task.solved(missing)[0]
+
+
+@pytest.fixture
+def restore_tasks():
+    before = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(before)
+
+
+def test_register_task_adds_a_name_and_refuses_taken_ones(restore_tasks):
+    class Longer(Adding):
+        pass
+
+    register_task("longer", Longer)
+    register_task("longer", Longer)  # again is fine, as when a module is reloaded
+    assert TASKS["longer"] is Longer
+    with pytest.raises(SettingError, match="already a task named 'adding', Adding"):
+        register_task("adding", Longer)
+    with pytest.raises(SettingError, match="must be a class that inherits from Task"):
+        register_task("number", cast(Any, int))
+
+
+def test_a_task_needs_only_an_output_size_and_batches():
+    class Minimal(Task):
+        output_size = 2
+
+    assert Minimal().memoryless_loss is None
+    assert Minimal().solved({"loss": np.zeros(3)}) is None
+    assert Minimal().num_validation_batches(Minimal().arrays()) == 0
+    with pytest.raises(NotImplementedError, match="Minimal must define sample_batch"):
+        Minimal().sample_batch(jax.random.key(0), STEP)

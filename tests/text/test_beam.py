@@ -1,4 +1,4 @@
-"""Beam search finds what trying everything finds, as far as its width allows."""
+"""Beam search finds what an exhaustive search finds, within its width."""
 
 import itertools
 
@@ -13,14 +13,14 @@ from jaxrnn.text.sampling import Sampling, generate
 
 pytestmark = pytest.mark.optimized(False)
 
-PRIME = np.array([2, 0, 1], np.int32)
+PROMPT = np.array([2, 0, 1], np.int32)
 
 
 def everything(model, params, length):
     """The log-probability of every beginning of every continuation: float64, by its units."""
     ways = np.array([*itertools.product(range(model.size), repeat=length)], np.int32)
-    ids = np.concatenate([np.tile(PRIME, (len(ways), 1)), ways], axis=1)
-    scores = np.asarray(read_whole(model, params, ids), np.float64)[:, len(PRIME) - 1 : -1]
+    ids = np.concatenate([np.tile(PROMPT, (len(ways), 1)), ways], axis=1)
+    scores = np.asarray(read_whole(model, params, ids), np.float64)[:, len(PROMPT) - 1 : -1]
     logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))  # [V**L, L, V]
     each = np.take_along_axis(logs, ways[..., None], -1)[..., 0].cumsum(-1)
     return {
@@ -47,55 +47,55 @@ def assert_found(found, ways, known):
 
 
 @pytest.mark.parametrize(("name", "beams"), [*zip(LAYERS, (5, 3, 3, 8), strict=True)])
-def test_it_is_the_textbooks_search(name, beams, key):
+def test_matches_a_textbook_search(name, beams, key):
     model, params = language(name, 4)
     known = everything(model, params, 6)
     ways = search_by_hand(known, 4, 6, beams)
     best = sorted((way for way in known if len(way) == 6), key=lambda way: -known[way])
     assert ways != best[:beams]  # so the width matters
-    assert_found(beam_search(model, params, PRIME, 6, beams), ways, known)
+    assert_found(beam_search(model, params, PROMPT, 6, beams), ways, known)
 
 
 @pytest.mark.parametrize("beams", [27, 100])
-def test_one_that_is_wide_enough_leaves_nothing_out(beams, key):
+def test_a_wide_enough_search_is_exhaustive(beams, key):
     model, params = language("gru", 3)
     known = everything(model, params, 4)
     ways = sorted((way for way in known if len(way) == 4), key=lambda way: -known[way])[:beams]
     assert len(ways) == min(beams, 81)
-    assert_found(beam_search(model, params, PRIME, 4, beams), ways, known)
+    assert_found(beam_search(model, params, PROMPT, 4, beams), ways, known)
 
 
 def test_one_beam_is_greedy(key):
     model, params = language("two", 9)
-    (greedy,) = generate(model, params, key, PRIME, 30, settings=Sampling(temperature=0))
-    np.testing.assert_array_equal(beam_search(model, params, PRIME, 30, 1)[0], greedy)
+    (greedy,) = generate(model, params, key, PROMPT, 30, sampling=Sampling(temperature=0))
+    np.testing.assert_array_equal(beam_search(model, params, PROMPT, 30, 1)[0], greedy)
 
 
-def test_what_the_model_rules_out_is_not_found(key):
+def test_impossible_continuations_are_not_returned(key):
     model, params = language("gru", 3)
-    ids, log_probability = beam_search(model, with_bias(params, 1, -jnp.inf), PRIME, 4, 27)
+    ids, log_probability = beam_search(model, with_bias(params, 1, -jnp.inf), PROMPT, 4, 27)
     assert {*map(tuple, ids.tolist())} == {*itertools.product((0, 2), repeat=4)}
     np.testing.assert_allclose(np.exp(log_probability).sum(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
-def test_scores_that_are_not_finite_are_refused(value, key):
+def test_logits_that_are_not_finite_raise(value, key):
     model, params = language("gru", 3)
     with pytest.raises(RunError, match="the model's scores are not finite"):
-        beam_search(model, with_bias(params, 1, value), PRIME, 4, 27)
+        beam_search(model, with_bias(params, 1, value), PROMPT, 4, 27)
 
 
 @pytest.mark.parametrize(
     ("prompt", "length", "beams", "message"),
     [
-        (PRIME, 4, 0, "beams must be at least 1"),
-        (PRIME, 4, 1.5, "beams must be a whole number, not 1.5"),
-        (PRIME, 0, 2, "length must be at least 1"),
-        (PRIME[:0], 4, 2, "the prompt must have at least one unit, from which to go on"),
-        (PRIME + 1, 4, 2, "the prompt must be of numbers from 0 to 2, not 3"),
+        (PROMPT, 4, 0, "beams must be at least 1"),
+        (PROMPT, 4, 1.5, "beams must be a whole number, not 1.5"),
+        (PROMPT, 0, 2, "num tokens must be at least 1"),
+        (PROMPT[:0], 4, 2, "the prompt must have at least one token"),
+        (PROMPT + 1, 4, 2, "token ids of the prompt must be from 0 to 2, not 3"),
     ],
 )
-def test_a_bad_argument_is_refused(prompt, length, beams, message, key):
+def test_invalid_arguments_raise(prompt, length, beams, message, key):
     model, params = language("gru", 3)
     with pytest.raises(SettingError) as refused:
         beam_search(model, params, prompt, length, beams)

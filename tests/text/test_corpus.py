@@ -1,4 +1,4 @@
-"""Text files as numbers, beside the same done with whole strings, `unicodedata` and a dict."""
+"""Text files as token ids, against a simple implementation with whole strings and a dict."""
 
 import contextlib
 import os
@@ -14,30 +14,32 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_tokenizer import any_case, in_units, texts
+from test_tokenizer import any_case, texts, tokenize_slowly
 
 from jaxrnn.cli import entry
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.text import corpus
 from jaxrnn.text.corpus import Corpus, encode, read
-from jaxrnn.text.tokenizer import UNITS, shown
+from jaxrnn.text.tokenizer import TOKENIZERS, display_token
 
-SPLITS = [(0.9, 0.1), (0.5, 0.25), (1, 0), (0.3, 0.0), (1 / 3, 2 / 3), (0.7, 0.2), (0.1, 0.1)]
+FRACTIONS = [(0.1, 0), (0.25, 0.25), (0, 0), (0.0, 0.7), (2 / 3, 0), (0.2, 0.1), (0.1, 0.8)]
+"""Of the validation and the test part."""
 
 
-def by_hand(raw: bytes, units: str, splits: tuple[float, float]) -> Corpus:
-    """What `read` should say of a file with these bytes."""
+def by_hand(raw: bytes, tokenizer: str, fractions: tuple[float, float]) -> Corpus:
+    """What `read` should return for a file with these bytes."""
     text = raw.decode("latin-1")
-    if units != "bytes":
+    if tokenizer != "bytes":
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         text = unicodedata.normalize("NFC", text)
-    first, second = round(len(text) * splits[0]), round(len(text) * (splits[0] + splits[1]))
+    train = 1 - fractions[0] - fractions[1]
+    first, second = round(len(text) * train), round(len(text) * (train + fractions[0]))
     parts = [text[:first], text[first:second], text[second:]]
     counts = [len(part) for part in parts]
-    if units == "bytes":
+    if tokenizer == "bytes":
         counts = [sum(not 0x80 <= ord(byte) < 0xC0 for byte in part) for part in parts]
-    if units == "jamo":
-        parts = [in_units(part, "jamo") for part in parts]
+    if tokenizer == "jamo":
+        parts = [tokenize_slowly(part, "jamo") for part in parts]
     vocabulary = tuple(sorted(set("".join(parts))))
     ids = {unit: i for i, unit in enumerate(vocabulary)}
     dtype = np.uint8 if len(ids) <= 2**8 else np.uint16 if len(ids) <= 2**16 else np.uint32
@@ -63,70 +65,71 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", 5)
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @any_case
 @given(
     text=st.lists(texts | st.sampled_from(["\r\n", "\r", "\ufeff", "한글"])).map("".join),
-    splits=st.sampled_from(SPLITS),
+    fractions=st.sampled_from(FRACTIONS),
     piece=st.integers(1, 9),
 )
-@example("\ufeffa\r\nb", (0.9, 0.1), 1)
-@example("\r\n\rab\r", (0.9, 0.1), 1)
-@example("ab\u1112\u1161\u11ab\u1112\u1161", (0.5, 0.25), 3)
-def test_a_file_in_pieces_is_as_the_whole_text(file, units, text, splits, piece):
+@example("\ufeffa\r\nb", (0.1, 0.0), 1)
+@example("\r\n\rab\r", (0.1, 0.0), 1)
+@example("ab\u1112\u1161\u11ab\u1112\u1161", (0.25, 0.25), 3)
+def test_reading_in_pieces_equals_reading_at_once(file, tokenizer, text, fractions, piece):
     file.write_bytes(text.encode())
-    wanted = by_hand(text.encode(), units, splits)
+    wanted = by_hand(text.encode(), tokenizer, fractions)
     with mock.patch.object(corpus, "PIECE", piece):
         if len(wanted.vocabulary) > 1:
-            assert_same(read(file, units, splits), wanted)
+            assert_same(read(file, tokenizer, *fractions), wanted)
         else:
             with pytest.raises(RunError, match=r"is empty|only one distinct"):
-                read(file, units, splits)
+                read(file, tokenizer, *fractions)
 
 
 @any_case
-@given(raw=st.binary(min_size=1), splits=st.sampled_from(SPLITS), piece=st.integers(1, 9))
-def test_any_bytes_are_read_as_bytes_or_the_first_bad_one_is_named(file, raw, splits, piece):
+@given(raw=st.binary(min_size=1), fractions=st.sampled_from(FRACTIONS), piece=st.integers(1, 9))
+def test_any_bytes_are_read_and_the_first_invalid_utf8_byte_is_named(file, raw, fractions, piece):
     raw = b"ab" + raw
     file.write_bytes(raw)
     with mock.patch.object(corpus, "PIECE", piece):
-        assert_same(read(file, "bytes", splits), by_hand(raw, "bytes", splits))
+        assert_same(read(file, "bytes", *fractions), by_hand(raw, "bytes", fractions))
         try:
             raw.decode()
         except UnicodeDecodeError as error:
-            with pytest.raises(RunError, match=rf"offset {error.start} is 0x..; .*--units bytes"):
-                read(file, "characters", splits)
+            with pytest.raises(
+                RunError, match=rf"offset {error.start} is 0x..; .*--tokenizer bytes"
+            ):
+                read(file, "characters", *fractions)
         else:
-            assert_same(read(file, "characters", splits), by_hand(raw, "characters", splits))
+            assert_same(read(file, "characters", *fractions), by_hand(raw, "characters", fractions))
 
 
-def test_a_byte_order_mark_counts_in_the_offset(file, small_pieces):
+def test_the_offset_includes_a_byte_order_mark(file, small_pieces):
     file.write_bytes(b"\xef\xbb\xbfhello wor\xffld")
     with pytest.raises(RunError) as caught:
         read(file)
     assert str(caught.value) == (
-        f"{file} is not UTF-8: the byte at offset 12 is 0xFF; with --units bytes any file can be"
-        " read"
+        f"{file} is not UTF-8: the byte at offset 12 is 0xFF; --tokenizer bytes reads any file"
     )
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("size", [256, 257, 65536, 65537])
-def test_numbers_take_as_few_bytes_as_they_can(file, units, size):
+def test_ids_use_the_smallest_type(file, tokenizer, size):
     codes = [code for code in range(0x3400, 0x20000) if not 0xAC00 <= code < 0x10000][:size]
     file.write_bytes("".join(map(chr, codes[::-1])).encode())
-    found = read(file, units)
-    if units != "bytes":
+    found = read(file, tokenizer)
+    if tokenizer != "bytes":
         assert len(found.vocabulary) == size
-    assert_same(found, by_hand(file.read_bytes(), units, (0.9, 0.1)))
+    assert_same(found, by_hand(file.read_bytes(), tokenizer, (0.1, 0.0)))
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_types_that_widen_late_change_nothing(file, units, monkeypatch):
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_ids_survive_widening(file, tokenizer, monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", 100)
     text = "한글 abc\n" * 99 + "".join(map(chr, range(0x4E00, 0x4E00 + 400))) + "한글 " * 99
     file.write_bytes(text.encode())
-    assert_same(read(file, units, (0.5, 0.3)), by_hand(text.encode(), units, (0.5, 0.3)))
+    assert_same(read(file, tokenizer, 0.3, 0.2), by_hand(text.encode(), tokenizer, (0.3, 0.2)))
 
 
 def test_decomposed_and_composed_files_are_equal(tmp_path, small_pieces):
@@ -135,14 +138,14 @@ def test_decomposed_and_composed_files_are_equal(tmp_path, small_pieces):
     one.write_text(unicodedata.normalize("NFC", text), "utf-8")
     other.write_text(unicodedata.normalize("NFD", text), "utf-8")
     assert one.stat().st_size < other.stat().st_size
-    for units in ("characters", "jamo"):
-        assert_same(read(one, units), read(other, units))
+    for tokenizer in ("characters", "jamo"):
+        assert_same(read(one, tokenizer), read(other, tokenizer))
 
 
-def test_characters_and_jamo_are_cut_at_the_same_place(file):
+def test_characters_and_jamo_are_split_at_the_same_place(file):
     text = "밖에 한국어 each 값 " * 7
     file.write_bytes(text.encode())
-    whole, apart = (read(file, units, (0.37, 0.41)) for units in ("characters", "jamo"))
+    whole, apart = (read(file, tokenizer, 0.41, 0.22) for tokenizer in ("characters", "jamo"))
     assert whole.characters == apart.characters
     for name in ("train", "validation", "test"):
         texts = [
@@ -151,7 +154,7 @@ def test_characters_and_jamo_are_cut_at_the_same_place(file):
         assert texts[0] == unicodedata.normalize("NFC", texts[1]) != texts[1]
 
 
-def test_bytes_where_a_file_may_be_cut_never_compose_with_what_is_before():
+def test_split_characters_never_compose_with_the_previous_one():
     """By all compositions that `unicodedata` knows of."""
     every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     seconds = {chr(code) for code in [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]}
@@ -167,10 +170,10 @@ def test_bytes_where_a_file_may_be_cut_never_compose_with_what_is_before():
                 pytest.fail(f"{character!r} may compose with what is before it")
 
 
-def test_a_given_vocabulary_numbers_the_units(file, small_pieces):
+def test_a_given_vocabulary_sets_the_ids(file, small_pieces):
     file.write_text("abba\ncab", "utf-8")
     vocabulary = ("z", "\n", "c", "b", "a", *map(chr, range(0x4E00, 0x4E00 + 300)))
-    found = read(file, splits=(0.5, 0.25), vocabulary=vocabulary)
+    found = read(file, val_fraction=0.25, test_fraction=0.25, vocabulary=vocabulary)
     assert found.vocabulary == vocabulary
     assert found.train.dtype == np.uint16
     assert [part.tolist() for part in found[1:4]] == [[4, 3, 3, 4], [1, 2], [4, 3]]
@@ -178,31 +181,33 @@ def test_a_given_vocabulary_numbers_the_units(file, small_pieces):
     assert read(file, vocabulary=vocabulary).train.tolist() == [4, 4, 4]
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_units_outside_the_vocabulary_are_named(file, units, small_pieces):
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_unknown_tokens_are_named(file, tokenizer, small_pieces):
     file.write_text("ab\x00 xyz", "utf-8")
-    with pytest.raises(RunError, match=re.escape(f"{units} outside the vocabulary: ")) as caught:
-        read(file, units, vocabulary=("a", "b"))
-    assert str(caught.value).endswith(f": {shown(chr(0), units)} ␣ x y z")
+    with pytest.raises(
+        RunError, match=re.escape(f"{tokenizer} outside the vocabulary: ")
+    ) as caught:
+        read(file, tokenizer, vocabulary=("a", "b"))
+    assert str(caught.value).endswith(f": {display_token(chr(0), tokenizer)} ␣ x y z")
     with pytest.raises(SettingError, match=r"not in the vocabulary: z y x$"):
-        encode("abzyxz", units, ("a", "b"))
+        encode("abzyxz", tokenizer, ("a", "b"))
     with pytest.raises(SettingError, match=r": c d e f g h i j k l and 4 more$"):
-        encode("abcdefghijklmnopo", units, ("a", "b"))
+        encode("abcdefghijklmnopo", tokenizer, ("a", "b"))
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_a_text_is_numbered_as_the_file_is(file, units):
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_encode_gives_the_ids_of_read(file, tokenizer):
     text = "한국 e\u0301\r\n abc\rd"
     file.write_bytes(text.encode())
-    found = read(file, units, (1, 0))
-    ids = encode(text, units, found.vocabulary)
-    assert ids.dtype == found.train.dtype
+    found = read(file, tokenizer, 0)
+    ids = encode(text, tokenizer, found.vocabulary)
+    assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, found.train)
 
 
 @contextlib.contextmanager
 def at_once():
-    """What is done inside must not wait: after 5 s it is ended."""
+    """Fail if the body takes longer than 5 s."""
 
     def stop(number, frame):
         raise TimeoutError("it waits")
@@ -217,7 +222,7 @@ def at_once():
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link to a fifo", "socket", "device"])
-def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
+def test_special_files_raise_without_waiting(tmp_path, kind):
     path = tmp_path / "it"
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as endpoint, at_once():
         if kind == "directory":
@@ -230,7 +235,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
             os.mkfifo(tmp_path / "fifo")
             path.symlink_to("fifo")
             path = path if kind.startswith("link") else tmp_path / "fifo"
-        with pytest.raises(RunError, match=f"^{re.escape(str(path))} is no regular file$"):
+        with pytest.raises(RunError, match=f"^{re.escape(str(path))} is not a regular file$"):
             read(path)
 
 
@@ -241,7 +246,7 @@ def test_a_link_to_a_file_is_followed(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("raw", "units", "message"),
+    ("raw", "tokenizer", "message"),
     [
         (b"", "characters", "is empty"),
         (b"", "bytes", "is empty"),
@@ -251,13 +256,13 @@ def test_a_link_to_a_file_is_followed(file, tmp_path):
         (b"\n", "bytes", "has only one distinct byte, 0x0A, so"),
     ],
 )
-def test_a_file_with_nothing_to_learn_is_refused(file, raw, units, message):
+def test_a_file_with_nothing_to_learn_raises(file, raw, tokenizer, message):
     file.write_bytes(raw)
     with pytest.raises(RunError, match=message):
-        read(file, units)
+        read(file, tokenizer)
 
 
-def test_a_file_that_is_not_there_or_must_not_be_read_is_one_line(file, tmp_path, capsys):
+def test_missing_and_unreadable_files_give_one_line(file, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop, entry.exit_cleanly():
         read(tmp_path / "none.txt")
     assert stop.value.code == 2
@@ -275,24 +280,23 @@ def test_a_file_that_is_not_there_or_must_not_be_read_is_one_line(file, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("splits", "message"),
+    ("fractions", "message"),
     [
-        ((0.0, 0.5), "training share must be above 0 and at most 1, not 0.0"),
-        ((1.1, 0.0), "training share"),
-        ((float("nan"), 0.0), "training share"),
-        ((0.5, -0.1), "validation share must be from 0 to 1, not -0.1"),
-        ((0.5, float("nan")), "validation share"),
-        ((0.9, 0.2), "0.9 and 0.2, add up to more than 1"),
-        ((0.8, 0.1, 0.1), "two shares"),
+        ((1.0, 0.0), "val fraction must be from 0 to less than 1, not 1.0"),
+        ((-0.1, 0.0), "val fraction must be from 0 to less than 1, not -0.1"),
+        ((float("nan"), 0.0), "val fraction must be from 0 to less than 1, not nan"),
+        ((0.1, 1.5), "test fraction must be from 0 to less than 1, not 1.5"),
+        ((0.1, float("nan")), "test fraction must be from 0 to less than 1, not nan"),
+        ((0.5, 0.5), "0.5 and 0.5, leave nothing to train on"),
     ],
 )
-def test_shares_out_of_range_are_refused(file, splits, message):
+def test_invalid_fractions_raise(file, fractions, message):
     file.write_text("ab")
     with pytest.raises(SettingError, match=message):
-        read(file, "characters", splits)
+        read(file, "characters", *fractions)
 
 
-def test_other_units_are_refused(file):
+def test_unknown_tokenizers_raise(file):
     with pytest.raises(SettingError, match="not 'words'"):
         read(file, "words")
 
@@ -320,13 +324,13 @@ LARGE = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("kind", LARGE)
-def test_a_large_file_takes_at_most_six_times_its_size(tmp_path, kind, units):
-    """And less of a larger one, as 30 MB or so are for the pieces, whatever the size."""
+def test_reading_takes_at_most_six_times_the_file_size(tmp_path, kind, tokenizer):
+    """Less for larger files: about 30 MB of it is for the pieces of any file."""
     path = tmp_path / "large.txt"
     path.write_text(LARGE[kind], "utf-8")
-    command = [sys.executable, "-c", PEAK, str(path), units]
+    command = [sys.executable, "-c", PEAK, str(path), tokenizer]
     taken = int(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     assert path.stat().st_size > 15e6
     assert taken < 6 * path.stat().st_size

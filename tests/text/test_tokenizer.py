@@ -1,4 +1,4 @@
-"""Characters, bytes and jamo, beside what Python's own codecs and `unicodedata` make of a text."""
+"""Characters, bytes and jamo, against what Python's own codecs and `unicodedata` make of a text."""
 
 import unicodedata
 from itertools import pairwise
@@ -9,7 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jaxrnn.errors import SettingError
-from jaxrnn.text.tokenizer import UNITS, Decoder, begins, from_units, shown, to_codes, to_units
+from jaxrnn.text.tokenizer import (
+    TOKENIZERS,
+    Decoder,
+    detokenize,
+    display_token,
+    starts_character,
+    to_codes,
+    tokenize,
+)
 
 LEAD, VOWEL, TAIL = "\u1112", "\u1161", "\u11ab"  # 한 in three
 PARTS = [
@@ -28,64 +36,66 @@ texts = st.lists(
 ).map("".join)
 
 
-def in_units(text: str, units: str) -> str:
-    """A text in units, one character at a time."""
-    if units == "bytes":
+def tokenize_slowly(text: str, tokenizer: str) -> str:
+    """Tokenize one character at a time."""
+    if tokenizer == "bytes":
         return "".join(chr(byte) for byte in text.encode())
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = unicodedata.normalize("NFC", text)
-    if units == "characters":
+    if tokenizer == "characters":
         return text
     return "".join(unicodedata.normalize("NFD", c) if "가" <= c <= "힣" else c for c in text)
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @any_case
 @given(text=texts)
-def test_units_are_those_of_python_and_are_undone(units, text):
-    there = to_units(text, units)
-    assert there == in_units(text, units)
-    back = from_units(there, units)
-    assert back == (text if units == "bytes" else unicodedata.normalize("NFC", text))
+def test_detokenize_inverts_tokenize(tokenizer, text):
+    there = tokenize(text, tokenizer)
+    assert there == tokenize_slowly(text, tokenizer)
+    back = detokenize(there, tokenizer)
+    newlines = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert back == (text if tokenizer == "bytes" else unicodedata.normalize("NFC", newlines))
 
 
-def test_every_syllable_is_taken_apart_and_nothing_else():
+def test_exactly_the_syllables_are_decomposed():
     text = "".join(chr(code) for code in range(0xA000, 0xE000) if not 0xD800 <= code < 0xE000)
-    assert to_units(text, "jamo") == in_units(text, "jamo")
+    assert tokenize(text, "jamo") == tokenize_slowly(text, "jamo")
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @any_case
 @given(text=texts)
-def test_each_composed_character_begins_once(units, text):
-    text = unicodedata.normalize("NFC", text)
-    found = begins(to_codes(to_units(text, units)), units)
-    wanted = [i == 0 for c in text for i in range(len(in_units(c, units)))]
+def test_each_composed_character_starts_once(tokenizer, text):
+    text = unicodedata.normalize("NFC", text.replace("\r", "\n"))
+    found = starts_character(to_codes(tokenize(text, tokenizer)), tokenizer)
+    wanted = [i == 0 for c in text for i in range(len(tokenize_slowly(c, tokenizer)))]
     np.testing.assert_array_equal(found, np.array(wanted, bool))
 
 
-# What a model says need not be what `to_units` makes: any units, in any order.
+# A model may generate any tokens in any order.
 said = {
     "characters": texts,
     "jamo": texts | st.text(st.sampled_from("".join(PARTS)), max_size=12),
     "bytes": st.text(st.characters(max_codepoint=0xFF), max_size=12)
-    | texts.map(lambda text: in_units(text, "bytes"))
+    | texts.map(lambda text: tokenize_slowly(text, "bytes"))
     | st.lists(st.sampled_from(["\xed\x95\x9c", "\xf0\x9f", "\xe0\x80", "\xff", "a", "\x9c"])).map(
         "".join
     ),
 }
 
 
-@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @any_case
 @given(data=st.data())
-def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
-    text = data.draw(said[units])
+def test_decoder_output_does_not_depend_on_the_pieces(tokenizer, data):
+    text = data.draw(said[tokenizer])
     places = data.draw(st.lists(st.integers(0, len(text))))
     cuts = [0, *sorted(places), len(text)]
-    decoder = Decoder(units)
+    decoder = Decoder(tokenizer)
     for _ in range(2):  # it can be used again
         told = [decoder.feed(text[a:b]) for a, b in pairwise(cuts)]
-        assert "".join([*told, decoder.flush()]) == from_units(text, units)
+        assert "".join([*told, decoder.flush()]) == detokenize(text, tokenizer)
 
 
 @any_case
@@ -93,11 +103,11 @@ def test_a_decoder_says_the_same_however_the_units_are_cut(units, data):
 @example(text=LEAD + VOWEL, more=TAIL)
 @example(text="e\u0301", more="\u0323")
 @example(text="\u0f71", more="\u0f73")
-def test_what_a_decoder_has_said_holds_whatever_comes_after(text, more):
-    assert from_units(text + more, "jamo").startswith(Decoder("jamo").feed(text))
+def test_later_tokens_do_not_change_decoded_text(text, more):
+    assert detokenize(text + more, "jamo").startswith(Decoder("jamo").feed(text))
 
 
-def test_a_decoder_says_all_but_what_may_change():
+def test_decoder_holds_back_only_what_may_change():
     decoder = Decoder("jamo")
     assert [decoder.feed(unit) for unit in (LEAD, VOWEL, TAIL, "a", LEAD, "\n")] == [
         *("", "", "", "한", "a", LEAD)
@@ -116,30 +126,30 @@ def test_a_decoder_says_all_but_what_may_change():
     assert decoder.feed("\xf0\x9f") + decoder.flush() == "�"
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_names_of_units_are_printable_and_tell_them_apart(units):
-    every = [chr(code) for code in range(256 if units == "bytes" else 0x3200)]
-    names = [shown(unit, units) for unit in every if unit != "␣"]
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_displayed_tokens_are_printable_and_distinct(tokenizer):
+    every = [chr(code) for code in range(256 if tokenizer == "bytes" else 0x3200)]
+    names = [display_token(unit, tokenizer) for unit in every if unit != "␣"]
     assert all(name.isprintable() and name.strip() for name in names)
     assert len(set(names)) == len(names)
 
 
-def test_names_of_units():
-    assert shown("\u0301", "characters") == "◌\u0301"
-    assert shown(VOWEL, "jamo") == VOWEL
-    assert shown("\x00", "characters") == "\\x00"
-    assert [shown(unit, "bytes") for unit in "~\x7f\xff "] == ["~", "0x7F", "0xFF", "␣"]
+def test_display_token():
+    assert display_token("\u0301", "characters") == "◌\u0301"
+    assert display_token(VOWEL, "jamo") == VOWEL
+    assert display_token("\x00", "characters") == "\\x00"
+    assert [display_token(unit, "bytes") for unit in "~\x7f\xff "] == ["~", "0x7F", "0xFF", "␣"]
 
 
 @pytest.mark.parametrize(
-    "use", [lambda u: to_units("a", u), lambda u: from_units("a", u), lambda u: Decoder(u)]
+    "use", [lambda u: tokenize("a", u), lambda u: detokenize("a", u), lambda u: Decoder(u)]
 )
-def test_other_units_are_refused(use):
+def test_unknown_tokenizers_raise(use):
     with pytest.raises(SettingError, match="characters, bytes or jamo, not 'words'"):
         use("words")
 
 
-@pytest.mark.parametrize("units", UNITS)
-def test_bytes_on_a_command_line_that_are_not_utf8_are_refused(units):
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_arguments_that_are_not_utf8_raise(tokenizer):
     with pytest.raises(SettingError, match="not valid UTF-8"):
-        to_units("a\udcff", units)
+        tokenize("a\udcff", tokenizer)

@@ -37,7 +37,9 @@ def make_config(folder: Path, seeds=1, patience=None, every=EVERY, held_out=0.3,
         follows.append(noise if rng.random() < 0.5 else (follows[-1] + 1) % 8)
     file = folder / "text.txt"
     file.write_text("".join("abcdef \n"[n] for n in follows))
-    task = kind.from_file(file, batch_size=3, length=8, splits=(0.3, held_out))
+    task = kind.from_file(
+        file, batch_size=3, sequence_length=8, val_fraction=held_out, test_fraction=0.7 - held_out
+    )
     model = LanguageModel(Recurrent(GRUCell(24)), task.output_size)
     train = TrainConfig(STEPS, 0.02, log_every=4, validate_every=every, patience=patience)
     return ExperimentConfig(task, model, train, seed=5, seeds=seeds, vmap_size=seeds)

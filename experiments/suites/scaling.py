@@ -119,7 +119,7 @@ def chunks(repeats: int, longest: int) -> Iterator[list[Row]]:
         chunk = math.isqrt(steps)
         layers = {
             "LSTM": Recurrent(LSTMCell(128)),
-            f"LSTM, chunks of {chunk}": Recurrent(LSTMCell(128), chunk=chunk),
+            f"LSTM, chunks of {chunk}": Recurrent(LSTMCell(128), remat_chunk_size=chunk),
             "minGRU, scan": Recurrent(MinGRUCell(128), implementation="scan"),
             "minGRU, associative scan": Recurrent(
                 MinGRUCell(128), implementation="associative_scan"

@@ -1,20 +1,23 @@
-"""LSTM and GRU layers whose gates are computed together, and whose backward pass is written out.
+"""LSTM and GRU layers that compute all gates in one product, with a hand-written backward pass.
 
-The same parameters, values and gradients as step by step with the cell (`unroll.in_turn`), but for
-rounding, in fewer and larger products:
+They take the same parameters and give the same values and gradients, within rounding, as running
+the cell step by step (`scan.scan_cell`), in fewer and larger matrix products:
 
-- the products with the inputs of all time steps are made before the loop, unless they are large;
-- in a step, the gates' products with h are one, [B, H] x [H, kH], for k gates;
-- the backward loop makes only the gradients of the gates; those of the weights, biases and inputs
-  are one product each over all time steps after it, where differentiating the loop would add up
-  a product a step.
+- the products with the inputs of all time steps are computed before the loop, unless they are too
+  large for the cache;
+- in each step the gates' products with h are one product, [B, H] x [H, kH] for k gates;
+- the backward loop computes only the gradients of the gates. The gradients of the weights, biases
+  and inputs are one product each over all time steps after it; differentiating the loop would
+  instead add up one product per step.
 
-Appleyard, Kocisky and Blunsom (2016), "Optimizing Performance of Recurrent Neural Networks on
-GPUs", sections 3.1.1 and 3.1.4, have the first two. Backward the equations are those of Graves
+The first two are sections 3.1.1 and 3.1.4 of Appleyard, Kocisky and Blunsom (2016), "Optimizing
+Performance of Recurrent Neural Networks on GPUs". The backward equations are those of Graves
 (2012), section 4.6, without peepholes.
 
-Like every function with a derivative of its own, these have none in forward mode (`jax.jvp`,
-`jax.jacfwd`, `jax.hessian`): for that, a layer takes `implementation="scan"`.
+JAX cannot differentiate functions with a custom backward pass in forward mode (`jax.jvp`,
+`jax.jacfwd`, `jax.hessian`): for that, use `implementation="scan"`.
+
+To give a cell of your own a fused implementation, see `register_fused_cell`.
 """
 
 from collections.abc import Callable
@@ -30,97 +33,153 @@ from jaxrnn.cells.lstm import LSTMCarry
 from jaxrnn.layers.scan import Steps
 from jaxrnn.types import Carry
 
-Parts = tuple[jax.Array, ...]  # [B, H] each, one a gate
+Gates = tuple[jax.Array, ...]  # one [B, H] array per gate
 
-CACHE = 2**23  # bytes, of the products with all inputs
+CACHE_BYTES = 2**23  # products with all inputs are computed before the loop if they fit in this
 
 
-class Weights(NamedTuple):
-    """A cell's parameters, the gates' side by side."""
+class GateParams(NamedTuple):
+    """A cell's parameters, with those of its k gates concatenated along the last axis."""
 
-    kernel: jax.Array  # [F, kH]
-    bias: jax.Array  # [kH]
-    recurrent: jax.Array  # [H, kH]
-    hidden_bias: jax.Array | None  # [kH]: added to the product with h, where that is a difference
+    input_kernel: jax.Array  # [F, kH]
+    recurrent_kernel: jax.Array  # [H, kH]
+    bias: jax.Array  # [kH]: added to the product with the inputs
+    hidden_bias: jax.Array | None = None  # [kH]: added to the product with h; None for no such bias
 
 
 class Masks(NamedTuple):
-    """What is not as in the plain case; None where it is."""
+    """Optional masks; None if unused."""
 
-    counts: jax.Array | None  # [T, B, 1] bool: whether the step belongs to the row
-    anew: jax.Array | None  # [T, B, 1] bool: whether the carry is zero again before it
+    valid: jax.Array | None  # [T, B, 1] bool: False at padding
+    resets: jax.Array | None  # [T, B, 1] bool: the carry is zeroed before this step
     hidden: jax.Array | None  # [B, H]: multiplies the h that the gates see
 
 
 class FusedCell(NamedTuple):
-    """One step of a recurrence and its derivative, once the products are made."""
+    """The forward and backward pass of one step of a cell, without its matrix products.
 
-    gates: str  # in their order side by side
-    bias: str  # which dense layers have their biases: those over "h", or those over "i", the inputs
-    # (products with x, products with h, carry) -> (new carry, what `backward` needs)
-    forward: Callable[[Parts, Parts, Any], tuple[Any, Parts]]
-    # (what `forward` kept, old carry, new carry, gradient of the new carry) -> gradients of the
-    # products with x, of those with h, and of the old carry, but for its way through the products
-    backward: Callable[[Parts, Any, Any, Any], tuple[Parts, Parts, Any]]
+    Attributes:
+      gate_params: (the cell's "params") -> `GateParams`. `concat_gates` does this for cells with one
+        dense layer per gate.
+      forward: (x, h, carry) -> (new carry, residuals). x and h hold, for each gate, the product with
+        the inputs and with the hidden state, [B, H], biases included. Residuals are a tuple of
+        arrays that `backward` needs.
+      backward: (residuals, old carry, new carry, gradient of the new carry) -> (gradients of x,
+        gradients of h, gradient of the old carry). The last one leaves out the path through h.
+        Return the same tuple twice if the gradients of x and h are equal.
+      supports: (bound cell) -> whether these equations are the cell's, given its options.
+    """
+
+    gate_params: Callable[[Any], GateParams]
+    forward: Callable[[Gates, Gates, Any], tuple[Any, Gates]]
+    backward: Callable[[Gates, Any, Any, Any], tuple[Gates, Gates, Any]]
+    supports: Callable[[Any], bool] = lambda cell: True
+
+
+def register_fused_cell(cell_class: type[nn.RNNCellBase], fused_cell: FusedCell) -> None:
+    """Let `Recurrent` run cells of this class with `implementation="fused"` (and "auto").
+
+    The cell's carry must start at zero, and be either its hidden state [B, H] or a NamedTuple of
+    [B, H] arrays with the hidden state in field `h`. The cell's output must be that hidden state.
+    Subclasses are not included: they may change the equations. docs/layers.md has an example.
+
+    Args:
+      cell_class: the Flax cell.
+      fused_cell: its forward and backward pass.
+
+    Raises:
+      TypeError: if `cell_class` is not a Flax cell class, or `fused_cell` not a `FusedCell`.
+      ValueError: if the class is registered already.
+    """
+    if not (isinstance(cell_class, type) and issubclass(cell_class, nn.RNNCellBase)):
+        raise TypeError(f"cell_class must be a class of Flax cells, not {cell_class!r}")
+    if not isinstance(fused_cell, FusedCell):
+        raise TypeError(f"fused_cell must be a FusedCell, not {type(fused_cell).__name__}")
+    if FUSED_CELLS.setdefault(cell_class, fused_cell) != fused_cell:
+        raise ValueError(f"{cell_class.__name__} has a fused implementation already")
 
 
 def is_supported(cell: nn.RNNCellBase, carry: Carry, inputs: jax.Array) -> bool:
-    """Whether a layer of this cell can be computed here: all of one type, and nothing unusual."""
-    if type(cell) is LSTMCell:
-        usual = not cell.peepholes and not cell.layer_norm
-    elif type(cell) is GRUCell:
-        usual = cell.reset_after
-    else:
+    """Whether a layer of this bound cell can be fused: default options, a single dtype."""
+    fused_cell = FUSED_CELLS.get(type(cell))
+    # If parameters are missing, the cell's own error message is the better one.
+    if fused_cell is None or not cell.variables.get("params"):
         return False
-    gates = FUSED_CELLS[type(cell)].gates
-    usual &= cell.gate_fn is nn.sigmoid and cell.activation_fn is nn.tanh
-    usual &= cell.carry_init is nn.initializers.zeros
-    types = {leaf.dtype for leaf in jax.tree.leaves((carry, cell.variables, inputs))}
-    same = len(types) == 1 and cell.dtype in (None, inputs.dtype)
-    params = cell.variables.get("params", {})
-    there = {side + gate for side in "ih" for gate in gates} == params.keys()
-    return bool(usual) and same and there  # of missing parameters the cell itself says so
+    zeros = nn.initializers.zeros
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((carry, cell.variables, inputs))}
+    return (
+        fused_cell.supports(cell)
+        and getattr(cell, "carry_init", zeros) is zeros
+        and len(dtypes) == 1
+        and getattr(cell, "dtype", None) in (None, inputs.dtype)
+    )
 
 
-def fused(
+def fused_scan(
     cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
-    """A layer over time, where this one `applies`; called as the functions of `unroll`.
+    """Run a cell over time where `is_supported`; called like the functions in `scan`.
 
     Args:
       cell: with its parameters bound.
       carry: before the first step, [B, H] each.
-      steps: inputs [B, T, F], and which of them count and where the carry is zero again.
-      mask: [B, H], what the h that the gates see is multiplied by; None for 1.
-      reverse: whether time runs backwards.
+      steps: inputs [B, T, F], which steps are valid, and where the carry is reset.
+      mask: [B, H], multiplies the h that the gates see; None for no mask.
+      reverse: whether to run backwards in time.
 
     Returns:
       the last carry, and outputs [B, T, H].
     """
-    rule = FUSED_CELLS[type(cell)]
-    counts, anew = _time_first(steps.counts), _time_first(steps.anew)
-    weights, inputs = concat_gates(rule, cell.variables["params"]), steps.inputs.swapaxes(0, 1)
-    unrolled: Any = _unrolled  # its type does not tell what it returns
-    carry, outputs = unrolled(rule, reverse, weights, carry, inputs, Masks(counts, anew, mask))
-    if counts is not None:
-        outputs = jnp.where(counts, outputs, 0)
+    fused_cell = FUSED_CELLS[type(cell)]
+    params = fused_cell.gate_params(cell.variables["params"])
+    return unroll(fused_cell, params, carry, steps, mask, reverse=reverse)
+
+
+def unroll(
+    fused_cell: FusedCell,
+    params: GateParams,
+    carry: Carry,
+    steps: Steps,
+    mask: jax.Array | None = None,
+    *,
+    reverse: bool = False,
+) -> tuple[Carry, jax.Array]:
+    """Like `fused_scan`, from the parameters in place of a bound cell."""
+    valid, resets = _time_first(steps.valid), _time_first(steps.resets)
+    inputs = steps.inputs.swapaxes(0, 1)
+    unrolled: Any = _unrolled  # custom_vjp loses the function's type
+    masks = Masks(valid, resets, mask)
+    carry, outputs = unrolled(fused_cell, reverse, params, carry, inputs, masks)
+    if valid is not None:
+        outputs = jnp.where(valid, outputs, 0)
     return carry, outputs.swapaxes(0, 1)
 
 
-def concat_gates(rule: FusedCell, params: Any) -> Weights:
-    """A cell's parameters, the gates' side by side; of a GRU the last gate has a second bias."""
-    kernel, recurrent = (
-        jnp.concatenate([params[side + gate]["kernel"] for gate in rule.gates], axis=1)
-        for side in "ih"
+def concat_gates(params: Any, *, gates: str, bias: str) -> GateParams:
+    """Concatenate the parameters of a Flax cell with dense layers called i and h plus a gate.
+
+    Args:
+      params: the cell's, such as {"ii": {"kernel": [F, H]}, "hi": {"kernel": [H, H], "bias": [H]}}.
+      gates: a letter for each gate, in the order to concatenate them.
+      bias: "h" if the dense layers over h have the biases; "i" if those over the inputs have them,
+        and over h only the last gate's does (a GRU).
+    """
+    input_kernel, recurrent_kernel = (
+        jnp.concatenate([params[side + gate]["kernel"] for gate in gates], axis=1) for side in "ih"
     )
-    bias = jnp.concatenate([params[rule.bias + gate]["bias"] for gate in rule.gates])
-    if rule.bias == "h":
-        return Weights(kernel, bias, recurrent, None)
-    last = params["h" + rule.gates[-1]]["bias"]
-    return Weights(kernel, bias, recurrent, jnp.pad(last, (bias.size - last.size, 0)))
+    biases = jnp.concatenate([params[bias + gate]["bias"] for gate in gates])
+    if bias == "h":
+        return GateParams(input_kernel, recurrent_kernel, biases)
+    candidate = params["h" + gates[-1]]["bias"]
+    return GateParams(input_kernel, recurrent_kernel, biases, pad_hidden_bias(candidate, biases))
 
 
-def _lstm_forward(x: Parts, h: Parts, carry: LSTMCarry) -> tuple[LSTMCarry, Parts]:
+def pad_hidden_bias(candidate: jax.Array, bias: jax.Array) -> jax.Array:
+    """A GRU's hidden bias [3H] from that of its candidate [H]: zero for r and z."""
+    return jnp.pad(candidate, (bias.size - candidate.size, 0))
+
+
+def _lstm_forward(x: Gates, h: Gates, carry: LSTMCarry) -> tuple[LSTMCarry, Gates]:
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     i, f, g, o = nn.sigmoid(i), nn.sigmoid(f), jnp.tanh(g), nn.sigmoid(o)
     c = f * carry.c + i * g
@@ -128,9 +187,9 @@ def _lstm_forward(x: Parts, h: Parts, carry: LSTMCarry) -> tuple[LSTMCarry, Part
 
 
 def _lstm_backward(
-    kept: Parts, carry: LSTMCarry, new: LSTMCarry, d: LSTMCarry
-) -> tuple[Parts, Parts, LSTMCarry]:
-    i, f, g, o = kept
+    residuals: Gates, carry: LSTMCarry, new: LSTMCarry, d: LSTMCarry
+) -> tuple[Gates, Gates, LSTMCarry]:
+    i, f, g, o = residuals
     squashed = jnp.tanh(new.c)
     dc = d.c + d.h * o * (1 - squashed * squashed)
     do = d.h * squashed * (o * (1 - o))
@@ -139,145 +198,175 @@ def _lstm_backward(
     return gates, gates, LSTMCarry(dc * f, jnp.zeros_like(d.h))
 
 
-def _gru_forward(x: Parts, h: Parts, carry: jax.Array) -> tuple[jax.Array, Parts]:
+def _gru_forward(x: Gates, h: Gates, carry: jax.Array) -> tuple[jax.Array, Gates]:
     r, z = nn.sigmoid(x[0] + h[0]), nn.sigmoid(x[1] + h[1])
     n = jnp.tanh(x[2] + r * h[2])
     return (1 - z) * n + z * carry, (r, z, n, h[2])
 
 
 def _gru_backward(
-    kept: Parts, carry: jax.Array, new: jax.Array, d: jax.Array
-) -> tuple[Parts, Parts, jax.Array]:
+    residuals: Gates, carry: jax.Array, new: jax.Array, d: jax.Array
+) -> tuple[Gates, Gates, jax.Array]:
     del new
-    r, z, n, hn = kept
+    r, z, n, hn = residuals
     dn = d * (1 - z) * (1 - n * n)
     dz = d * (carry - n) * (z * (1 - z))
     dr = dn * hn * (r * (1 - r))
     return (dr, dz, dn), (dr, dz, dn * r), d * z
 
 
-FUSED_CELLS: dict[type[nn.RNNCellBase], FusedCell] = {
-    LSTMCell: FusedCell("ifgo", "h", _lstm_forward, _lstm_backward),
-    GRUCell: FusedCell("rzn", "i", _gru_forward, _gru_backward),
-}
+def _has_default_options(cell: Any, gates: str) -> bool:
+    expected = {side + gate for side in "ih" for gate in gates}
+    return (
+        cell.gate_fn is nn.sigmoid
+        and cell.activation_fn is nn.tanh
+        and cell.variables["params"].keys() == expected
+    )
+
+
+LSTM = FusedCell(
+    partial(concat_gates, gates="ifgo", bias="h"),
+    _lstm_forward,
+    _lstm_backward,
+    lambda cell: _has_default_options(cell, "ifgo") and not (cell.peepholes or cell.layer_norm),
+)
+GRU = FusedCell(
+    partial(concat_gates, gates="rzn", bias="i"),
+    _gru_forward,
+    _gru_backward,
+    lambda cell: _has_default_options(cell, "rzn") and cell.reset_after,
+)
+
+FUSED_CELLS: dict[type[nn.RNNCellBase], FusedCell] = {LSTMCell: LSTM, GRUCell: GRU}
+"""The cells that can be fused. Use `register_fused_cell` to add one."""
 
 
 def _hidden(carry: Carry) -> jax.Array:
-    return carry.h if isinstance(carry, LSTMCarry) else carry
+    return carry.h if hasattr(carry, "h") else carry
 
 
 def _with_hidden(carry: Carry, h: jax.Array) -> Carry:
-    return carry._replace(h=h) if isinstance(carry, LSTMCarry) else h
+    return carry._replace(h=h) if hasattr(carry, "h") else h
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _unrolled(
-    rule: FusedCell, reverse: bool, weights: Weights, carry: Carry, inputs: jax.Array, masks: Masks
+    fused_cell: FusedCell,
+    reverse: bool,
+    weights: GateParams,
+    carry: Carry,
+    inputs: jax.Array,
+    masks: Masks,
 ) -> tuple[Carry, jax.Array]:
     """Inputs [T, B, F] -> the last carry, and every step's h [T, B, H]."""
-    (carry, states), _ = _forward(rule, reverse, weights, carry, inputs, masks)
+    (carry, states), _ = _forward(fused_cell, reverse, weights, carry, inputs, masks)
     return carry, states
 
 
 def _forward(
-    rule: FusedCell, reverse: bool, weights: Weights, carry: Carry, inputs: jax.Array, masks: Masks
+    fused_cell: FusedCell,
+    reverse: bool,
+    weights: GateParams,
+    carry: Carry,
+    inputs: jax.Array,
+    masks: Masks,
 ) -> tuple[tuple[Carry, jax.Array], Any]:
     hidden = _hidden(carry).shape[-1]
-    before = _before_the_loop(inputs, weights.kernel)
+    precomputed = _fits_in_cache(inputs, weights.input_kernel)
 
-    def products(x: jax.Array) -> Parts:
-        """Of inputs [..., F], each gate's [..., H]: apart, as of slices XLA makes slow loops."""
-        sides = zip(_split(weights.kernel, hidden), _split(weights.bias, hidden), strict=True)
+    def products(x: jax.Array) -> Gates:
+        """Inputs [..., F] -> [..., H] for each gate; separate, as XLA is slow on slices."""
+        sides = zip(_split(weights.input_kernel, hidden), _split(weights.bias, hidden), strict=True)
         return tuple(x @ kernel + bias[(None,) * (x.ndim - 1)] for kernel, bias in sides)
 
     def step(carry: Carry, now: tuple[Any, Masks]) -> tuple[Carry, Any]:
         x, masks_now = now
-        if not before:
-            x = _split(x @ weights.kernel + weights.bias[None], hidden)
-        carry = _anew(carry, masks_now.anew)
-        h = _seen(carry, masks.hidden) @ weights.recurrent
+        if not precomputed:
+            x = _split(x @ weights.input_kernel + weights.bias[None], hidden)
+        carry = _reset(carry, masks_now.resets)
+        h = _masked_hidden(carry, masks.hidden) @ weights.recurrent_kernel
         if weights.hidden_bias is not None:
             h = h + weights.hidden_bias[None]
-        new, kept = rule.forward(x, _split(h, hidden), carry)
-        if masks_now.counts is not None:
-            new = jax.tree.map(partial(jnp.where, masks_now.counts), new, carry)
-        return new, (new, kept)
+        new, residuals = fused_cell.forward(x, _split(h, hidden), carry)
+        if masks_now.valid is not None:
+            new = jax.tree.map(partial(jnp.where, masks_now.valid), new, carry)
+        return new, (new, residuals)
 
-    last, (carries, kept) = jax.lax.scan(
+    last, (carries, residuals) = jax.lax.scan(
         step,
         carry,
-        (products(inputs) if before else inputs, masks._replace(hidden=None)),
+        (products(inputs) if precomputed else inputs, masks._replace(hidden=None)),
         reverse=reverse,
     )
-    return (last, _hidden(carries)), (weights, carry, inputs, masks, carries, kept)
+    return (last, _hidden(carries)), (weights, carry, inputs, masks, carries, residuals)
 
 
-def _backward(rule: FusedCell, reverse: bool, saved: Any, gradient: Any) -> tuple[Any, ...]:
-    weights, first, inputs, masks, carries, kept = saved
+def _backward(fused_cell: FusedCell, reverse: bool, saved: Any, gradient: Any) -> tuple[Any, ...]:
+    weights, first, inputs, masks, carries, residuals = saved
     d_last, d_states = gradient
 
-    def before(start: jax.Array, states: jax.Array) -> jax.Array:
-        """The carry that each step began with, [T, B, H]."""
+    def shift(start: jax.Array, states: jax.Array) -> jax.Array:
+        """The carry before each step, [T, B, H]."""
         if reverse:
             return jnp.concatenate([states[1:], start[None]])
         return jnp.concatenate([start[None], states[:-1]])
 
-    old = _anew(jax.tree.map(before, first, carries), masks.anew)
+    old = _reset(jax.tree.map(shift, first, carries), masks.resets)
 
-    # Turned round once, behind a barrier: XLA would else do it in every step's product.
-    back = jax.lax.optimization_barrier(weights.recurrent.T)
+    # Transposed once, behind a barrier: XLA would otherwise do it in every step.
+    transposed = jax.lax.optimization_barrier(weights.recurrent_kernel.T)
 
     def step(d: Carry, now: Any) -> tuple[Carry, tuple[jax.Array, jax.Array | None]]:
-        d_state, kept, old, new, masks_now = now
+        d_state, residuals, old, new, masks_now = now
         d = _with_hidden(d, _hidden(d) + d_state)
-        past = None
-        if masks_now.counts is not None:  # where it does not count, the carry went by unchanged
-            past = jax.tree.map(lambda leaf: jnp.where(masks_now.counts, 0, leaf), d)
-            d = jax.tree.map(lambda leaf: jnp.where(masks_now.counts, leaf, 0), d)
-        dx, dh, d_old = rule.backward(kept, old, new, d)
+        skipped = None
+        if masks_now.valid is not None:  # padding passed the carry on unchanged
+            skipped = jax.tree.map(lambda leaf: jnp.where(masks_now.valid, 0, leaf), d)
+            d = jax.tree.map(lambda leaf: jnp.where(masks_now.valid, leaf, 0), d)
+        dx, dh, d_old = fused_cell.backward(residuals, old, new, d)
         same = dx is dh
         dh, d_old = jax.lax.optimization_barrier((dh, d_old))
         d_products = jax.lax.optimization_barrier(jnp.concatenate(dh, axis=-1))
-        through = _times(d_products @ back, masks.hidden)
-        d_old = _with_hidden(d_old, _hidden(d_old) + through)
-        d_old = _anew(d_old, masks_now.anew)
-        if past is not None:
-            d_old = jax.tree.map(jnp.add, d_old, past)
+        from_products = _multiply(d_products @ transposed, masks.hidden)
+        d_old = _with_hidden(d_old, _hidden(d_old) + from_products)
+        d_old = _reset(d_old, masks_now.resets)
+        if skipped is not None:
+            d_old = jax.tree.map(jnp.add, d_old, skipped)
         return d_old, (d_products, None if same else jnp.concatenate(dx, axis=-1))
 
     d_first, (d_hidden, d_inputs) = jax.lax.scan(
         step,
         d_last,
-        (d_states, kept, old, carries, masks._replace(hidden=None)),
+        (d_states, residuals, old, carries, masks._replace(hidden=None)),
         reverse=not reverse,
     )
     d_inputs = d_hidden if d_inputs is None else d_inputs
-    d_weights = Weights(
-        _flat(inputs).T @ _flat(d_inputs),
-        d_inputs.sum((0, 1)),
-        _flat(_seen(old, masks.hidden)).T @ _flat(d_hidden),
-        None if weights.hidden_bias is None else d_hidden.sum((0, 1)),
+    d_weights = GateParams(
+        input_kernel=_flat(inputs).T @ _flat(d_inputs),
+        bias=d_inputs.sum((0, 1)),
+        recurrent_kernel=_flat(_masked_hidden(old, masks.hidden)).T @ _flat(d_hidden),
+        hidden_bias=None if weights.hidden_bias is None else d_hidden.sum((0, 1)),
     )
     d_mask = None
     if masks.hidden is not None:
-        d_mask = ((d_hidden @ weights.recurrent.T) * _hidden(old)).sum(0)
-    d_x = (_flat(d_inputs) @ weights.kernel.T).reshape(inputs.shape)
+        d_mask = ((d_hidden @ weights.recurrent_kernel.T) * _hidden(old)).sum(0)
+    d_x = (_flat(d_inputs) @ weights.input_kernel.T).reshape(inputs.shape)
     return d_weights, d_first, d_x, Masks(None, None, d_mask)
 
 
 _unrolled.defvjp(_forward, _backward)
 
 
-def _before_the_loop(inputs: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the products with all inputs [T, B, F] are made before the loop over time.
+def _fits_in_cache(inputs: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the products with all inputs [T, B, F] are small enough to compute before the loop.
 
-    Each of them is then larger; but what a processor's caches do not hold until the loop comes to
-    it is slower to fetch than to compute (docs/performance.md). Under `vmap` each network counts by
-    itself.
+    One large product is faster than many small ones. But if it does not stay in the processor's
+    cache until the loop reads it, reading is slower than computing (docs/performance.md). Under
+    `vmap` the size is that of one network.
     """
     steps, batch, _ = inputs.shape
     needed = steps * batch * kernel.shape[1] * kernel.dtype.itemsize
-    return needed < CACHE or jax.default_backend() != "cpu"
+    return needed < CACHE_BYTES or jax.default_backend() != "cpu"
 
 
 def _time_first(flags: jax.Array | None) -> jax.Array | None:
@@ -286,25 +375,25 @@ def _time_first(flags: jax.Array | None) -> jax.Array | None:
 
 
 def _flat(steps: jax.Array) -> jax.Array:
-    """[T, B, ...] -> [T * B, ...]: of two axes in one, XLA makes one product."""
+    """[T, B, F] -> [T * B, F], so that XLA computes one product."""
     return steps.reshape(-1, steps.shape[-1])
 
 
-def _split(concat_gates: jax.Array, hidden: int) -> Parts:
-    return tuple(jnp.split(concat_gates, concat_gates.shape[-1] // hidden, axis=-1))
+def _split(side_by_side: jax.Array, hidden: int) -> Gates:
+    return tuple(jnp.split(side_by_side, side_by_side.shape[-1] // hidden, axis=-1))
 
 
-def _anew(carry: Carry, anew: jax.Array | None) -> Carry:
-    """The carry, zero where a sequence starts; its gradient likewise."""
-    if anew is None:
+def _reset(carry: Carry, resets: jax.Array | None) -> Carry:
+    """The carry, or its gradient, zeroed where a sequence starts."""
+    if resets is None:
         return carry
-    return jax.tree.map(lambda leaf: jnp.where(anew, 0, leaf), carry)
+    return jax.tree.map(lambda leaf: jnp.where(resets, 0, leaf), carry)
 
 
-def _seen(carry: Carry, mask: jax.Array | None) -> jax.Array:
+def _masked_hidden(carry: Carry, mask: jax.Array | None) -> jax.Array:
     """The h that the gates see."""
-    return _times(_hidden(carry), mask)
+    return _multiply(_hidden(carry), mask)
 
 
-def _times(h: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _multiply(h: jax.Array, mask: jax.Array | None) -> jax.Array:
     return h if mask is None else h * (mask if h.ndim == mask.ndim else mask[None])

@@ -9,41 +9,42 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.cells import ElmanCell, GRUCell, LinearCell, LSTMCell, MinGRUCell, MinLSTMCell
-from jaxrnn.checks import check_axes, check_carry, check_kind, check_lengths, check_rate, drops
+from jaxrnn.checks import check_carry, check_rate, drops
 from jaxrnn.layers import scan
-from jaxrnn.layers.fused import fused, is_supported
+from jaxrnn.layers.fused import fused_scan, is_supported
 from jaxrnn.types import Carry
 
-KNOWN = (
+CHECKED_CELLS = (
     *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell),
     *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
 )
-"""Cells, but not their subclasses, whose dense layers over the input are called i and a gate."""
+"""Cells (not their subclasses) whose dense layers over the inputs are called i plus a gate."""
 
 
 class Recurrent(nn.Module):
-    """A cell applied to every time step in turn, with the same parameters at each.
+    """A recurrent layer: a cell applied to every time step with the same parameters.
 
     Attributes:
       cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell over [B, F] whose only
         variables are parameters.
-      reverse: whether time runs backwards, from a row's last step to its first. Outputs stay
-        where their inputs are.
-      recurrent_dropout: the share of hidden units whose value the gates do not see, others in
-        each row, the same at all its steps: variational dropout, Gal and Ghahramani (2016),
+      reverse: run from each row's last step to its first. Outputs stay at the step of their inputs.
+      recurrent_dropout: the fraction of hidden units hidden from the gates: a different mask for
+        each row, the same at all its steps. This is variational dropout, Gal and Ghahramani (2016),
         section 4. The carry itself is never masked. The cell's call must take a `hidden_mask`.
-      chunk: keep for the backward pass only the carries every so many steps, and compute the
-        steps between them once more then; None: keep everything. `unroll.in_chunks` says more.
-        Where intermediates are read, as `gates.read_gates` does, there are no chunks.
-      implementation: "scan" is step by step with `nn.scan`; "fused" makes fewer and larger
-        products, for an LSTM or a GRU as it stands, but has no derivative in forward mode (see
-        `fused`); "associative_scan" computes all steps together, for a `LinearCell`; "cudnn" is
-        NVIDIA's library, for an LSTM in float32 on a GPU, not under `vmap` (see `cudnn`). "auto"
-        is fused where that applies; and for a `LinearCell` all together where JAX's default device
-        is no CPU, which has too few cores to gain by it (docs/performance.md).
+      remat_chunk_size: keep only the carry every this many steps for the backward pass, and compute
+        the steps between a second time; None to keep everything. See `scan.remat_chunks`. Ignored
+        where intermediates are read, as in `gates.read_gates`.
+      implementation: how to run the cell; all give the same results within rounding.
+        "scan": step by step with `nn.scan`, for any cell.
+        "fused": fewer, larger products and a hand-written backward pass, for LSTMs and GRUs with
+          default options and cells given to `fused.register_fused_cell`; no forward-mode derivative.
+        "associative_scan": all steps in parallel, for a `LinearCell`.
+        "cudnn": NVIDIA's library, for an LSTM in float32 on a GPU; not under `vmap`.
+        "auto": "fused" where supported; for a `LinearCell` "associative_scan", except on a CPU,
+          which has too few cores to gain from it (docs/performance.md); otherwise "scan".
 
     Raises:
-      ValueError: if an attribute is out of range, or not for this cell.
+      ValueError: if an attribute is out of range, or does not fit the cell.
 
     >>> from jaxrnn.cells import CELLS
     >>> layer = Recurrent(CELLS["lstm"](4))
@@ -57,11 +58,11 @@ class Recurrent(nn.Module):
     cell: nn.RNNCellBase
     reverse: bool = False
     recurrent_dropout: float = 0.0
-    chunk: int | None = None
+    remat_chunk_size: int | None = None
     implementation: Literal["auto", "scan", "fused", "associative_scan", "cudnn"] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Check the attributes."""
         if not isinstance(self.cell, nn.Module):
             raise ValueError(f"cell must be a Flax cell, such as LSTMCell(8), not {self.cell!r}")
         cell, features = type(self.cell).__name__, getattr(self.cell, "features", 1)
@@ -72,8 +73,11 @@ class Recurrent(nn.Module):
         check_rate("recurrent_dropout", self.recurrent_dropout)
         if self.recurrent_dropout and "hidden_mask" not in inspect.signature(self.cell).parameters:
             raise ValueError(f"recurrent_dropout must be 0: {cell} takes no hidden_mask")
-        if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk > 0):
-            raise ValueError(f"chunk must be a whole number from 1, or None, not {self.chunk!r}")
+        size = self.remat_chunk_size
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise ValueError(
+                f"remat_chunk_size must be a whole number from 1 or None, not {size!r}"
+            )
         choices = ("auto", "scan", "fused", "associative_scan", "cudnn")
         if self.implementation not in choices:
             raise ValueError(
@@ -96,41 +100,31 @@ class Recurrent(nn.Module):
 
         Args:
           inputs: [B, T, F] float.
-          initial_carry: the carry before the first step; if None a fresh one, zeros for all cells
-            here.
-          lengths: [B] int in 0..T, how many steps of each row count; all if None. What stands
-            past them changes nothing, and gets a gradient of zero. Under `jit` the range is not
-            checked: less than 0 counts as 0, more than T as T.
-          resets: [B, T] bool, True where another sequence starts: the carry there is fresh again,
-            whichever way time runs. Several sequences can so be packed in one row.
-          deterministic: whether to leave dropout out. If not, `apply` needs
+          initial_carry: the carry before the first step; None for the cell's own, which is zeros for
+            all cells of this library.
+          lengths: [B] int in 0..T, number of steps in each row; None for T. Inputs past the length
+            have no effect and get a gradient of zero. Under `jit` the range is not checked: values
+            below 0 act as 0, above T as T.
+          resets: [B, T] bool, True where a new sequence starts: the carry does not cross this point
+            in either direction. So several sequences can be packed in one row.
+          deterministic: True to switch dropout off. If False, `apply` needs
             `rngs={"dropout": key}`.
 
         Returns:
           outputs [B, T, H], zero past each row's length, and the carry after each row's last step
-          (its first one, if time runs backwards; the initial carry, if the length is 0). A long
-          sequence given in pieces, each started from the carry of the one before, equals the whole.
-          (Backwards the last piece comes first, and a reset at its first step is the caller's to
-          apply: the piece before it does not see it.)
+          (its first step, if `reverse`; the initial carry, if the length is 0). Running a long
+          sequence in pieces, each from the carry of the one before, gives the same result as running
+          it whole. (In reverse the last piece comes first. If a piece starts with a reset, zero the
+          carry yourself before you pass it to the piece before: that one cannot see the reset.)
 
         Raises:
           TypeError: if `inputs` is not float, `lengths` not int, `resets` not bool, the carry not
-            of the cell's type, or a step makes numbers that this type cannot hold.
-          ValueError: if shapes do not fit each other or the parameters, a length is out of range,
+            of the cell's dtype, or a step returns a dtype that the carry's cannot hold.
+          ValueError: if shapes do not match each other or the parameters, a length is out of range,
             or there is no key for dropout.
         """
-        inputs = jnp.asarray(inputs)
-        sizes = check_axes("inputs", inputs, "BTF")
-        check_kind("inputs", inputs, jnp.floating, "embed integers, or make them one-hot, first")
-        if not sizes["T"]:
-            raise ValueError("inputs must have at least one time step, but T = 0")
-        if lengths is not None:
-            lengths = check_lengths(lengths, sizes["B"], sizes["T"])
-        if resets is not None:
-            resets = jnp.asarray(resets)
-            check_axes("resets", resets, "BT", B=sizes["B"], T=sizes["T"])
-            check_kind("resets", resets, jnp.bool_)
-        self._check_params(sizes["F"])
+        inputs, lengths, resets = scan.check_sequence(inputs, lengths, resets)
+        self._check_params(inputs.shape[-1])
         carry = scan.fresh_carry(self.cell, inputs)
         if initial_carry is not None:
             check_carry(initial_carry, carry)
@@ -148,34 +142,37 @@ class Recurrent(nn.Module):
         return outputs, carry
 
     def _unroll(self, carry: Carry, steps: scan.Steps, mask: jax.Array | None) -> scan.Unroll:
-        """The function that takes the cell over time."""
-        # Who makes parameters or reads gates takes no gradient, and a gate's axes have no chunks.
+        """The function that runs the cell over time."""
+        # Init and gate capture need no gradient, and sown gates must keep their time axis: plain scan.
         plain = self.is_initializing() or self.is_mutable_collection("intermediates")
         function, auto = scan.scan_cell, self.implementation == "auto"
         if isinstance(self.cell, LinearCell):
-            elsewhere = auto and jax.default_backend() != "cpu"
-            if elsewhere or self.implementation == "associative_scan":
+            off_cpu = auto and jax.default_backend() != "cpu"
+            if off_cpu or self.implementation == "associative_scan":
                 function = scan.associative_scan_cell
         elif not plain and self.implementation == "cudnn":
-            from jaxrnn.layers import cudnn  # here, as 0.03 s of every start would go to its import
+            from jaxrnn.layers import cudnn  # imported here because it takes 0.03 s
 
             needed = cudnn.unsupported_reason(self.cell, carry, steps, mask)
             if needed:
-                raise ValueError(f"cudnn needs {needed}: take implementation='auto'")
+                raise ValueError(f"cudnn needs {needed}: use implementation='auto'")
             function = cudnn.cudnn_scan
         elif not plain and self.implementation != "scan":
             if is_supported(self.cell, carry, steps.inputs):
-                function = fused
+                function = fused_scan
             elif not auto:
-                raise ValueError("fused needs an LSTM or GRU as it stands, all of one float type")
+                raise ValueError(
+                    "fused needs an LSTM, GRU or registered cell with default options and a single"
+                    " dtype"
+                )
         function = partial(function, reverse=self.reverse)
-        if self.chunk is None or plain:
+        if self.remat_chunk_size is None or plain:
             return function
-        return scan.remat_chunks(function, self.chunk, reverse=self.reverse)
+        return scan.remat_chunks(function, self.remat_chunk_size, reverse=self.reverse)
 
     def _check_params(self, features: int) -> None:
-        """Name sizes that do not fit before Flax does, which calls them the shape of a kernel."""
-        if type(self.cell) not in KNOWN:
+        """Check F and H first: Flax's own message speaks of the shape of a kernel."""
+        if type(self.cell) not in CHECKED_CELLS:
             return
         params = self.cell.variables.get("params", {})
         for name in ("i" + gate for gate in ("", *"ifgorzn")):

@@ -1,40 +1,40 @@
-"""A cell over the time steps: in turn, all at once, or in chunks that keep memory small.
+"""Running a cell over time: step by step, by associative scan, or in chunks that save memory.
 
-The functions here are what `recurrent.Recurrent` is made of. They share one signature:
+`Recurrent` is built from these functions. They share one signature:
 
     (cell, carry, steps, mask) -> (carry after the last step, outputs [B, T, H])
 
-A row's padding needs no case of its own: a step that does not count leaves the carry as it was,
-so the carry arrives unchanged at the row's first step when time runs backwards, and stays
-unchanged after its last one when time runs forwards.
+Padding needs no special case: a padded step leaves the carry unchanged. So the last carry is that
+after each row's last valid step, and in reverse the initial carry reaches each row's last valid step.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.cells import LinearCell
+from jaxrnn.checks import check_axes, check_kind, check_lengths
 from jaxrnn.types import Carry
 
 
 class Steps(NamedTuple):
-    """What each time step brings. Fields that have nothing to say are None."""
+    """The inputs of every time step, and optional masks (None if unused)."""
 
     inputs: jax.Array  # [B, T, F]
-    counts: jax.Array | None  # [B, T] bool: whether the step belongs to the row, or is padding
-    anew: jax.Array | None  # [B, T] bool: whether the carry is fresh again before this step
+    valid: jax.Array | None  # [B, T] bool: False at padding
+    resets: jax.Array | None  # [B, T] bool: whether the carry is reset before this step
 
 
-class Part(NamedTuple):
-    """Some steps of a linear recurrence joined to one: h -> decay * h + drive."""
+class LinearStep(NamedTuple):
+    """One or more steps of a linear recurrence combined: h -> decay * h + drive."""
 
     decay: jax.Array  # [B, T, H]
     drive: jax.Array  # [B, T, H]
-    cut: jax.Array | None  # [B, T, 1] bool: whether h is fresh, zero, at one of them; None: never
+    reset: jax.Array | None  # [B, T, 1] bool: whether h is zeroed in between; None if never
 
 
 Unroll = Callable[
@@ -43,34 +43,57 @@ Unroll = Callable[
 ]
 
 
+def check_sequence(
+    inputs: Any, lengths: Any, resets: Any
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """Return inputs [B, T, F], lengths [B] and resets [B, T] as arrays, or raise.
+
+    Raises:
+      TypeError: if `inputs` is not float, `lengths` not int, or `resets` not bool.
+      ValueError: if shapes do not match, T is 0, or a length is out of range.
+    """
+    inputs = jnp.asarray(inputs)
+    sizes = check_axes("inputs", inputs, "BTF")
+    check_kind("inputs", inputs, jnp.floating, "embed integers, or make them one-hot, first")
+    if not sizes["T"]:
+        raise ValueError("inputs must have at least one time step, but T = 0")
+    if lengths is not None:
+        lengths = check_lengths(lengths, sizes["B"], sizes["T"])
+    if resets is not None:
+        resets = jnp.asarray(resets)
+        check_axes("resets", resets, "BT", B=sizes["B"], T=sizes["T"])
+        check_kind("resets", resets, jnp.bool_)
+    return inputs, lengths, resets
+
+
 def make_steps(
     inputs: jax.Array, lengths: jax.Array | None, resets: jax.Array | None, reverse: bool
 ) -> Steps:
-    """The steps of padded rows, some of them packed.
+    """Turn lengths and resets into masks.
 
     Args:
       inputs: [B, T, F].
-      lengths: [B] int, how many steps of each row count; None: all.
-      resets: [B, T] bool, where a sequence of its own starts inside a row; None: nowhere.
-      reverse: whether time will run backwards. Then the carry starts anew one step later in time:
-        at the last step of the sequence that ends where another starts.
+      lengths: [B] int, number of steps in each row; None for T.
+      resets: [B, T] bool, where a new sequence starts inside a row; None for nowhere.
+      reverse: whether to run backwards in time. A sequence is then entered at its last step, so
+        the carry is reset there: one step before the next sequence starts.
     """
-    counts = anew = None
+    valid = starts = None
     if lengths is not None:
-        counts = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
-        inputs = jnp.where(counts[..., None], inputs, 0)  # so that nothing there can do harm
+        valid = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
+        inputs = jnp.where(valid[..., None], inputs, 0)  # so that a NaN there has no effect
     if resets is not None:
-        anew = resets if counts is None else resets & counts
+        starts = resets if valid is None else resets & valid
         if reverse:
-            anew = jnp.pad(anew[:, 1:], ((0, 0), (0, 1)))
-    return Steps(inputs, counts, anew)
+            starts = jnp.pad(starts[:, 1:], ((0, 0), (0, 1)))
+    return Steps(inputs, valid, starts)
 
 
 def fresh_carry(cell: nn.RNNCellBase, inputs: jax.Array) -> Carry:
-    """The carry that a sequence starts from, zeros of [B, H], for inputs [B, T, F].
+    """The initial carry for inputs [B, T, F]: zeros [B, H], unless the cell's `carry_init` differs.
 
-    A Flax cell's `carry_init` can say otherwise. One that draws at random draws the same here at
-    every call: randomness comes in with an initial carry.
+    A random `carry_init` gives the same numbers at every call: for random starts, pass an initial
+    carry.
     """
     return cell.initialize_carry(jax.random.key(0), inputs[:, 0].shape)
 
@@ -78,28 +101,31 @@ def fresh_carry(cell: nn.RNNCellBase, inputs: jax.Array) -> Carry:
 def scan_cell(
     cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
-    """One step after the other, with `nn.scan`: for any cell, and the reference for the others."""
+    """Run any cell step by step with `nn.scan`; the reference for the other functions."""
     fresh = jax.tree.map(_as, fresh_carry(cell, steps.inputs), carry)
 
     def step(cell: nn.RNNCellBase, carry: Carry, now: Steps) -> tuple[Carry, jax.Array]:
-        if now.anew is not None:
-            carry = jax.tree.map(partial(_where, now.anew), fresh, carry)
+        if now.resets is not None:
+            carry = jax.tree.map(partial(_where, now.resets), fresh, carry)
         new, output = cell(carry, now.inputs) if mask is None else cell(carry, now.inputs, mask)
         new = jax.tree.map(_as, new, carry)
-        if now.counts is not None:
-            new = jax.tree.map(partial(_where, now.counts), new, carry)
-            output = _where(now.counts, output, jnp.zeros_like(output))
+        if now.valid is not None:
+            new = jax.tree.map(partial(_where, now.valid), new, carry)
+            output = _where(now.valid, output, jnp.zeros_like(output))
         return new, output
 
     scan = nn.scan(
         step,
         variable_broadcast="params",
         variable_axes={"intermediates": 1},
-        split_rngs={"params": False, "dropout": True},  # a cell's own dropout: a mask a step
+        split_rngs={
+            "params": False,
+            "dropout": True,
+        },  # dropout inside a cell: a new mask each step
         in_axes=1,
         out_axes=1,
         reverse=reverse,
-        # The check traces the cell once more; it is needed only where parameters are made.
+        # The check traces the cell once more; it is only needed to create parameters.
         check_constancy_invariants=cell.is_initializing(),
     )
     return scan(cell, carry, steps)
@@ -108,63 +134,64 @@ def scan_cell(
 def associative_scan_cell(
     cell: LinearCell, carry: jax.Array, steps: Steps, mask: None, *, reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Every step of a linear recurrence together, with `jax.lax.associative_scan`.
+    """Run all steps of a linear recurrence in parallel with `jax.lax.associative_scan`.
 
-    Two steps h -> d_1 h + e_1 and h -> d_2 h + e_2 are one step h -> d_2 d_1 h + (d_2 e_1 + e_2);
-    joined in pairs, pairs of pairs and so on, all T take about 2 log2(T) rounds.
+    The steps h -> d_1 h + e_1 and h -> d_2 h + e_2 combine to h -> d_2 d_1 h + (d_2 e_1 + e_2).
+    Combining pairs, then pairs of pairs and so on takes about 2 log2(T) rounds.
     """
     del mask
     decay, drive = (_as(part, carry) for part in cell.coefficients(steps.inputs))
-    if steps.counts is not None:
-        decay = jnp.where(steps.counts[..., None], decay, 1.0)
-        drive = jnp.where(steps.counts[..., None], drive, 0.0)
+    if steps.valid is not None:
+        decay = jnp.where(steps.valid[..., None], decay, 1.0)
+        drive = jnp.where(steps.valid[..., None], drive, 0.0)
 
-    def join(first: Part, second: Part) -> Part:
+    def combine(first: LinearStep, second: LinearStep) -> LinearStep:
         decay, drive = second.decay * first.decay, second.decay * first.drive + second.drive
-        if second.cut is None or first.cut is None:
-            return Part(decay, drive, None)
-        # Chosen, not multiplied by zero: a NaN before the cut must not come through it.
+        if second.reset is None or first.reset is None:
+            return LinearStep(decay, drive, None)
+        # Selected, not multiplied by zero: a NaN before the reset must not pass it.
         decay, drive = (
-            jnp.where(second.cut, new, joined)
-            for new, joined in ((second.decay, decay), (second.drive, drive))
+            jnp.where(second.reset, new, combined)
+            for new, combined in ((second.decay, decay), (second.drive, drive))
         )
-        return Part(decay, drive, first.cut | second.cut)
+        return LinearStep(decay, drive, first.reset | second.reset)
 
-    cut = None if steps.anew is None else steps.anew[..., None]
-    part = jax.lax.associative_scan(join, Part(decay, drive, cut), axis=1, reverse=reverse)
-    states = part.decay * carry[:, None] + part.drive
-    if part.cut is not None:
-        states = jnp.where(part.cut, part.drive, states)
+    reset = None if steps.resets is None else steps.resets[..., None]
+    total = jax.lax.associative_scan(
+        combine, LinearStep(decay, drive, reset), axis=1, reverse=reverse
+    )
+    states = total.decay * carry[:, None] + total.drive
+    if total.reset is not None:
+        states = jnp.where(total.reset, total.drive, states)
     last = states[:, 0 if reverse else -1]
-    if steps.counts is not None:
-        states = jnp.where(steps.counts[..., None], states, 0.0)
+    if steps.valid is not None:
+        states = jnp.where(steps.valid[..., None], states, 0.0)
     return last, states
 
 
-def remat_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
-    """The same, keeping for the backward pass only the carries between chunks of time.
+def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:
+    """Wrap `unroll` so that only the carries between chunks of time are kept for the backward pass.
 
-    The steps inside a chunk are computed a second time when their gradients are wanted (Chen et
-    al. 2016). Chunks of about the square root of T need the least memory: that many carries, and
-    the residuals of that many steps, in place of the residuals of all T; what grows with T itself
-    is then only the inputs and outputs.
+    The backward pass computes the steps inside a chunk a second time (Chen et al. 2016). Chunks of
+    about sqrt(T) steps need the least memory: sqrt(T) carries, and the residuals of sqrt(T) steps
+    rather than of all T. Only inputs and outputs then still grow with T.
 
     Args:
       unroll: a function of this module.
-      chunk: time steps of a chunk. If T is no multiple of it, padding makes it one.
-      reverse: whether time runs backwards.
+      chunk_size: time steps per chunk. If T is not a multiple of it, T is padded.
+      reverse: whether to run backwards in time.
     """
 
     def chunked(
         cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None
     ) -> tuple[Carry, jax.Array]:
         batch, length, _ = steps.inputs.shape
-        padding = -length % chunk
+        padding = -length % chunk_size
         if padding:
-            counts = jnp.ones((batch, length), bool) if steps.counts is None else steps.counts
-            steps = steps._replace(counts=counts)
-            steps = jax.tree.map(lambda x: jnp.pad(x, _at_end_of_time(x, padding)), steps)
-        steps = jax.tree.map(lambda x: x.reshape(batch, -1, chunk, *x.shape[2:]), steps)
+            valid = jnp.ones((batch, length), bool) if steps.valid is None else steps.valid
+            steps = steps._replace(valid=valid)
+            steps = jax.tree.map(lambda x: jnp.pad(x, _pad_time(x, padding)), steps)
+        steps = jax.tree.map(lambda x: x.reshape(batch, -1, chunk_size, *x.shape[2:]), steps)
         scan = nn.scan(
             nn.remat(
                 lambda cell, carry, steps: unroll(cell, carry, steps, mask), prevent_cse=False
@@ -176,19 +203,19 @@ def remat_chunks(unroll: Unroll, chunk: int, *, reverse: bool) -> Unroll:
             reverse=reverse,
             check_constancy_invariants=False,
         )
-        carry, outputs = scan(cell, carry, steps)  # outputs [B, chunks, chunk, H]
+        carry, outputs = scan(cell, carry, steps)  # outputs [B, chunks, chunk_size, H]
         return carry, outputs.reshape(batch, -1, outputs.shape[-1])[:, :length]
 
     return chunked
 
 
 def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Choose whole rows: condition [B], the rest [B, ...]."""
+    """Select whole rows: condition [B], the others [B, ...]."""
     return jnp.where(jnp.expand_dims(condition, range(1, yes.ndim)), yes, no)
 
 
 def _as(new: jax.Array, old: jax.Array) -> jax.Array:
-    """A carry's new value in the type of its old one, which must be able to hold it."""
+    """Cast a carry's new value to the dtype of the old one; refuse to lose precision."""
     if jnp.promote_types(new.dtype, old.dtype) != old.dtype:
         raise TypeError(
             f"the carry is {old.dtype}, but a step makes it {new.dtype}: give the cell"
@@ -197,6 +224,6 @@ def _as(new: jax.Array, old: jax.Array) -> jax.Array:
     return new.astype(old.dtype)
 
 
-def _at_end_of_time(array: jax.Array, padding: int) -> list[tuple[int, int]]:
-    """How `jnp.pad` adds steps to [B, T, ...]."""
+def _pad_time(array: jax.Array, padding: int) -> list[tuple[int, int]]:
+    """Padding for `jnp.pad` that adds steps at the end of [B, T, ...]."""
     return [(0, padding if axis == 1 else 0) for axis in range(array.ndim)]

@@ -36,7 +36,7 @@ def both(backward=H, **options):
 
 LAYERS = {
     "lstm": lstm(),
-    "gru": Recurrent(GRUCell(H), reverse=True, chunk=2),
+    "gru": Recurrent(GRUCell(H), reverse=True, remat_chunk_size=2),
     "mingru": Recurrent(MinGRUCell(H), implementation="associative_scan"),
     "both": both(),
     "stack": Stack((lstm(), both())),
@@ -122,7 +122,7 @@ def test_a_length_out_of_range(lengths, message, layer, how):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
 def test_under_jit_a_length_out_of_range_counts_as_the_nearest(implementation, reverse):
-    layer: Any = Recurrent(MinGRUCell(H), reverse=reverse, chunk=2, implementation=implementation)
+    layer: Any = Recurrent(MinGRUCell(H), reverse=reverse, remat_chunk_size=2, implementation=implementation)
     rng = np.random.default_rng(20)
     variables, inputs, start = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), (variables_of(layer), X, ZERO)

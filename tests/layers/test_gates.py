@@ -68,7 +68,7 @@ def test_resets_are_seen_in_the_gates(key):
 def deep_model():
     """A cell of another kind and size in every place, so that none can be taken for another."""
     both = Bidirectional(Recurrent(GRUCell(3)), Recurrent(MinLSTMCell(5), reverse=True))
-    inner = Stack((Recurrent(CELLS["mingru"](6)), Recurrent(CELLS["rnn"](7), chunk=2)))
+    inner = Stack((Recurrent(CELLS["mingru"](6)), Recurrent(CELLS["rnn"](7), remat_chunk_size=2)))
     layers = (Recurrent(LSTMCell(4)), both, inner, Recurrent(LSTMCell(2), reverse=True))
     return SequenceModel(Stack(layers), 9)
 

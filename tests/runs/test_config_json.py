@@ -199,7 +199,7 @@ def test_every_field_of_every_cell_is_written_and_comes_back(name):
 MODELS = {
     **{name: variant.make_layer() for name, variant in VARIANTS.items()},
     "recurrent": Recurrent(
-        GRUCell(3), reverse=True, recurrent_dropout=0.5, chunk=4, implementation="scan"
+        GRUCell(3), reverse=True, recurrent_dropout=0.5, remat_chunk_size=4, implementation="scan"
     ),
     "both": Bidirectional(Recurrent(GRUCell(3)), Recurrent(LSTMCell(3), reverse=True), merge="sum"),
     "stack": Stack(

@@ -1,6 +1,6 @@
 """An LSTM layer that runs on cuDNN, the library that PyTorch uses for it on a GPU.
 
-It calls `jax.experimental.rnn`, which is for CUDA devices and float32 only, cannot run under `vmap`,
+It calls `jax.experimental.rnn`, which needs a CUDA device and float32, cannot run under `vmap`,
 and has no resets. This module works around its known bugs:
 
 - a row of length 0 (jax issue 17966) runs for one step, and the result is discarded;
@@ -110,7 +110,8 @@ def _forward(
 def _gradients(residuals: Any, d_results: Any) -> tuple[jax.Array, ...]:
     """Gradients of inputs, h, c and weights."""
     inputs, h, *_ = residuals
-    return rnn.lstm_bwd(*_settings(inputs, h), residuals, d_results)[:4]
+    backward: Any = rnn.lstm_bwd
+    return backward(*_settings(inputs, h), residuals, d_results)[:4]
 
 
 def _backward(residuals: Any, d_results: Any) -> tuple[Any, ...]:
@@ -137,7 +138,7 @@ def _flat_weights(params: Any) -> jax.Array:
 
 
 def _reverse_rows(rows: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Rows [B, T, ...] with the first `lengths` [B] steps reversed and the padding left in place."""
+    """Reverse the first `lengths` [B] steps of rows [B, T, ...]; the padding stays in place."""
     steps = jnp.arange(rows.shape[1])[None]
     source = jnp.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return jnp.take_along_axis(rows, source[..., None], axis=1)

@@ -59,10 +59,10 @@ class FusedCell(NamedTuple):
     """The forward and backward pass of one step of a cell, without its matrix products.
 
     Attributes:
-      gate_params: (the cell's "params") -> `GateParams`. `concat_gates` does this for cells with one
-        dense layer per gate.
-      forward: (x, h, carry) -> (new carry, residuals). x and h hold, for each gate, the product with
-        the inputs and with the hidden state, [B, H], biases included. Residuals are a tuple of
+      gate_params: (the cell's "params") -> `GateParams`. `concat_gates` does this for cells with
+        one dense layer per gate.
+      forward: (x, h, carry) -> (new carry, residuals). x and h hold, for each gate, the product
+        with the inputs and with the hidden state, [B, H], biases included. Residuals are a tuple of
         arrays that `backward` needs.
       backward: (residuals, old carry, new carry, gradient of the new carry) -> (gradients of x,
         gradients of h, gradient of the old carry). The last one leaves out the path through h.

@@ -37,7 +37,7 @@ class Recurrent(nn.Module):
       implementation: how to run the cell; all give the same results within rounding.
         "scan": step by step with `nn.scan`, for any cell.
         "fused": fewer, larger products and a hand-written backward pass, for LSTMs and GRUs with
-          default options and cells given to `fused.register_fused_cell`; no forward-mode derivative.
+          default options and cells of `fused.register_fused_cell`; no forward-mode derivative.
         "associative_scan": all steps in parallel, for a `LinearCell`.
         "cudnn": NVIDIA's library, for an LSTM in float32 on a GPU; not under `vmap`.
         "auto": "fused" where supported; for a `LinearCell` "associative_scan", except on a CPU,
@@ -100,8 +100,8 @@ class Recurrent(nn.Module):
 
         Args:
           inputs: [B, T, F] float.
-          initial_carry: the carry before the first step; None for the cell's own, which is zeros for
-            all cells of this library.
+          initial_carry: the carry before the first step; None for the cell's own, which is zeros
+            for all cells of this library.
           lengths: [B] int in 0..T, number of steps in each row; None for T. Inputs past the length
             have no effect and get a gradient of zero. Under `jit` the range is not checked: values
             below 0 act as 0, above T as T.
@@ -113,8 +113,8 @@ class Recurrent(nn.Module):
         Returns:
           outputs [B, T, H], zero past each row's length, and the carry after each row's last step
           (its first step, if `reverse`; the initial carry, if the length is 0). Running a long
-          sequence in pieces, each from the carry of the one before, gives the same result as running
-          it whole. (In reverse the last piece comes first. If a piece starts with a reset, zero the
+          sequence in pieces, each from the carry of the one before, gives the same result as
+          running it whole. (In reverse the last piece comes first. If a piece starts with a reset, zero the
           carry yourself before you pass it to the piece before: that one cannot see the reset.)
 
         Raises:
@@ -143,7 +143,7 @@ class Recurrent(nn.Module):
 
     def _unroll(self, carry: Carry, steps: scan.Steps, mask: jax.Array | None) -> scan.Unroll:
         """The function that runs the cell over time."""
-        # Init and gate capture need no gradient, and sown gates must keep their time axis: plain scan.
+        # Init and gate capture need no gradient, and sown gates keep their time axis: plain scan.
         plain = self.is_initializing() or self.is_mutable_collection("intermediates")
         function, auto = scan.scan_cell, self.implementation == "auto"
         if isinstance(self.cell, LinearCell):

@@ -5,7 +5,8 @@
     (cell, carry, steps, mask) -> (carry after the last step, outputs [B, T, H])
 
 Padding needs no special case: a padded step leaves the carry unchanged. So the last carry is that
-after each row's last valid step, and in reverse the initial carry reaches each row's last valid step.
+after each row's last valid step, and in reverse the initial carry reaches each row's last valid
+step.
 """
 
 from collections.abc import Callable

@@ -50,7 +50,5 @@ def register_task(name: str, cls: type[Task]) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise SettingError(f"a task must be a class that inherits from Task, not {cls!r}")
     if TASKS.get(name, cls) is not cls:
-        raise SettingError(
-            f"there is already a task named {name!r}, {getattr(TASKS[name], '__name__', TASKS[name])}"
-        )
+        raise SettingError(f"there is already a task named {name!r}; choose another name")
     TASKS[name] = cls

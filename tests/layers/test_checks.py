@@ -122,7 +122,9 @@ def test_a_length_out_of_range(lengths, message, layer, how):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
 def test_under_jit_a_length_out_of_range_counts_as_the_nearest(implementation, reverse):
-    layer: Any = Recurrent(MinGRUCell(H), reverse=reverse, remat_chunk_size=2, implementation=implementation)
+    layer: Any = Recurrent(
+        MinGRUCell(H), reverse=reverse, remat_chunk_size=2, implementation=implementation
+    )
     rng = np.random.default_rng(20)
     variables, inputs, start = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), (variables_of(layer), X, ZERO)
@@ -259,9 +261,21 @@ PARTS = [
     (lstm, {"recurrent_dropout": np.nan}, "recurrent_dropout must be from 0 to less than 1, not n"),
     (drop_h, {"cell": nn.MGUCell(H)}, "recurrent_dropout must be 0: MGUCell takes no hidden_mask"),
     (drop_h, {"cell": MinGRUCell(H)}, "recurrent_dropout must be 0: MinGRUCell takes no hidden_m"),
-    (lstm, {"chunk": 0}, "chunk must be a whole number from 1, or None, not 0"),
-    (lstm, {"chunk": -2}, "chunk must be a whole number from 1, or None, not -2"),
-    (lstm, {"chunk": 2.5}, "chunk must be a whole number from 1, or None, not 2.5"),
+    (
+        lstm,
+        {"remat_chunk_size": 0},
+        "remat_chunk_size must be a whole number from 1 or None, not 0",
+    ),
+    (
+        lstm,
+        {"remat_chunk_size": -2},
+        "remat_chunk_size must be a whole number from 1 or None, not -2",
+    ),
+    (
+        lstm,
+        {"remat_chunk_size": 2.5},
+        "remat_chunk_size must be a whole number from 1 or None, not 2.5",
+    ),
     (Recurrent, {"cell": LSTMCell}, "cell must be a Flax cell, such as LSTMCell(8), not <class"),
     (Stack, {"layers": lstm()}, "layers must be a tuple of one"),
     (Stack, {"layers": (LSTMCell(H),)}, "a layer must be one such as Recurrent(cell), not of type"),

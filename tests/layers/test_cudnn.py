@@ -34,11 +34,24 @@ def by_reference(x, h, c, weights, lengths, *sizes):
     return jnp.where(past[..., None], jnp.nan, outputs), h, c
 
 
+def forward_by_reference(x, h, c, weights, lengths, *settings):
+    """As `rnn.lstm_fwd`: the results, and what the backward pass needs."""
+    return by_reference(x, h, c, weights, lengths, *settings), (x, h, c, weights, lengths)
+
+
+def backward_by_reference(*arguments):
+    """As `rnn.lstm_bwd`: gradients of inputs, h, c and weights, and None for the lengths."""
+    *settings, (*inputs, lengths), gradients = arguments
+    _, pull_back = jax.vjp(lambda *each: by_reference(*each, lengths, *settings), *inputs)
+    return *pull_back(gradients), None
+
+
 @pytest.fixture(params=["reference", pytest.param("device", marks=NEEDS_GPU)])
 def library(request, monkeypatch):
     """cuDNN, or, on any device, what stands for it."""
     if request.param == "reference":
-        monkeypatch.setattr(rnn, "lstm", by_reference)
+        monkeypatch.setattr(rnn, "lstm_fwd", forward_by_reference)
+        monkeypatch.setattr(rnn, "lstm_bwd", backward_by_reference)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
@@ -47,7 +60,7 @@ def library(request, monkeypatch):
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_values_and_gradients_are_those_of_the_steps(library, lengths, reverse, chunk, key):
     del library
-    layer = Recurrent(LSTMCell(H), reverse=reverse, chunk=chunk, implementation="cudnn")
+    layer = Recurrent(LSTMCell(H), reverse=reverse, remat_chunk_size=chunk, implementation="cudnn")
     keys = jax.random.split(key, 3)
     inputs = jax.random.normal(keys[0], (B, T, F))
     params = layer.init(keys[1], inputs)
@@ -77,13 +90,11 @@ def test_what_cudnn_cannot_do_is_refused(monkeypatch):
         layer.apply(variables, inputs, rngs={"dropout": jax.random.key(1)}, **options)
 
     if jax.default_backend() != "gpu":
-        with pytest.raises(
-            ValueError, match=r"cudnn needs a GPU, but .* kind cpu: take implementa"
-        ):
+        with pytest.raises(ValueError, match=r"cudnn needs a GPU, but .* kind cpu: use implementa"):
             run(LSTMCell(H))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for cell in (GRUCell(H), LSTMCell(H, peepholes=True)):
-        with pytest.raises(ValueError, match="cudnn needs an LSTM as it stands"):
+        with pytest.raises(ValueError, match="cudnn needs an LSTM"):
             run(cell)
     half = inputs.astype(jnp.float16)
     with pytest.raises(ValueError, match="cudnn needs float32, not float16"):
@@ -108,11 +119,11 @@ def test_under_vmap_it_says_what_to_do(monkeypatch, compiled):
         return layer.apply(variables, each)[0]
 
     assert jax.eval_shape(run, inputs[0]).shape == (B, T, H)
-    with pytest.raises(ValueError, match="cudnn cannot run under vmap: take implementation='auto'"):
+    with pytest.raises(ValueError, match="cudnn cannot run under vmap: use implementation='auto'"):
         jax.eval_shape(jax.vmap(jax.jit(run) if compiled else run), inputs)
 
 
 def test_a_row_is_turned_round_as_far_as_it_goes():
     rows = jnp.arange(8.0).reshape(2, 4, 1)
-    turned = cudnn._turned(rows, jnp.array([3, 0]))
+    turned = cudnn._reverse_rows(rows, jnp.array([3, 0]))
     np.testing.assert_array_equal(turned[..., 0], [[2, 1, 0, 3], [4, 5, 6, 7]])

@@ -80,7 +80,7 @@ def both(layer, options, *arguments):
 def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key, monkeypatch):
     """Where a processor's caches would not hold them; a GPU has none to speak of."""
     layer, *arguments, options = case(cell, "all", key)
-    monkeypatch.setattr(fused, "CACHE", 0)
+    monkeypatch.setattr(fused, "CACHE_BYTES", 0)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     chex.assert_trees_all_close(*both(layer, options, *arguments), rtol=2e-5, atol=2e-6)
     assert products(layer, arguments[2]) == [2 if backend == "cpu" else 1, 1]
@@ -120,7 +120,7 @@ def test_under_vmap_with_other_parameters_in_each(cell, key):
 def test_in_chunks_it_is_the_same(cell, key):
     layer, *arguments, options = case(cell, "all", key)
     whole, _ = both(layer, options, *arguments)
-    chunked, _ = both(layer.clone(chunk=4), options, *arguments)
+    chunked, _ = both(layer.clone(remat_chunk_size=4), options, *arguments)
     chex.assert_trees_all_close(whole, chunked, rtol=2e-5, atol=2e-5)
 
 
@@ -198,7 +198,7 @@ def test_what_is_unusual_is_scanned(name, key):
     chex.assert_trees_all_equal(
         layer.apply(variables, inputs), layer.clone(implementation="scan").apply(variables, inputs)
     )
-    with pytest.raises(ValueError, match="fused needs an LSTM or GRU as it stands, all of one"):
+    with pytest.raises(ValueError, match="fused needs an LSTM, GRU or registered cell"):
         layer.clone(implementation="fused").apply(variables, inputs)
 
 

@@ -70,17 +70,17 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     ),
     "backwards from the padding": (
         *("torch gru", "layers.scan"),
-        "new = jax.tree.map(partial(_where, now.counts)",
-        "new = new if reverse else jax.tree.map(partial(_where, now.counts)",
+        "new = jax.tree.map(partial(_where, now.valid)",
+        "new = new if reverse else jax.tree.map(partial(_where, now.valid)",
     ),
     "forwards into the padding": (
         *("torch gru", "layers.scan"),
-        "new = jax.tree.map(partial(_where, now.counts)",
-        "new = new if not reverse else jax.tree.map(partial(_where, now.counts)",
+        "new = jax.tree.map(partial(_where, now.valid)",
+        "new = new if not reverse else jax.tree.map(partial(_where, now.valid)",
     ),
     "outputs in the padding": (
         *("torch rnn", "layers.scan"),
-        "output = _where(now.counts, output, jnp.zeros_like(output))",
+        "output = _where(now.valid, output, jnp.zeros_like(output))",
         "pass",
     ),
     "lengths one too long": ("torch rnn", "layers.scan", "[None] < lengths", "[None] <= lengths"),
@@ -118,7 +118,7 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     "r in the gradient of h": ("torch gru", "layers.fused", "(dr, dz, dn * r)", "(dr, dz, dn)"),
     "what padding hands back": (
         *("torch gru", "layers.fused"),
-        "d_old = jax.tree.map(jnp.add, d_old, past)",
+        "d_old = jax.tree.map(jnp.add, d_old, skipped)",
         "pass",
     ),
 }

@@ -175,7 +175,7 @@ def check_torch(kind: str, form: str, chunk: int | None, dtype: Any) -> None:
         for name, array in TORCH[f"{kind}.{form}"].items()
     }
     if form == "stacked":
-        both = [make_layer(make_cell, "bidirectional", chunk=chunk) for _ in range(2)]
+        both = [make_layer(make_cell, "bidirectional", remat_chunk_size=chunk) for _ in range(2)]
         layer, names = Stack(tuple(both)), ("h_0", "c_0") if kind == "lstm" else ("h_0",)
         carry = to_carry(layer, {name[0]: case[name] for name in names})
     else:

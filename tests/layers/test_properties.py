@@ -244,7 +244,7 @@ def test_at_once_equals_step_by_step(layer, drawn):
 def test_chunks_change_nothing(layer, drawn):
     """Chunks of 4, so that the last one is padded; `test_any_shape` has other sizes."""
     case = case_of(layer, drawn)
-    assert_close(quick_run(layer.clone(chunk=4), case), run(layer, case))
+    assert_close(quick_run(layer.clone(remat_chunk_size=4), case), run(layer, case))
 
 
 Remat = nn.remat(Recurrent)
@@ -294,7 +294,7 @@ def test_any_shape(name, data):
     )
     reverse, has_lengths, has_resets = (data.draw(st.booleans()) for _ in range(3))
     cell = VARIANTS[name].make_cell(hidden)
-    layer = FORWARD[name].clone(cell=cell, chunk=chunk, reverse=reverse)
+    layer = FORWARD[name].clone(cell=cell, remat_chunk_size=chunk, reverse=reverse)
     case = told = case_of(layer, data.draw(draws(batch, steps)), features)
     if not has_lengths:
         told, case = told._replace(lengths=None), case._replace(lengths=np.full(batch, steps))

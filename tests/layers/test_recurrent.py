@@ -96,7 +96,7 @@ class NoisyCell(nn.SimpleCell):
 
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_a_cells_own_dropout_is_another_at_each_step(chunk, key):
-    layer = Recurrent(NoisyCell(64), chunk=chunk)
+    layer = Recurrent(NoisyCell(64), remat_chunk_size=chunk)
     outputs, _ = layer.apply({}, jnp.zeros((2, 12, 3)), rngs={"dropout": key})
     steps = np.diff(outputs, axis=1, prepend=0.0)
     assert set(np.unique(steps)) == {0.0, 1.0}
@@ -204,7 +204,7 @@ def gradient_memory(steps, **options):
 @pytest.mark.optimized(True)
 def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     plain = {steps: gradient_memory(steps) for steps in (256, 1024, 4096)}
-    chunked = {steps: gradient_memory(steps, chunk=int(steps**0.5)) for steps in plain}
+    chunked = {steps: gradient_memory(steps, remat_chunk_size=int(steps**0.5)) for steps in plain}
     assert plain[1024] > 10 * chunked[1024]
     assert plain[4096] > 12 * plain[256]
     assert chunked[4096] < 6 * chunked[256]
@@ -262,7 +262,7 @@ def test_the_same_units_are_dropped_at_all_steps_of_a_row(key):
         ("gru", {}),
         ("gru-reset_before", {}),
         ("rnn", {}),
-        ("gru", {"reverse": True, "chunk": 3}),
+        ("gru", {"reverse": True, "remat_chunk_size": 3}),
     ],
     ids=str,
 )

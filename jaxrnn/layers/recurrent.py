@@ -114,8 +114,8 @@ class Recurrent(nn.Module):
           outputs [B, T, H], zero past each row's length, and the carry after each row's last step
           (its first step, if `reverse`; the initial carry, if the length is 0). Running a long
           sequence in pieces, each from the carry of the one before, gives the same result as
-          running it whole. (In reverse the last piece comes first. If a piece starts with a reset, zero the
-          carry yourself before you pass it to the piece before: that one cannot see the reset.)
+          running it whole. (In reverse the last piece comes first. If a piece starts with a reset,
+          zero the carry yourself before you pass it to the piece before, which cannot see it.)
 
         Raises:
           TypeError: if `inputs` is not float, `lengths` not int, `resets` not bool, the carry not

@@ -159,7 +159,9 @@ def _read_fields(value: dict[str, Any], script: Path | None, where: str) -> Any:
     name = fields.pop("type")
     made = _find(name, script, where)
     if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
-        raise ValueError(_at(where, f"{name} is no dataclass or Flax module; {import_paths.REMEDY}"))
+        raise ValueError(
+            _at(where, f"{name} is no dataclass or Flax module; {import_paths.REMEDY}")
+        )
     odd = [field for field in fields if field not in _fields(made)]
     if odd:
         raise ValueError(_at(where, f"{name} has no field {odd[0]!r}; {import_paths.REMEDY}"))

@@ -60,7 +60,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{escape_unprintable(str(path))} is damaged: it is no JSON ({error})") from None
+        raise ValueError(
+            f"{escape_unprintable(str(path))} is damaged: it is no JSON ({error})"
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

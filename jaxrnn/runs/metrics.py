@@ -15,10 +15,6 @@ CLOCK = "clock"
 """The key of what differs from run to run: when a line was written, and after how much work."""
 
 
-
-
-
-
 def append(file: BinaryIO, history: History, clock: Mapping[str, Any]) -> None:
     """Write a line for each step and seed; not-a-number is written as null, for JSON has none."""
     columns = {name: values.tolist() for name, values in history.values.items()}
@@ -105,9 +101,3 @@ def _nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_nan(part) for part in value]
     return math.nan if value is None else value
-
-
-
-
-
-

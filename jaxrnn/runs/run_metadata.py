@@ -129,7 +129,12 @@ def end_session(
     if "ended" in session:  # nothing was left to do
         return
     sessions = [*before, session | {"ended": provenance.utc_now(), "to": step}]
-    ends = {"status": status, "sessions": sessions, "not_finite": diverged, "stopped_early": stopped}
+    ends = {
+        "status": status,
+        "sessions": sessions,
+        "not_finite": diverged,
+        "stopped_early": stopped,
+    }
     write_json(path / run_directory.MANIFEST, facts | ends)
 
 

@@ -1,0 +1,130 @@
+"""What a run writes while it trains: metrics, TensorBoard events, a progress bar, checkpoints.
+
+The runner opens its callbacks as context managers and calls `after_call` on each, in order, after
+every call of the compiled loop. A user's own callbacks come last.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Self
+
+from jaxrnn.runs import checkpoints, metrics, run_directory
+from jaxrnn.runs.progress import Progress
+from jaxrnn.runs.provenance import utc_now
+from jaxrnn.runs.tensorboard import Events
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.history import last_loss
+from jaxrnn.training.loop import RunState
+from jaxrnn.training.step import TrainState
+
+
+class Callback:
+    """Base class: does nothing."""
+
+    def __enter__(self) -> Self:
+        """Start, before the first call."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Clean up, however training ended."""
+
+    def after_call(self, run_state: RunState) -> None:
+        """See the run after a call; `run_state.histories[-1]` is what that call logged.
+
+        The arrays of `run_state.state` are only valid until this returns.
+        """
+
+
+class MetricsWriter(Callback):
+    """Appends the logged steps to metrics.jsonl."""
+
+    def __init__(self, directory: run_directory.RunDirectory):
+        self._file = directory.metrics
+
+    def after_call(self, run_state: RunState) -> None:
+        """Write the lines of this call."""
+        clock = {"utc": utc_now(), "seconds": round(run_state.seconds, 6)}
+        metrics.append(self._file, run_state.histories[-1], clock)
+
+
+class TensorBoardWriter(Callback):
+    """Writes the logged steps as TensorBoard events."""
+
+    def __init__(self, folder: Path, first_step: int):
+        self._events = Events(folder, first_step)
+
+    def __exit__(self, *error: object) -> None:
+        """Close the event file."""
+        self._events.close()
+
+    def after_call(self, run_state: RunState) -> None:
+        """Write the events of this call."""
+        history = run_state.histories[-1]
+        self._events.add(history.steps, history.values, [time.time()] * len(history.steps))
+
+
+class ProgressBar(Callback):
+    """Shows progress on standard error, and names seeds that diverge."""
+
+    def __init__(self, config: ExperimentConfig, run_state: RunState | None = None):
+        self._config, self._named = config, set(run_state.diverged if run_state else ())
+        self._progress = Progress(config.train.steps, run_state.step if run_state else 0)
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the bar."""
+        self._progress.__exit__(*error)
+
+    def after_call(self, run_state: RunState) -> None:
+        """Update the bar."""
+        if self._config.seeds > 1:
+            for seed in sorted(run_state.diverged.keys() - self._named):
+                where = f"seed {seed} is not finite at step {run_state.diverged[seed]}"
+                self._progress.print_above(f"note: {where}, and is frozen")
+            self._named |= run_state.diverged.keys()
+        step = min(run_state.step, self._config.train.steps)
+        self._progress.update(step, last_loss(run_state.histories))
+
+
+class CheckpointWriter(Callback):
+    """Saves a checkpoint every `checkpoint_seconds`, at the end, and when a signal asks to stop.
+
+    Attributes:
+      path: the last checkpoint; None before the first.
+      step: the next step as of the last checkpoint.
+    """
+
+    def __init__(
+        self,
+        directory: run_directory.RunDirectory,
+        config: ExperimentConfig,
+        asked_to_stop: list[signal.Signals],
+        path: Path | None = None,
+    ):
+        self.path, self.step = path, -1
+        self._directory, self._config, self._asked_to_stop = directory, config, asked_to_stop
+        self._saved_at = time.perf_counter()
+
+    def after_call(self, run_state: RunState) -> None:
+        """Save if it is time to."""
+        due = time.perf_counter() - self._saved_at >= self._config.train.checkpoint_seconds
+        # Before step N only one measurement is left, and the last checkpoint is of N updates.
+        last = run_state.step == self._config.train.steps
+        if run_state.is_over or ((self._asked_to_stop or due) and not last):
+            os.fsync(self._directory.metrics.fileno())
+            position = {"next_step": run_state.step, "seconds": run_state.seconds}
+            folder = self._directory.path / run_directory.CHECKPOINTS
+            updates = most_updates(run_state.state)
+            self.path = checkpoints.save(folder, updates, run_state.state, position)
+            self.step, self._saved_at = run_state.step, time.perf_counter()
+
+
+def most_updates(state: TrainState) -> int:
+    """Return the updates of the seed that was trained longest."""
+    return int(max(state.step.tolist()))

@@ -14,7 +14,9 @@ def test_the_script_runs_is_stopped_goes_on_and_is_verified(tmp_path, cache_home
     """As it stands there, but long enough to be stopped amid it."""
     (script,) = re.findall(r'```python\n(""".*?)```', README, re.DOTALL)
     assert len(script.splitlines()) < 42
-    (tmp_path / "first_symbol.py").write_text(script.replace("Train(4000", "Train(8000"))
+    (tmp_path / "first_symbol.py").write_text(
+        script.replace("TrainConfig(4000", "TrainConfig(8000")
+    )
     settings = environment | {"XDG_CACHE_HOME": str(cache_home), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
     def start(*command: str) -> subprocess.Popen[str]:

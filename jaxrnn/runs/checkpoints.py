@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrnn.runs import pytree_io, checksums
+from jaxrnn.runs import checksums, pytree_io
 from jaxrnn.runs.files import read_json, write_json
 
 STATE = "state"

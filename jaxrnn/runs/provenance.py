@@ -15,8 +15,8 @@ import jax
 
 import jaxrnn
 from jaxrnn import rng
-from jaxrnn.runs.files import sha256_of
 from jaxrnn.runs import machine, repository
+from jaxrnn.runs.files import sha256_of
 from jaxrnn.text.characters import escape_unprintable
 
 PACKAGES = (

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxrnn.runs import config_json, import_paths, run_directory
-from jaxrnn.runs.files import read_json, sha256_of, write_json
 from jaxrnn.errors import RunError
+from jaxrnn.runs import config_json, import_paths, provenance, run_directory
+from jaxrnn.runs.files import read_json, sha256_of, write_json
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.runs import provenance
 
 
 def config_of(study: ExperimentConfig) -> dict[str, Any]:

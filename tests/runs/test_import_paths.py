@@ -45,7 +45,8 @@ class Cell(nn.GRUCell):
 if __name__ == "__main__":
     script = config_json.script_of_main()
     written = config_json.to_json([Echo(5), double])
-    assert config_json.from_json(written, script) == (Echo(5), double) == config_json.from_json(written)
+    assert config_json.from_json(written, script) == (Echo(5), double)
+    assert config_json.from_json(written) == (Echo(5), double)
     assert not loading
     print(json.dumps({"written": written, "script": str(script)}))
 """

@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxrnn.training.history import mask_diverged
 from jaxrnn.errors import RunError
 from jaxrnn.runs import metrics
-from jaxrnn.training.history import History, join, last_loss
+from jaxrnn.training.history import History, join, last_loss, mask_diverged
 
 SEEDS, STEPS = np.array([7, 9]), np.array([0, 10, 20])
 

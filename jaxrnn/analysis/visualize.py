@@ -1,4 +1,4 @@
-"""What `python -m jaxrnn show` does: a page that shows a text through a trained language model."""
+"""What `jaxrnn visualize` does: a page that shows a text through a trained language model."""
 
 import codecs
 import errno
@@ -21,7 +21,7 @@ from jaxrnn.runs.text_generation import language_of
 from jaxrnn.text.corpus import encode_tokens
 from jaxrnn.text.tokenizer import display_token, tokenize
 
-PAGE = "show.html"
+PAGE = "visualize.html"
 GUESSES = 5  # as in Karpathy's figures
 MOST_BYTES = 16  # that make a unit: a syllable that is not composed takes up to nine
 
@@ -29,20 +29,21 @@ MOST_BYTES = 16  # that make a unit: a syllable that is not composed takes up to
 def visualize(
     run_dir: Path | str,
     text: str,
-    length: int = 2000,
+    max_tokens: int = 2000,
     out: Path | None = None,
-    network: int | None = None,
-    last: bool = False,
+    *,
+    model_seed: int | None = None,
+    final: bool = False,
 ) -> Path:
     """Write a page that shows a text through the cells of a run's language model.
 
     Args:
       run_dir: the run.
       text: a file, or, if there is none of that name, the text itself.
-      length: how many units of it to show, from its beginning.
-      out: where to write the page; None for `show.html` in the run's directory.
-      network: the seed of the network; None for the best of the run.
-      last: as it was at the end of the training, not when it was best.
+      max_tokens: show at most this many tokens, from the start of the text.
+      out: where to write the page; None for `visualize.html` in the run's directory.
+      model_seed: the seed of the network; None for the one with the lowest validation loss.
+      final: use the final, not the best, parameters.
 
     Returns:
       where the page is.
@@ -51,15 +52,15 @@ def visualize(
       SettingError: if the text is empty, or has units that the model does not know.
       RunError, OSError: as `load`; or if the page cannot be written.
     """
-    if length < 1:
-        raise SettingError("length must be at least 1")
+    if max_tokens < 1:
+        raise SettingError("max tokens must be at least 1")
     path = Path(run_dir) / PAGE if out is None else out
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "the page cannot be a directory", str(path))
     compilation_cache.enable()
-    trained = load(run_dir, model_seed=network, final=last)
+    trained = load(run_dir, model_seed=model_seed, final=final)
     task = language_of(trained)
-    beginning = _in_units(text, task.tokenizer, length)[:length]
+    beginning = _in_units(text, task.tokenizer, max_tokens)[:max_tokens]
     ids = encode_tokens(beginning, task.tokenizer, task.vocabulary)
     if not ids.size:
         raise SettingError("there is no text to show")

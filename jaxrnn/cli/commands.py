@@ -1,4 +1,4 @@
-"""Verbs over a run on disk: `python -m jaxrnn resume|verify|plot|info|sample|show`; `doctor`."""
+"""The command `jaxrnn`: resume, verify, plot, info, sample, visualize, doctor."""
 
 import os
 
@@ -17,7 +17,7 @@ from jaxrnn.cli import entry
 
 @dataclass(frozen=True)
 class OfRun:
-    """What most verbs are about."""
+    """The argument that most commands share."""
 
     run_dir: Positional[Path]
     """The run's directory."""
@@ -25,7 +25,7 @@ class OfRun:
 
 @dataclass(frozen=True)
 class Resume(OfRun):
-    """Go on with a run that broke off, from its last whole checkpoint."""
+    """Resume an interrupted run from its newest intact checkpoint."""
 
     def __call__(self) -> None:
         from jaxrnn.analysis import plots, report
@@ -37,7 +37,7 @@ class Resume(OfRun):
 
 @dataclass(frozen=True)
 class Verify(OfRun):
-    """Train a run again, in memory, and say whether it came out the same; if not, exit code 1."""
+    """Train a run again in memory and compare it; exit code 1 if it differs."""
 
     def __call__(self) -> None:
         from jaxrnn.runs.verification import verify
@@ -50,7 +50,7 @@ class Verify(OfRun):
 
 @dataclass(frozen=True)
 class Plot(OfRun):
-    """Draw a run's picture anew, from its metrics.jsonl."""
+    """Draw curves.png again from metrics.jsonl."""
 
     def __call__(self) -> None:
         from jaxrnn.analysis import plots
@@ -60,7 +60,7 @@ class Plot(OfRun):
 
 @dataclass(frozen=True)
 class Info(OfRun):
-    """Say what a run is, how far it came, and how to go on."""
+    """Describe a run: settings, progress, and how to resume it."""
 
     def __call__(self) -> None:
         from jaxrnn.cli import info
@@ -70,28 +70,28 @@ class Info(OfRun):
 
 @dataclass(frozen=True)
 class Sample(OfRun):
-    """Write new text with a trained language model; the same arguments give the same text."""
+    """Generate text with a trained language model; the same arguments give the same text."""
 
     prompt: str | None = None
-    """What it goes on from; without it, from a line break."""
-    length: int = 500
-    """How many characters to write (or bytes, or jamo)."""
+    """The text to continue; by default a line break."""
+    num_tokens: int = 500
+    """How many tokens to generate: characters, bytes or jamo."""
     temperature: float = 1.0
-    """Below 1 the likely becomes likelier, above 1 less so; 0 always takes the likeliest."""
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it, 0 is greedy."""
     top_k: int | None = None
-    """Draw among so many of the likeliest only."""
+    """Sample from the k most likely tokens."""
     top_p: float | None = None
-    """Draw among the fewest likeliest that have this probability together."""
+    """Sample from the smallest set of tokens with this total probability."""
     seed: int = 0
-    """Seed of the drawing."""
+    """Seed of the sampling."""
     samples: int = 1
-    """How many texts."""
+    """How many texts to generate."""
     beams: int | None = None
-    """Draw nothing: search for the likeliest text, with so many beams."""
-    network: int | None = None
-    """The seed of the network that writes; without it, the best of the run."""
-    last: bool = False
-    """Let it write as it was at the end of the training, not when it was best."""
+    """Search for the most likely text with this many beams, instead of sampling."""
+    model_seed: int | None = None
+    """Use the network of this seed; by default the one with the lowest validation loss."""
+    final: bool = False
+    """Use the final, not the best, parameters."""
 
     def __call__(self) -> None:
         from jaxrnn.runs.text_generation import generate_text
@@ -100,42 +100,43 @@ class Sample(OfRun):
         pieces = generate_text(
             self.run_dir,
             self.prompt,
-            self.length,
+            self.num_tokens,
             Sampling(self.temperature, self.top_k, self.top_p),
             seed=self.seed,
             samples=self.samples,
             beams=self.beams,
-            model_seed=self.network,
-            final=self.last,
+            model_seed=self.model_seed,
+            final=self.final,
         )
         for piece in pieces:
             print(piece, end="", flush=True)
 
 
 @dataclass(frozen=True)
-class Show(OfRun):
-    """Make a web page of a text as a trained language model reads it: its cells and its guesses."""
+class Visualize(OfRun):
+    """Make a web page that shows a text through the cells of a trained language model."""
 
     text: str
     """A file, or the text itself."""
-    length: int = 2000
-    """How many characters of it to show, from its beginning."""
+    max_tokens: int = 2000
+    """Show at most this many tokens from the start of the text."""
     out: Path | None = None
-    """Where to write the page; without it, show.html in the run's directory."""
-    network: int | None = None
-    """The seed of the network; without it, the best of the run."""
-    last: bool = False
-    """As it was at the end of the training, not when it was best."""
+    """Where to write the page; by default visualize.html in the run's directory."""
+    model_seed: int | None = None
+    """Use the network of this seed; by default the one with the lowest validation loss."""
+    final: bool = False
+    """Use the final, not the best, parameters."""
 
     def __call__(self) -> None:
         from jaxrnn.analysis.visualize import visualize
 
-        print(visualize(self.run_dir, self.text, self.length, self.out, self.network, self.last))
+        options = {"model_seed": self.model_seed, "final": self.final}
+        print(visualize(self.run_dir, self.text, self.max_tokens, self.out, **options))
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Print what a report of a fault needs; exit code 1 if JAX computes wrong here."""
+    """Print what a bug report needs; exit code 1 if JAX computes wrong numbers here."""
 
     def __call__(self) -> None:
         from jaxrnn.cli import doctor
@@ -148,5 +149,5 @@ class Doctor:
 
 def main() -> None:
     """The console command `jaxrnn`."""
-    verbs = Resume | Verify | Plot | Info | Sample | Show | Doctor
+    verbs = Resume | Verify | Plot | Info | Sample | Visualize | Doctor
     entry.run_command(verbs, lambda verb: verb(), prog="python -m jaxrnn")

@@ -103,7 +103,11 @@ def _shapes(config: ExperimentConfig) -> TrainState:
         validates = config.task.val_fraction > 0
     else:
         inputs, validates = config.batch_shape.inputs, config.validates
-    params = jax.eval_shape(config.model.init, jax.random.key(0), inputs)["params"]
+    try:
+        params = jax.eval_shape(config.model.init, jax.random.key(0), inputs)["params"]
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the model of this run does not fit its task: {reason}") from None
 
     def per_seed(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((config.seeds, *leaf.shape), leaf.dtype)

@@ -92,7 +92,7 @@ def here(tmp_path, cache_home, monkeypatch):
 
 
 def sample(trained_runs):
-    flags = ["--prime=The ", "--length=40", "--temperature=0.8", "--seed=1"]
+    flags = ["--prompt=The ", "--num-tokens=40", "--temperature=0.8", "--seed=1"]
     return "sample", str(trained_runs / "rain"), *flags
 
 
@@ -117,10 +117,10 @@ def test_the_verbs_as_a_user_calls_them(call, trained_runs):
     done = verb(*sample(trained_runs))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The ") and len(done.stdout) == 4 + 40 + 1
-    shown = verb("show", str(trained_runs / "rain"), "--text=in Spain", "--out=page.html")
+    shown = verb("visualize", str(trained_runs / "rain"), "--text=in Spain", "--out=page.html")
     assert (shown.returncode, shown.stdout) == (0, "page.html\n"), shown.stderr
     assert "<html" in Path("page.html").read_text()
-    refused = verb("sample", str(trained_runs / "rain"), "--prime=Öl")
+    refused = verb("sample", str(trained_runs / "rain"), "--prompt=Öl")
     assert refused.returncode == 2
     assert refused.stderr == "error: not in the vocabulary: Ö\n"
 
@@ -238,7 +238,9 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
         "batch_size": 2,
     }
     Path("copy/config.json").write_text(json.dumps(config))
-    with pytest.raises(RunError, match="not the run of a language model, but of Adding"):
+    with pytest.raises(
+        RunError, match="the model of this run does not fit its task: inputs must be"
+    ):
         loading.load("copy")
     with pytest.raises(FileNotFoundError, match="none holds no run"):
         loading.load("none")
@@ -254,7 +256,7 @@ def page(*arguments, **settings):
 
 def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
     run_dir, words = trained_runs / "rain", "in Spain\nstays"
-    text, data = page(run_dir, words, out=tmp_path / "page.html", network=4, final=True)
+    text, data = page(run_dir, words, out=tmp_path / "page.html", model_seed=4, final=True)
     assert "seed 4 after 60 updates" in text and "layer 2" in text
     one = loading.load(run_dir, model_seed=4, final=True)
     ids = cast(Any, one.config.task).encode(words)
@@ -275,14 +277,16 @@ def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
 def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     out = tmp_path / "page.html"
     Path("long.txt").write_text("in the plain.\r\n" * 500)
-    _, data = page(trained_runs / "rain", "long.txt", num_tokens=300, out=out)
+    _, data = page(trained_runs / "rain", "long.txt", max_tokens=300, out=out)
     assert len(data["text"]) == 300 and out.stat().st_size < 500_000
     for form in ("NFC", "NFD"):
         Path("korean.txt").write_text(unicodedata.normalize(form, KOREAN))
-        _, data = page(trained_runs / "jamo", "korean.txt", length=100, out=out)
+        _, data = page(trained_runs / "jamo", "korean.txt", max_tokens=100, out=out)
         assert len(data["text"]) == 100
     Path("korean.txt").write_text(KOREAN)
-    _, data = page(trained_runs / "bytes", "korean.txt", length=101, out=out)  # cuts a character
+    _, data = page(
+        trained_runs / "bytes", "korean.txt", max_tokens=101, out=out
+    )  # cuts a character
     assert len(data["text"]) == 101
     written = [data["symbols"][place][0] for place in data["text"]]
     assert written[:2] == ["0xEB", "0x8C"] and written[37:39] == [".", "\n"]
@@ -299,9 +303,9 @@ def test_only_what_is_shown_must_be_known(trained_runs, tmp_path):
     run_dir, out = trained_runs / "rain", tmp_path / "page.html"
     Path("mixed.txt").write_text("in the plain.QQ")
     for text in ("mixed.txt", "in the plain.QQ"):
-        assert len(page(run_dir, text, length=13, out=out)[1]["text"]) == 13
+        assert len(page(run_dir, text, max_tokens=13, out=out)[1]["text"]) == 13
         with pytest.raises(SettingError, match="not in the vocabulary: Q"):
-            visualize(run_dir, text, length=14, out=out)
+            visualize(run_dir, text, max_tokens=14, out=out)
 
 
 @pytest.mark.parametrize("raw", ["in thé".encode()[:-1], b"\xef\xbb\xbfin\xff the plain"])
@@ -323,8 +327,8 @@ def test_a_state_without_bounds_is_shown_as_shares_of_its_largest(trained_runs, 
 
 
 def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
-    with pytest.raises(SettingError, match="length must be at least 1"):
-        visualize(trained_runs / "rain", "in", length=0)
+    with pytest.raises(SettingError, match="max tokens must be at least 1"):
+        visualize(trained_runs / "rain", "in", max_tokens=0)
     with pytest.raises(SettingError, match="there is no text to show"):
         visualize(trained_runs / "rain", "")
     with pytest.raises(SettingError, match="not in the vocabulary: Q"):

@@ -172,7 +172,8 @@ def haiku(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Arr
     def outputs(inputs: jax.Array) -> jax.Array:
         core = hk.LSTM(layer.cell.features)
         first = core.initial_state(inputs.shape[0])
-        return hk.dynamic_unroll(core, inputs, first, time_major=False)[0]
+        unrolled: Any = hk.dynamic_unroll(core, inputs, first, time_major=False)
+        return unrolled[0]
 
     theirs, cell = hk.without_apply_rng(hk.transform(outputs)), params["cell"]
     kernel, recurrent = (

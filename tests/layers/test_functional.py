@@ -1,9 +1,10 @@
 """`lstm` and `gru` as pure functions, from plain JAX, Flax NNX, Equinox and Haiku."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
@@ -97,19 +98,20 @@ def test_the_functions_equal_the_layer_to_the_bit(kind, reverse):
     cell = LSTMCell(H) if kind == "lstm" else GRUCell(H)
     layer = Recurrent(cell, reverse=reverse)
     variables = layer.init(jax.random.key(6), INPUTS)
-    options = {
+    options: Any = {
         "lengths": jnp.array([T, 3, 0]),
         "resets": jax.random.bernoulli(jax.random.key(7), 0.3, (B, T)),
     }
-    cell_params = variables["params"]["cell"]
+    cell_params: Any = variables["params"]["cell"]
     gates = "ifgo" if kind == "lstm" else "rzn"
-    kernels = [concat(cell_params, side, gates) for side in "ih"]
+    kernels = concat(cell_params, "i", gates), concat(cell_params, "h", gates)
     if kind == "lstm":
         params = LSTMParams(*kernels, concat(cell_params, "h", gates, "bias"))
         found = lstm(params, INPUTS, reverse=reverse, **options)
     else:
-        biases = concat(cell_params, "i", gates, "bias"), cell_params["hn"]["bias"]
-        found = gru(GRUParams(*kernels, *biases), INPUTS, reverse=reverse, **options)
+        bias = concat(cell_params, "i", gates, "bias")
+        params = GRUParams(*kernels, bias, cell_params["hn"]["bias"])
+        found = gru(params, INPUTS, reverse=reverse, **options)
     chex.assert_trees_all_equal(found, layer.apply(variables, INPUTS, **options))
 
 
@@ -134,4 +136,4 @@ def test_arguments_that_do_not_fit_are_refused(arguments, error, message):
 
 def test_lengths_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"lengths\[1\] is 9"):
-        lstm(PARAMS, INPUTS, lengths=np.array([1, 9, 2]))
+        lstm(PARAMS, INPUTS, lengths=jnp.array([1, 9, 2]))

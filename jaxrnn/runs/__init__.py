@@ -1,0 +1,1 @@
+"""Training runs on disk: start, log, checkpoint, resume, verify, load."""

@@ -1,13 +1,16 @@
-"""What a run may end in, other than its end. `cli` makes one line and an exit code of each."""
+"""The exceptions that end a run. The command line prints one line and exits with a code for each.
+
+Wrong arrays raise ValueError or TypeError.
+"""
 
 
 class SettingError(ValueError):
-    """A setting is out of range, or does not fit the others. Exit code 2."""
+    """A setting is out of range or contradicts another one. Exit code 2."""
 
 
 class RunError(Exception):
-    """A run cannot be made, or gone on with, until the user mends something. Exit code 2."""
+    """A run cannot start or resume until the user fixes a problem. Exit code 2."""
 
 
 class DivergedError(ArithmeticError):
-    """A loss or gradient is not finite, and no seed is left to go on with. Exit code 3."""
+    """The loss or gradient of every seed is infinite or NaN. Exit code 3."""

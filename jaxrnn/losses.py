@@ -7,9 +7,9 @@ from jaxrnn.checks import check_axes
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """sum(weights * values) / sum(weights); 0 where all weights are 0.
+    """sum(weights * values) / sum(weights); 0 if all weights are 0.
 
-    A value of weight 0 does not count at all, not even an infinite or undefined one.
+    A value whose weight is 0 is ignored, even if it is infinite or NaN.
 
     Args:
       values: [B, T] float.
@@ -20,6 +20,9 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: if the shapes differ.
+
+    >>> float(weighted_mean(jnp.array([[1.0, 3.0, jnp.nan]]), jnp.array([[1.0, 3.0, 0.0]])))
+    2.5
     """
     check_axes("weights", weights, "BT", **check_axes("values", values, "BT"))
     total = jnp.sum(weights)
@@ -28,68 +31,81 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """The weighted mean of each step's cross-entropy, in nats.
+    """Weighted mean of the cross-entropy of each step, in nats.
 
-    TensorFlow 1's `sequence_loss` averaged over time steps and batch rows.
+    It is TensorFlow 1's `sequence_loss`, averaged over time steps and batch rows.
 
     Args:
       logits: [B, T, V] float.
-      targets: [B, T] int, each in 0..V-1 (anything where the weight is 0); of another one the loss
-        is not a number.
+      targets: [B, T] int in 0..V-1. A target outside this range makes the loss NaN, unless its
+        weight is 0.
       weights: [B, T] float, not negative.
 
     Returns:
       [] float.
 
     Raises:
-      ValueError: if the shapes do not fit each other.
+      ValueError: if the shapes do not match.
+
+    >>> logits = jnp.zeros((1, 2, 4))  # uniform over V = 4 classes
+    >>> loss = sequence_cross_entropy(logits, jnp.array([[0, 3]]), jnp.ones((1, 2)))
+    >>> round(float(loss), 4)  # log(4)
+    1.3863
     """
     sizes = check_axes("logits", logits, "BTV")
     check_axes("targets", targets, "BT", **sizes)
     check_axes("weights", weights, "BT", **sizes)
     targets = jnp.where(weights > 0, targets, 0)
-    # Picked by a mask: the gradient of an index is a scatter, which a CPU takes one by one.
+    # A mask, not an index: the gradient of indexing is a scatter, which is slow on a CPU.
     ids, size = targets.astype(jnp.int32), logits.shape[-1]
     true = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == ids[..., None]
     picked = jnp.sum(jnp.where(true, logits, 0.0), axis=-1)
-    picked = jnp.where((ids >= 0) & (ids < size), picked, jnp.nan)  # no such answer: no loss
+    picked = jnp.where((ids >= 0) & (ids < size), picked, jnp.nan)  # NaN for an invalid target
     return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)  # [B, T]
 
 
-def argmax(logits: jax.Array) -> jax.Array:
-    """The first of the highest: `argmax` over the last axis, by two reductions of one array each.
-
-    `argmax` reduces values and places together, which XLA does not vectorise on a CPU.
-
-    Args:
-      logits: [..., V] float.
-
-    Returns:
-      [...] int32, each in 0..V-1; where a logit is not a number V-1.
-    """
-    size = logits.shape[-1]
-    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    highest = logits == logits.max(axis=-1, keepdims=True)
-    return jnp.where(highest, places, size - 1).min(axis=-1)
-
-
 def sequence_squared_error(outputs: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """The weighted mean of each step's squared error.
+    """Weighted mean of the squared error of each step.
 
     Args:
       outputs: [B, T, 1] float.
-      targets: [B, T] float (anything where the weight is 0).
+      targets: [B, T] float; ignored where the weight is 0.
       weights: [B, T] float, not negative.
 
     Returns:
       [] float, in the square of the targets' unit.
 
     Raises:
-      ValueError: if the shapes do not fit each other.
+      ValueError: if the shapes do not match.
+
+    >>> outputs, targets = jnp.array([[[1.0], [5.0]]]), jnp.array([[3.0, 5.0]])
+    >>> float(sequence_squared_error(outputs, targets, jnp.ones((1, 2))))
+    2.0
     """
     sizes = check_axes("outputs", outputs, "BTV", V=1)
     check_axes("targets", targets, "BT", **sizes)
     check_axes("weights", weights, "BT", **sizes)
-    # Errors of weight 0 go before they are squared: infinity times 0 would spoil the gradient.
+    # Zero the ignored errors before squaring: infinity times 0 would make the gradient NaN.
     errors = jnp.where(weights > 0, outputs[..., 0] - targets, 0.0)
     return weighted_mean(errors**2, weights)
+
+
+def argmax(logits: jax.Array) -> jax.Array:
+    """`jnp.argmax` over the last axis, faster on a CPU; the first index of a tie.
+
+    `jnp.argmax` reduces values and indices together, which XLA does not vectorise on a CPU. This
+    is two reductions of one array each.
+
+    Args:
+      logits: [..., V] float.
+
+    Returns:
+      [...] int32 in 0..V-1; V-1 if a logit is NaN.
+
+    >>> argmax(jnp.array([[0.1, 2.0, 2.0], [3.0, 0.0, 1.0]])).tolist()
+    [1, 0]
+    """
+    size = logits.shape[-1]
+    indices = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    highest = logits == logits.max(axis=-1, keepdims=True)
+    return jnp.where(highest, indices, size - 1).min(axis=-1)

@@ -1,22 +1,22 @@
 """Every random number of a run comes from one seed, through named keys.
 
-    seed -> root key -> child keys ("init", "data", ...) -> the key of step n
+    seed -> root key -> child keys ("init", "data", "dropout", "sample") -> the key of step n
 
-The key of step n is folded from its number, never split off a key that was stored: a run that
-resumes at step n draws what it would have drawn.
+The key of step n is `jax.random.fold_in(child, n)`. No key is stored or split off another one, so
+a run resumed at step n draws the same numbers as one that was never interrupted.
 """
 
 import jax
 
 STREAMS = ("init", "data", "dropout", "sample")
-"""The names of the child keys. Append only: a name's position decides the numbers it draws."""
+"""The names of the child keys. Append only: a name's position determines its random numbers."""
 
 MAX_SEED = 2**32 - 1
-"""The largest seed. JAX drops the higher bits of a larger one, so two seeds would share a run."""
+"""The largest seed. JAX ignores higher bits, so larger seeds would repeat smaller ones."""
 
 
 def root_key(seed: jax.typing.ArrayLike) -> jax.Array:
-    """The root key of a run: Threefry, whatever JAX's default generator is set to.
+    """The root key of a run. It is always a Threefry key, whatever JAX's default generator is.
 
     Args:
       seed: [] int in 0..MAX_SEED.
@@ -28,18 +28,21 @@ def root_key(seed: jax.typing.ArrayLike) -> jax.Array:
 
 
 def child_key(root: jax.Array, stream: str) -> jax.Array:
-    """The key of one of a run's named streams of randomness.
+    """The key for one named use of randomness.
 
     Args:
       root: [] PRNG key, from `root_key`.
-      stream: one of `STREAMS`.
+      stream: "init" for parameters, "data" for batches, "dropout" or "sample".
 
     Returns:
       [] PRNG key.
 
     Raises:
       ValueError: if `stream` is not in `STREAMS`.
+
+    >>> data_key = child_key(root_key(0), "data")
+    >>> step_key = jax.random.fold_in(data_key, 100)
     """
     if stream not in STREAMS:
-        raise ValueError(f"no stream {stream!r}; there are {', '.join(STREAMS)}")
+        raise ValueError(f"unknown stream {stream!r}; choose from {', '.join(STREAMS)}")
     return jax.random.fold_in(root, STREAMS.index(stream))

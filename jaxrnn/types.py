@@ -1,4 +1,4 @@
-"""The axis glossary, and the types that every other module shares.
+"""The axis letters, and the types that every other module shares.
 
 Shapes in comments and docstrings are written with these letters:
 
@@ -13,28 +13,37 @@ from typing import Any, NamedTuple
 import jax
 
 Arrays = Any
-"""The arrays that a task reads its batches from, in a tree; None where it draws them."""
+"""A pytree of the arrays that a task samples its batches from; None if it generates them."""
 
 Params = Any
-"""A nested dictionary of parameter arrays, as Flax's `init` makes it."""
+"""A nested dictionary of parameter arrays, as returned by Flax's `init`."""
 
 Carry = Any
-"""What a recurrent layer remembers: [B, H] arrays, in a tree that is the cell's, or the layer's."""
+"""A recurrent layer's state: a pytree of [B, H] arrays whose structure depends on the cell."""
 
 Metrics = dict[str, jax.Array]
-"""What one step measures, by name."""
+"""The metrics of one step, by name."""
 
 
 class Batch(NamedTuple):
-    """What a task hands to one training step."""
+    """The input of one training step.
+
+    >>> import jax.numpy as jnp
+    >>> batch = Batch(jnp.ones((2, 3, 1)), jnp.zeros((2, 3), int), jnp.ones((2, 3)))
+    >>> batch.inputs.shape, batch.masks()
+    ((2, 3, 1), {'lengths': None})
+    """
 
     inputs: jax.Array  # [B, T, F] float; or [B, T] int, for a model that embeds them
-    targets: jax.Array  # [B, T] int: the class to say at each step; or float: the number
-    weights: jax.Array  # [B, T] float: how much each step counts in the loss, 0 for padding
-    lengths: jax.Array | None = None  # [B] int: the steps of each row that are no padding
-    resets: jax.Array | None = None  # [B, T] bool: where another sequence starts, its carry fresh
+    targets: jax.Array  # [B, T] int for a classification task, float for a regression task
+    weights: jax.Array  # [B, T] float: the weight of each step in the loss, 0 for padding
+    lengths: jax.Array | None = None  # [B] int: the number of steps of each row before padding
+    resets: jax.Array | None = None  # [B, T] bool: True where a new sequence starts in the row
 
     def masks(self) -> dict[str, Any]:
-        """The arguments of a model's call that a batch has; of `resets` only if there are any."""
+        """The batch's `lengths` and `resets` as keyword arguments of a model's call.
+
+        `resets` is left out if it is None, so a model without that argument can be trained.
+        """
         given = {"lengths": self.lengths}
         return given if self.resets is None else given | {"resets": self.resets}

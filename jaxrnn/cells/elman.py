@@ -1,4 +1,4 @@
-"""The simple recurrent network."""
+"""The simple (Elman) recurrent cell."""
 
 import jax
 from flax import linen as nn
@@ -8,24 +8,33 @@ from jaxrnn.cells.initializers import initializer
 
 
 class ElmanCell(nn.SimpleCell):
-    """Flax's simple cell, its initialisers by name too.
+    """Flax's simple cell, with initialisers that can be given by name.
 
         h' = tanh(W_i x + b_i + W_h h)
 
-    Parameters and equations are those of `flax.linen.SimpleCell`. With `activation_fn=nn.relu` and
-    recurrent weights that start as the identity it is the IRNN of Le, Jaitly and Hinton (2015),
-    which is `CELLS["irnn"]`.
+    Its parameters and equations are those of `flax.linen.SimpleCell`. `CELLS["irnn"]` is this cell
+    with `activation_fn=nn.relu` and the identity as initial recurrent weights: the IRNN of Le,
+    Jaitly and Hinton (2015).
 
     Source: Elman (1990).
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: names in `INITIALIZERS`, or initialisers.
-      activation_fn: in place of tanh.
-      residual: whether h is added to what the tanh is taken of.
-      dtype: of products and outputs; None: that of inputs and parameters. The carry keeps
-        `param_dtype`.
-      param_dtype: of parameters and carry.
+      kernel_init, recurrent_kernel_init: initialisers of W_i [F, H] and W_h [H, H]: names in
+        `INITIALIZERS`, or functions.
+      bias_init: initialiser of b_i [H].
+      activation_fn: the activation function, tanh by default.
+      residual: whether to add h to the argument of the activation function.
+      dtype: the type of products and outputs; if None, that of inputs and parameters. The carry
+        keeps `param_dtype`.
+      param_dtype: the type of parameters and carry.
+
+    >>> cell = ElmanCell(4)
+    >>> inputs = jax.numpy.ones((2, 3))  # [B, F]
+    >>> carry = cell.initialize_carry(jax.random.key(0), inputs.shape)
+    >>> (carry, outputs), variables = cell.init_with_output(jax.random.key(0), carry, inputs)
+    >>> outputs.shape, sorted(variables["params"])
+    ((2, 4), ['h', 'i'])
     """
 
     kernel_init: str | Initializer = "glorot_uniform"
@@ -37,7 +46,7 @@ class ElmanCell(nn.SimpleCell):
     ) -> tuple[jax.Array, jax.Array]:
         """One step: carry [B, H], inputs [B, F] -> new carry, outputs [B, H].
 
-        `hidden_mask` [B, H], if any, multiplies the h of the product (recurrent dropout).
+        `hidden_mask` [B, H], if given, multiplies h in W_h h (recurrent dropout).
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         from_input = nn.Dense(

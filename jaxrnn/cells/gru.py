@@ -1,4 +1,4 @@
-"""The gated recurrent unit, its reset gate before or after the recurrent product."""
+"""The gated recurrent unit, with the reset gate before or after the recurrent product."""
 
 from functools import partial
 
@@ -10,27 +10,35 @@ from jaxrnn.cells.initializers import initializer
 
 
 class GRUCell(nn.GRUCell):
-    """Flax's GRU cell, and the one of the paper.
+    """Flax's GRU cell, with the paper's reset gate as an option.
 
         r = sigmoid(W_ir x + b_ir + W_hr h)      z = sigmoid(W_iz x + b_iz + W_hz h)
-        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))         reset after the product
-        n = tanh(W_in x + b_in + W_hn (r * h))                reset before it
+        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))         reset_after=True
+        n = tanh(W_in x + b_in + W_hn (r * h))                reset_after=False
         h' = (1 - z) * n + z * h
 
-    The gates are sown as intermediates, for `gates.read_gates`.
+    The gates are sown as intermediates, for `read_gates`.
 
-    Sources: Cho et al. (2014), eq. 5 to 8, reset before the product, as TensorFlow 1 and ONNX do
-    by default; after it is what Flax, PyTorch, cuDNN and Keras do.
+    Source: Cho et al. (2014), eq. 5 to 8, which reset before the product, as TensorFlow 1 and, by
+    default, ONNX do. Flax, PyTorch, cuDNN and Keras reset after it.
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: names in `INITIALIZERS`, or initialisers; each gate's
-        matrix is made by itself.
+      kernel_init, recurrent_kernel_init: initialisers of each gate's [F, H] and [H, H] matrix:
+        names in `INITIALIZERS`, or functions.
+      bias_init: initialiser of the biases, [H] each.
       reset_after: whether the reset gate acts after the recurrent product. If so, parameters and
         equations are those of `flax.linen.GRUCell`; if not, there is no b_hn.
-      dtype: of products and gates; None: that of inputs and parameters. The carry keeps
-        `param_dtype`.
-      param_dtype: of parameters and carry.
+      dtype: the type of products and gates; if None, that of inputs and parameters. The carry
+        keeps `param_dtype`.
+      param_dtype: the type of parameters and carry.
+
+    >>> cell = GRUCell(4)
+    >>> inputs = jax.numpy.ones((2, 3))  # [B, F]
+    >>> carry = cell.initialize_carry(jax.random.key(0), inputs.shape)
+    >>> (carry, outputs), variables = cell.init_with_output(jax.random.key(0), carry, inputs)
+    >>> outputs.shape, sorted(variables["params"])
+    ((2, 4), ['hn', 'hr', 'hz', 'in', 'ir', 'iz'])
     """
 
     kernel_init: str | Initializer = "glorot_uniform"
@@ -43,8 +51,8 @@ class GRUCell(nn.GRUCell):
     ) -> tuple[jax.Array, jax.Array]:
         """One step: carry [B, H], inputs [B, F] -> new carry, outputs [B, H].
 
-        `hidden_mask` [B, H], if any, multiplies the h of the products (recurrent dropout); the h
-        that z keeps stays whole.
+        `hidden_mask` [B, H], if given, multiplies h in the matrix products (recurrent dropout),
+        but not in z * h.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype, "bias_init": self.bias_init}
         dense = partial(nn.Dense, self.features, **types)

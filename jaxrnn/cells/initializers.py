@@ -1,4 +1,4 @@
-"""Starting values of the weights, by name."""
+"""Weight initialisers, by name."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 
 
 def _identity(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
-    """Ones on the diagonal; `key` is not used."""
+    """Ones on the diagonal. The other arguments are what JAX passes to any initialiser."""
     del key, out_sharding
     return jnp.eye(*shape, dtype=dtype)
 
@@ -26,17 +26,26 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal_0.001": initializers.normal(0.001),  # the same paper, the input weights
     "zeros": initializers.zeros,
 }
-"""A name is always the same function, so that equal modules compare equal and compile once."""
+"""Initialisers by name. Cells with the same name are equal, so JAX compiles them only once."""
 
 
 def initializer(choice: str | Initializer) -> Initializer:
-    """The initialiser of that name; a function is handed back as it is.
+    """Look up an initialiser by name; a function is returned unchanged.
+
+    Args:
+      choice: a key of `INITIALIZERS`, or a function `(key, shape, dtype) -> array`.
+
+    Returns:
+      the initialiser.
 
     Raises:
-      ValueError: if there is no such name.
+      ValueError: if the name is unknown.
+
+    >>> initializer("identity")(jax.random.key(0), (2, 2), jnp.int32).tolist()
+    [[1, 0], [0, 1]]
     """
     if not isinstance(choice, str):
         return choice
     if choice not in INITIALIZERS:
-        raise ValueError(f"no initialiser {choice!r}; there are {', '.join(INITIALIZERS)}")
+        raise ValueError(f"unknown initialiser {choice!r}; choose from {', '.join(INITIALIZERS)}")
     return INITIALIZERS[choice]

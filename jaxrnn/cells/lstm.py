@@ -1,4 +1,4 @@
-"""Long short-term memory, with a forget gate's bias, peepholes and layer normalisation."""
+"""Long short-term memory, with a forget bias, peepholes and layer normalisation."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,39 +14,47 @@ GATES = "ifgo"
 
 
 class LSTMCarry(NamedTuple):
-    """What an LSTM remembers from one step to the next."""
+    """The carry of an LSTM, read by name: `carry.c`, `carry.h`."""
 
     c: jax.Array  # [B, H]: the cell state
     h: jax.Array  # [B, H]: the hidden state, also the step's output
 
 
 class LSTMCell(nn.LSTMCell):
-    """Flax's LSTM cell, and what the literature has made of it since.
+    """Flax's LSTM cell, with a forget bias, peepholes and layer normalisation as options.
 
         i = sigmoid(W_ii x + W_hi h + b_hi)      f = sigmoid(W_if x + W_hf h + b_hf)
         g = tanh(W_ig x + W_hg h + b_hg)         o = sigmoid(W_io x + W_ho h + b_ho)
         c' = f * c + i * g                       h' = o * tanh(c')
 
-    As it stands, parameters and equations are those of `flax.linen.LSTMCell`, whose one bias
-    initialiser cannot tell the forget gate from the others; the weights start otherwise. The gates
-    are sown as intermediates, for `gates.read_gates`; where nobody reads them they cost nothing.
+    Without the options, its parameters and equations are those of `flax.linen.LSTMCell`; only the
+    default initialisers differ. The gates are sown as intermediates, for `read_gates`; this costs
+    nothing unless they are read.
 
-    Sources: Hochreiter and Schmidhuber (1997); the forget gate is from Gers et al. (2000).
+    Source: Hochreiter and Schmidhuber (1997); the forget gate is from Gers et al. (2000).
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: names in `INITIALIZERS`, or initialisers; each gate's
-        matrix is made by itself.
-      forget_bias: what the forget gate's bias starts at. 1.0 is from Jozefowicz et al. (2015), and
-        is what TensorFlow's BasicLSTMCell and Keras do.
-      peepholes: the gates see the cell state: `p_i * c` and `p_f * c` are added in i and f, and
-        `p_o * c'` in o, the p [H] each. Gers et al. (2002); Graves (2013), eq. 7 to 11.
-      layer_norm: the products with x and with h, the four gates of each side by side, [B, 4H],
-        are normalised before they are summed, and c' before it goes into h'. Ba et al. (2016),
-        eq. 20 to 22. The biases b become the shift of the product with h.
-      dtype: of products and gates; None: that of inputs and parameters. The carry keeps
-        `param_dtype`.
-      param_dtype: of parameters and carry.
+      kernel_init, recurrent_kernel_init: initialisers of each gate's [F, H] and [H, H] matrix:
+        names in `INITIALIZERS`, or functions.
+      bias_init: initialiser of the other gates' biases, [H] each.
+      forget_bias: initial value of the forget gate's bias b_hf; if 0, `bias_init` sets it. 1.0 is
+        from Jozefowicz et al. (2015); TensorFlow's BasicLSTMCell and Keras use it, too.
+      peepholes: whether the gates see the cell state: adds `p_i * c` and `p_f * c` in i and f, and
+        `p_o * c'` in o, with p [H] each. Gers et al. (2002); Graves (2013), eq. 7 to 11.
+      layer_norm: whether to normalise the products with x and with h, [B, 4H] each over all four
+        gates, before they are added, and c' before it enters h'. Ba et al. (2016), eq. 20 to 22.
+        The biases b become the shift of the normalised product with h.
+      dtype: the type of products and gates; if None, that of inputs and parameters. The carry
+        keeps `param_dtype`.
+      param_dtype: the type of parameters and carry.
+
+    >>> cell = LSTMCell(4, forget_bias=1.5)
+    >>> inputs = jnp.ones((2, 3))  # [B, F]
+    >>> carry = cell.initialize_carry(jax.random.key(0), inputs.shape)
+    >>> (carry, outputs), variables = cell.init_with_output(jax.random.key(0), carry, inputs)
+    >>> outputs.shape, carry.c.shape, variables["params"]["hf"]["bias"].tolist()
+    ((2, 4), (2, 4), [1.5, 1.5, 1.5, 1.5])
     """
 
     kernel_init: str | Initializer = "glorot_uniform"
@@ -61,7 +69,7 @@ class LSTMCell(nn.LSTMCell):
     ) -> tuple[LSTMCarry, jax.Array]:
         """One step: carry [B, H] each, inputs [B, F] -> new carry, outputs [B, H].
 
-        `hidden_mask` [B, H], if any, multiplies the h that the gates see (recurrent dropout).
+        `hidden_mask` [B, H], if given, multiplies h in the matrix products (recurrent dropout).
         """
         dense = partial(nn.Dense, self.features, dtype=self.dtype, param_dtype=self.param_dtype)
         from_input = partial(dense, use_bias=False, kernel_init=initializer(self.kernel_init))
@@ -87,30 +95,30 @@ class LSTMCell(nn.LSTMCell):
         return LSTMCarry(c, h), h
 
     def _peep(self, name: str, c: jax.Array, gate: jax.Array) -> jax.Array:
-        """What a gate sums up, with its look at the cell state where there are peepholes."""
+        """A gate's pre-activation [B, H], plus the peephole to the cell state if there is one."""
         if not self.peepholes:
             return gate
         weight = self.param(name, self.bias_init, (self.features,), self.param_dtype)
         return (gate + jnp.broadcast_to(weight, c.shape) * c).astype(gate.dtype)
 
     def _norm(self, name: str, parts: list[jax.Array], **options: Any) -> list[jax.Array]:
-        """Normalise parts side by side: over the units of all of them together."""
+        """Concatenate the parts, normalise over all their units together, and split them again."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = nn.LayerNorm(use_fast_variance=False, name=name, **types, **options)
         return jnp.split(norm(jnp.concatenate(parts, axis=-1)), len(parts), axis=-1)
 
     def _bias(self, gate: str) -> Initializer:
-        """How a gate's bias starts."""
+        """The initialiser of a gate's bias."""
         forget = gate == "f" and self.forget_bias
         return nn.initializers.constant(self.forget_bias) if forget else self.bias_init
 
     def _biases(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """How the four biases start, side by side."""
+        """Initialise the four gates' biases as one array [4H]."""
         each = (shape[0] // len(GATES),)
         return jnp.concatenate([self._bias(gate)(key, each, dtype) for gate in GATES])
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> LSTMCarry:
-        """The carry that inputs of `input_shape` ([..., F]) start from: `carry_init`'s."""
+        """The initial carry, [..., H] each by `carry_init`, for inputs of shape [..., F]."""
         c, h = super().initialize_carry(rng, input_shape)
         return LSTMCarry(c, h)

@@ -1,4 +1,4 @@
-"""Cells whose gates see the input alone, so that all time steps can be computed at once.
+"""Cells whose gates depend only on the input, so all time steps can be computed in parallel.
 
 Source: Feng et al. (2024), "Were RNNs All We Needed?", sections 3.1 and 3.2.
 """
@@ -18,10 +18,10 @@ def _identity(x: jax.Array) -> jax.Array:
 
 
 def positive(x: jax.Array) -> jax.Array:
-    """x + 0.5 from zero on, sigmoid(x) below: Feng et al. (2024), appendix B, their g.
+    """x + 0.5 if x >= 0, else sigmoid(x), elementwise: g in appendix B of Feng et al. (2024).
 
-    As a candidate's `activation_fn` it keeps the states positive, as the paper's form in log-space
-    needs them.
+    As the candidate's `activation_fn` it keeps the states positive, which the paper's log-space
+    form requires.
     """
     return jnp.where(x >= 0, x + 0.5, nn.sigmoid(x))
 
@@ -29,21 +29,28 @@ def positive(x: jax.Array) -> jax.Array:
 class LinearCell(nn.RNNCellBase):
     """A recurrence that is linear in its state: `h' = decay * h + drive`, [B, H] each.
 
-    A cell gives `coefficients`, decay and drive, from the inputs alone. Stepped through, this is a
-    cell like any other; a layer may as well take the coefficients of all time steps and put them
-    through an associative scan (Blelloch 1990, section 1.4), in a number of rounds that grows as
-    the logarithm of T.
+    The base class of such cells. A subclass defines `coefficients`, which computes decay and drive
+    from the inputs alone. A layer can step through the cell like any other, or compute the
+    coefficients of all T steps at once and combine them in O(log T) rounds of an associative scan
+    (Blelloch 1990, section 1.4).
 
     Attributes:
       features: H.
-      kernel_init: a name in `INITIALIZERS`, or an initialiser; each gate's matrix is made by
-        itself.
-      bias_init: of the biases.
-      activation_fn: of the candidate; the identity, or `positive` for the paper's form in
-        log-space.
-      dtype: of products and gates; None: that of inputs and parameters. The carry keeps
-        `param_dtype`.
-      param_dtype: of parameters and carry.
+      kernel_init: initialiser of each gate's [F, H] matrix: a name in `INITIALIZERS`, or a
+        function.
+      bias_init: initialiser of the biases, [H] each.
+      activation_fn: the candidate's activation function: the identity, or `positive` as in the
+        paper's log-space form.
+      dtype: the type of products and gates; if None, that of inputs and parameters. The carry
+        keeps `param_dtype`.
+      param_dtype: the type of parameters and carry.
+
+    >>> class Decay(LinearCell):
+    ...     def coefficients(self, inputs):
+    ...         return 0.5 * jnp.ones_like(inputs), inputs
+    >>> carry, outputs = Decay(3).apply({}, jnp.ones((2, 3)), jnp.ones((2, 3)))
+    >>> outputs[0].tolist()
+    [1.5, 1.5, 1.5]
     """
 
     features: int
@@ -54,7 +61,7 @@ class LinearCell(nn.RNNCellBase):
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """inputs [..., F] -> decay [..., H], drive [..., H]."""
+        """Inputs [..., F] -> decay [..., H], drive [..., H]."""
         raise NotImplementedError
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +71,7 @@ class LinearCell(nn.RNNCellBase):
         return h, h
 
     def _dense(self, name: str, bias_init: Initializer | None = None) -> nn.Dense:
-        """One gate's view of the input."""
+        """The product of one gate with the input."""
         return nn.Dense(
             self.features,
             kernel_init=initializer(self.kernel_init),
@@ -76,29 +83,37 @@ class LinearCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> jax.Array:
-        """The zero carry for inputs of `input_shape` ([..., F]); `rng` is not used."""
+        """The initial carry, zeros [..., H], for inputs of shape [..., F]; `rng` is not used."""
         return jnp.zeros((*input_shape[:-1], self.features), self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
-        """How many axes of the inputs are features: one, F."""
+        """The number of feature axes of the inputs: one, F."""
         return 1
 
 
 class MinGRUCell(LinearCell):
-    """The minimal GRU.
+    """The minimal GRU: its gate depends only on the input.
 
         z = sigmoid(W_iz x + b_iz)               n = W_in x + b_in
         h' = (1 - z) * h + z * n
 
-    z and n are sown as intermediates. Note that here a z of 1 forgets, in `GRUCell` it keeps.
+    z and n are sown as intermediates, for `read_gates`. Here z = 1 replaces the state, whereas in
+    `GRUCell` it keeps the state. Attributes as in `LinearCell`.
 
     Source: Feng et al. (2024), section 3.1.
+
+    >>> cell = MinGRUCell(4)
+    >>> inputs = jnp.ones((2, 3))  # [B, F]
+    >>> carry = cell.initialize_carry(None, inputs.shape)
+    >>> (carry, outputs), variables = cell.init_with_output(jax.random.key(0), carry, inputs)
+    >>> outputs.shape, sorted(variables["params"])
+    ((2, 4), ['in', 'iz'])
     """
 
     @nn.compact
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """inputs [..., F] -> decay 1 - z [..., H], drive z * n [..., H]."""
+        """Inputs [..., F] -> decay 1 - z [..., H], drive z * n [..., H]."""
         z = nn.sigmoid(self._dense("iz")(inputs))
         n = self.activation_fn(self._dense("in")(inputs))
         for name, value in {"z": z, "n": n}.items():
@@ -107,30 +122,39 @@ class MinGRUCell(LinearCell):
 
 
 class MinLSTMCell(LinearCell):
-    """The minimal LSTM, its two gates scaled to sum to one.
+    """The minimal LSTM: its two gates depend only on the input and are scaled to sum to 1.
 
         f = sigmoid(W_if x + b_if)               i = sigmoid(W_ii x + b_ii)
         g = W_ig x + b_ig
         h' = f / (f + i) * h + i / (f + i) * g
 
-    The scaled gates are sown as the intermediates f and i, and g.
+    The scaled gates f / (f + i) and i / (f + i) are sown as the intermediates f and i, for
+    `read_gates`, and so is g. Other attributes as in `LinearCell`.
 
     Source: Feng et al. (2024), section 3.2.
 
     Attributes:
-      forget_bias: what the forget gate's bias starts at; the more, the longer the memory at first.
+      forget_bias: initial value of the forget gate's bias; if 0, `bias_init` sets it. The larger
+        it is, the longer the cell remembers at the start of training.
+
+    >>> cell = MinLSTMCell(4)
+    >>> inputs = jnp.ones((2, 3))  # [B, F]
+    >>> carry = cell.initialize_carry(None, inputs.shape)
+    >>> (carry, outputs), variables = cell.init_with_output(jax.random.key(0), carry, inputs)
+    >>> outputs.shape, sorted(variables["params"])
+    ((2, 4), ['if', 'ig', 'ii'])
     """
 
     forget_bias: float = 0.0
 
     @nn.compact
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """inputs [..., F] -> decay f / (f + i) [..., H], drive i / (f + i) * g [..., H]."""
+        """Inputs [..., F] -> decay f / (f + i) [..., H], drive i / (f + i) * g [..., H]."""
         bias = nn.initializers.constant(self.forget_bias) if self.forget_bias else None
         a_f, a_i = self._dense("if", bias)(inputs), self._dense("ii")(inputs)
         g = self.activation_fn(self._dense("ig")(inputs))
-        # sigmoid(a) / (sigmoid(a) + sigmoid(b)) without the quotient, which is 0 / 0 where both
-        # gates are shut: it is the sigmoid of the difference of their logarithms.
+        # sigmoid(a) / (sigmoid(a) + sigmoid(b)) is 0 / 0 if both gates underflow to 0. This equal
+        # form, the sigmoid of the difference of their logarithms, stays finite.
         f = nn.sigmoid(nn.softplus(-a_i) - nn.softplus(-a_f))
         i = nn.sigmoid(nn.softplus(-a_f) - nn.softplus(-a_i))
         for name, value in {"f": f, "i": i, "g": g}.items():

@@ -326,10 +326,26 @@ def test_what_cannot_be_run_is_not_made(make, attributes, message):
 @each(
     "cell, options, message",
     [
-        (LSTMCell, {"kernel_init": "glorot"}, "no initialiser 'glorot'; there are glorot_uniform"),
-        (GRUCell, {"recurrent_kernel_init": "eye"}, "no initialiser 'eye'; there are glorot_unif"),
-        (ElmanCell, {"recurrent_kernel_init": "one"}, "no initialiser 'one'; there are glorot_un"),
-        (MinGRUCell, {"kernel_init": "normal"}, "no initialiser 'normal'; there are glorot_unifo"),
+        (
+            LSTMCell,
+            {"kernel_init": "glorot"},
+            "unknown initialiser 'glorot'; choose from glorot_uniform",
+        ),
+        (
+            GRUCell,
+            {"recurrent_kernel_init": "eye"},
+            "unknown initialiser 'eye'; choose from glorot_unif",
+        ),
+        (
+            ElmanCell,
+            {"recurrent_kernel_init": "one"},
+            "unknown initialiser 'one'; choose from glorot_un",
+        ),
+        (
+            MinGRUCell,
+            {"kernel_init": "normal"},
+            "unknown initialiser 'normal'; choose from glorot_unifo",
+        ),
     ],
 )
 def test_an_initialiser_that_there_is_not(cell, options, message, how):

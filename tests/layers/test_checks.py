@@ -329,22 +329,22 @@ def test_what_cannot_be_run_is_not_made(make, attributes, message):
         (
             LSTMCell,
             {"kernel_init": "glorot"},
-            "unknown initialiser 'glorot'; choose from glorot_uniform",
+            "unknown initialiser 'glorot'; choose from glorot",
         ),
         (
             GRUCell,
             {"recurrent_kernel_init": "eye"},
-            "unknown initialiser 'eye'; choose from glorot_unif",
+            "unknown initialiser 'eye'; choose from glorot",
         ),
         (
             ElmanCell,
             {"recurrent_kernel_init": "one"},
-            "unknown initialiser 'one'; choose from glorot_un",
+            "unknown initialiser 'one'; choose from glorot",
         ),
         (
             MinGRUCell,
             {"kernel_init": "normal"},
-            "unknown initialiser 'normal'; choose from glorot_unifo",
+            "unknown initialiser 'normal'; choose from glorot",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Arguments checked where they come in: a mistake is named in the axis letters of `types`."""
+"""Checks of arguments. Their messages name the argument and use the axis letters of `types`."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from jaxrnn.errors import SettingError
 
 
 def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
-    """Refuse an array that has not these axes.
+    """Check the number of an array's axes, and the sizes of those that are known.
 
     Args:
-      name: what the caller calls the array.
+      name: the argument's name, for the message.
       array: anything with a shape.
-      axes: the wanted axes, a letter each, such as "BTF".
-      sizes: by letter, the sizes that are known.
+      axes: the expected axes, one letter each, such as "BTF".
+      sizes: the known sizes, by letter.
 
     Returns:
-      the known sizes and, of the other axes, the array's.
+      the sizes of all axes, by letter, including the known ones.
 
     Raises:
-      ValueError: if the number of axes, or the size of a known one, is another.
+      ValueError: if the number of axes or a known size differs.
 
     >>> check_axes("inputs", np.zeros((2, 7, 3)), "BTF", F=3)
     {'F': 3, 'B': 2, 'T': 7}
@@ -43,16 +43,20 @@ def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]
 
 
 def check_kind(name: str, array: Any, kind: Any, hint: str = "") -> None:
-    """Refuse an array whose numbers are of another kind.
+    """Check the kind of an array's dtype.
 
     Args:
-      name: what the caller calls the array.
+      name: the argument's name, for the message.
       array: anything with a dtype.
-      kind: a NumPy or JAX type or kind of types, such as `jnp.floating`.
-      hint: how to mend it.
+      kind: a NumPy or JAX scalar type, concrete or abstract, such as `jnp.floating`.
+      hint: how to fix it, for the message.
 
     Raises:
       TypeError: if the array's dtype is not of that kind.
+
+    >>> check_kind("resets", np.zeros(5, np.int32), jnp.bool_)
+    Traceback (most recent call last):
+    TypeError: resets must be bool, not int32
     """
     dtype = jnp.result_type(array)
     if not jnp.issubdtype(dtype, kind):
@@ -60,16 +64,21 @@ def check_kind(name: str, array: Any, kind: Any, hint: str = "") -> None:
 
 
 def check_lengths(lengths: Any, batch: int, steps: int) -> jax.Array:
-    """Refuse lengths that are not [B] integers from 0 to T.
+    """Check that lengths are [B] integers from 0 to T.
 
-    Inside `jit` traced numbers are not known yet, so of them only shape and type are looked at.
+    Inside `jit` the values are not known yet, so only shape and type are checked.
+
+    Args:
+      lengths: [B] int, an array or a list.
+      batch: B.
+      steps: T.
 
     Returns:
-      them as an array.
+      the lengths as an array.
 
     Raises:
       TypeError: if they are not integers.
-      ValueError: if the shape is another, or a length is out of range.
+      ValueError: if the shape is not [B], or a length is out of range.
     """
     lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     check_axes("lengths", lengths, "B", B=batch)
@@ -85,7 +94,11 @@ def check_lengths(lengths: Any, batch: int, steps: int) -> jax.Array:
 
 
 def check_counts(settings: Any, *names: str) -> None:
-    """Refuse settings that are not whole numbers from 1 to 2**31 - 1, with a SettingError."""
+    """Check that the named attributes of a config are integers from 1 to 2**31 - 1.
+
+    Raises:
+      SettingError: if one is not.
+    """
     for name in names:
         value, words = getattr(settings, name), name.replace("_", " ")
         if not isinstance(value, int) or isinstance(value, bool):
@@ -97,25 +110,34 @@ def check_counts(settings: Any, *names: str) -> None:
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Refuse a dropout rate that is not from 0 to less than 1, with a ValueError."""
+    """Check that a dropout rate is at least 0 and less than 1.
+
+    Raises:
+      ValueError: if it is not.
+    """
     if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
         raise ValueError(f"{name} must be from 0 to less than 1, not {rate!r}")
 
 
 def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
-    """Whether a bound module must draw dropout masks; if so, that it can.
+    """Whether a bound module applies dropout in this call.
+
+    Args:
+      module: a module that is being called.
+      rate: its dropout rate.
+      deterministic: the argument of the call.
 
     Raises:
       TypeError: if `deterministic` is traced.
-      ValueError: if there is no key to draw them from.
+      ValueError: if dropout applies, but `apply` was given no key for it.
     """
     if not rate:
         return False
     if isinstance(deterministic, Tracer):
         inside = "nn.remat(lambda layer, x: layer(x, deterministic=False))(layer, x)"
         raise TypeError(
-            "deterministic must be True or False, but is a traced array, as jit and nn.remat make"
-            f" every argument; set it inside: {inside}"
+            "deterministic must be True or False, but is a traced array, because jit and nn.remat"
+            f" trace every argument; set it inside: {inside}"
         )
     if not deterministic and not module.has_rng("dropout"):
         raise ValueError('deterministic=False needs a key: apply(..., rngs={"dropout": key})')
@@ -123,14 +145,18 @@ def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
 
 
 def check_carry(carry: Any, fresh: Any) -> None:
-    """Refuse an initial carry that is not of the tree, shapes and types of a cell's fresh carry.
+    """Check that an initial carry has the structure, shapes and types of a cell's fresh carry.
+
+    Args:
+      carry: the carry to check.
+      fresh: the cell's own initial carry, [B, H] arrays in a pytree.
 
     Raises:
-      TypeError: if a part is of another type.
-      ValueError: if it is another cell's carry, or of another batch or hidden size.
+      TypeError: if an array's dtype differs.
+      ValueError: if it belongs to another cell, or the batch or hidden size differs.
     """
     if jax.tree.structure(carry) != jax.tree.structure(fresh):
-        wanted, given = describe(fresh), describe(carry)
+        wanted, given = describe_carry(fresh), describe_carry(carry)
         raise ValueError(
             f"initial_carry must be {wanted}, as the layer's cell makes it, not {given}"
         )
@@ -147,8 +173,12 @@ def check_carry(carry: Any, fresh: Any) -> None:
             raise TypeError(f"{name} must be {like.dtype}, as the cell's carry is, not {dtype}")
 
 
-def describe(carry: Any) -> str:
-    """What kind of carry this is, in a few words."""
+def describe_carry(carry: Any) -> str:
+    """A short description of a carry, for messages.
+
+    >>> describe_carry((np.zeros((2, 4)), np.zeros((2, 4))))
+    'a tuple of 2'
+    """
     if hasattr(carry, "_fields"):
         parts = (
             name if part is not None else f"{name}=None" for name, part in carry._asdict().items()

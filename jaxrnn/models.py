@@ -1,10 +1,13 @@
 """Models: inputs -> recurrent layers -> readout."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from jaxrnn.checks import check_axes, check_kind, check_rate, drops
+from jaxrnn.checks import check_axes, check_counts, check_kind, check_rate, drops
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.stack import check_layers, recurrent_layers
 from jaxrnn.types import Carry
@@ -19,6 +22,7 @@ class SequenceModel(nn.Module):
 
     Raises:
       ValueError: if `recurrent` is not a recurrent layer.
+      SettingError: if `output_size` is not a whole number from 1.
 
     >>> from jaxrnn import LSTMCell, Recurrent, SequenceModel
     >>> model = SequenceModel(Recurrent(LSTMCell(8)), output_size=3)
@@ -33,8 +37,9 @@ class SequenceModel(nn.Module):
     output_size: int
 
     def __post_init__(self) -> None:
-        """Check the layer."""
+        """Check the attributes."""
         check_layers((self.recurrent,))
+        _check_sizes(self, "output_size")
         super().__post_init__()
 
     @nn.compact
@@ -47,15 +52,17 @@ class SequenceModel(nn.Module):
         resets: jax.Array | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, Carry]:
-        """inputs [B, T, F] -> logits [B, T, V], and the layers' carry.
+        """Inputs [B, T, F] float -> logits [B, T, V], and the layers' carry.
 
-        Arguments and errors are as for `Recurrent`.
+        The other arguments are as for `Recurrent`.
+
+        Raises:
+          TypeError, ValueError: as `Recurrent`; also if the readout's parameters do not fit.
         """
         hidden, carry = self.recurrent(
             inputs, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
         )
-        glorot = nn.initializers.glorot_uniform()
-        return nn.Dense(self.output_size, kernel_init=glorot, name="readout")(hidden), carry
+        return _readout(self, hidden, self.output_size), carry
 
 
 class LanguageModel(nn.Module):
@@ -73,7 +80,8 @@ class LanguageModel(nn.Module):
     Raises:
       ValueError: if `recurrent` is not a recurrent layer or is reversed, or the dropout rate is
         out of range.
-      SettingError: if `tie_embeddings` is set without an embedding size.
+      SettingError: if a size is not a whole number from 1, or `tie_embeddings` is set without an
+        embedding size.
 
     >>> from jaxrnn import GRUCell, LanguageModel, Recurrent
     >>> model = LanguageModel(Recurrent(GRUCell(8)), vocabulary_size=5)
@@ -90,8 +98,10 @@ class LanguageModel(nn.Module):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Check the attributes."""
         check_layers((self.recurrent,))
+        optional = () if self.embedding_size is None else ("embedding_size",)
+        _check_sizes(self, "vocabulary_size", *optional)
         check_rate("dropout", self.dropout)
         if any(layer.reverse for _, layer in recurrent_layers(self.recurrent)):
             raise ValueError(
@@ -116,7 +126,8 @@ class LanguageModel(nn.Module):
         The other arguments are as for `Recurrent`.
 
         Raises:
-          TypeError, ValueError: as `Recurrent`.
+          TypeError, ValueError: as `Recurrent`; also if `inputs` is not [B, T] int, or the
+            parameters do not fit.
           SettingError: if `tie_embeddings` is set and the sizes differ.
         """
         drops(self, self.dropout, deterministic)
@@ -127,6 +138,8 @@ class LanguageModel(nn.Module):
         if self.embedding_size is None:
             vectors = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=jnp.float32)
         else:
+            sizes = {"V": self.vocabulary_size, "F": self.embedding_size}
+            _check_param(self, "embedding", "embedding", sizes)
             embedding = nn.Embed(self.vocabulary_size, self.embedding_size, name="embedding")
             vectors = embedding(inputs)
         hidden, carry = self.recurrent(
@@ -134,8 +147,7 @@ class LanguageModel(nn.Module):
         )
         hidden = nn.Dropout(self.dropout)(hidden, deterministic=deterministic)
         if embedding is None or not self.tie_embeddings:
-            glorot = nn.initializers.glorot_uniform()
-            return nn.Dense(self.vocabulary_size, kernel_init=glorot, name="readout")(hidden), carry
+            return _readout(self, hidden, self.vocabulary_size), carry
         if hidden.shape[-1] != self.embedding_size:
             raise SettingError(
                 "tie_embeddings needs an embedding size equal to the last layer's hidden size,"
@@ -143,3 +155,28 @@ class LanguageModel(nn.Module):
             )
         bias = self.param("bias", nn.initializers.zeros, (self.vocabulary_size,))
         return embedding.attend(hidden) + bias[None, None], carry
+
+
+def _check_sizes(model: nn.Module, *names: str) -> None:
+    """Check that attributes are whole numbers from 1; NumPy's, as of a shape, become plain ones."""
+    for name in names:
+        if isinstance(value := getattr(model, name), np.integer):
+            object.__setattr__(model, name, int(value))
+    check_counts(model, *names)
+
+
+def _readout(model: nn.Module, hidden: jax.Array, size: int) -> jax.Array:
+    """A model's dense readout: hidden [B, T, H] -> logits [B, T, V]. For use in `nn.compact`."""
+    _check_param(model, "readout", "kernel", {"H": hidden.shape[-1], "V": size})
+    glorot = nn.initializers.glorot_uniform()
+    return nn.Dense(size, kernel_init=glorot, name="readout")(hidden)
+
+
+def _check_param(model: nn.Module, layer: str, name: str, sizes: dict[str, int]) -> None:
+    """Check the shape of a parameter that the model was given, with a ValueError.
+
+    Flax would raise an error of its own, which is no ValueError and does not name the axes.
+    """
+    params: Any = model.variables.get("params", {}).get(layer, {})
+    if name in params:
+        check_axes(f"params {layer}/{name}", params[name], "".join(sizes), **sizes)

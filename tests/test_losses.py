@@ -124,7 +124,7 @@ def test_targets_of_a_small_type_are_compared_as_numbers():
     np.testing.assert_allclose(loss, np.log(300), rtol=1e-6)
 
 
-def test_the_likeliest_is_the_first_of_the_highest(key):
+def test_argmax_is_numpys_with_ties_going_to_the_first(key):
     logits = jnp.round(2 * jax.random.normal(key, (B, T, 7)))  # rounded, so that there are ties
     assert np.any((logits == logits.max(-1, keepdims=True)).sum(-1) > 1)
     np.testing.assert_array_equal(argmax(logits), np.argmax(np.asarray(logits), axis=-1))

@@ -50,3 +50,53 @@ def test_settings_that_do_not_fit_each_other():
     model = LanguageModel(Recurrent(GRUCell(4)), 7, embedding_size=3, tie_embeddings=True)
     with pytest.raises(SettingError, match="hidden size, 4, not 3"):
         jax.eval_shape(model.init, KEY, jnp.zeros((2, 5), jnp.int32))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "7", True, None])
+def test_output_sizes_are_whole_numbers_from_one(size):
+    with pytest.raises(SettingError, match="output size must be"):
+        SequenceModel(Recurrent(LSTMCell(4)), size)
+    with pytest.raises(SettingError, match="vocabulary size must be"):
+        LanguageModel(Recurrent(LSTMCell(4)), size)
+    if size is not None:
+        with pytest.raises(SettingError, match="embedding size must be"):
+            LanguageModel(Recurrent(LSTMCell(4)), 7, embedding_size=size)
+
+
+@pytest.mark.parametrize(
+    ("options", "other", "message"),
+    [
+        ({}, {"vocabulary_size": 9}, "inputs must have F = 7, as the parameters have, but F = 9"),
+        (
+            {"embedding_size": 3},
+            {"vocabulary_size": 9},
+            r"params embedding/embedding must be \[V, F\] with V = 9",
+        ),
+        (
+            {"embedding_size": 3},
+            {"embedding_size": 5},
+            r"params embedding/embedding must be \[V, F\] with F = 5",
+        ),
+    ],
+)
+def test_language_model_refuses_another_models_parameters(options, other, message):
+    ids = jnp.zeros((2, 5), jnp.int32)
+    model = LanguageModel(Recurrent(GRUCell(4)), 7, **options)
+    variables = jax.eval_shape(model.init, KEY, ids)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.clone(**other).apply, variables, ids)
+
+
+def test_sequence_model_refuses_another_models_readout():
+    inputs = jnp.zeros((2, 5, 3))
+    variables = jax.eval_shape(SequenceModel(Recurrent(LSTMCell(4)), 7).init, KEY, inputs)
+    message = r"params readout/kernel must be \[H, V\] with V = 9, .*, so V = 7"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(SequenceModel(Recurrent(LSTMCell(4)), 9).apply, variables, inputs)
+
+
+def test_sizes_of_numpys_are_as_good_as_pythons():
+    model = SequenceModel(Recurrent(GRUCell(4)), np.int64(3))
+    assert type(model.output_size) is int and model == model.clone(output_size=3)
+    model = LanguageModel(Recurrent(GRUCell(4)), np.int32(7), np.int32(3))
+    assert (type(model.vocabulary_size), type(model.embedding_size)) == (int, int)

@@ -62,6 +62,8 @@ def register_cell(name: str, cell: Callable[..., nn.RNNCellBase]) -> None:
         raise SettingError(f"there is already a cell named {name!r}; choose another name")
     if not callable(cell):
         raise SettingError(f"a cell must be called with a hidden size, but {cell!r} cannot be")
+    if isinstance(cell, nn.Module):  # callable, but its hidden size is fixed
+        raise SettingError(f"register the class {type(cell).__name__}, not one cell of it")
     CELLS[name] = cell
 
 

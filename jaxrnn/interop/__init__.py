@@ -1,8 +1,8 @@
-"""Weights to and from other systems, as plain dictionaries of NumPy arrays, and files of them.
+"""Converting weights to and from other systems, and saving them as safetensors files.
 
-None of those systems is imported. Every function takes the layer that the weights are for, a
-`Recurrent`, a `Bidirectional` or a `Stack`, and parameters as they stand under that layer's name
-in a model's (`params["recurrent"]` of a `SequenceModel`).
+Weights are plain dictionaries of NumPy arrays; none of the other systems is imported. Every
+conversion takes the layer that the weights are for, a `Recurrent`, `Bidirectional` or `Stack`, and
+works on that layer's parameters (`params["recurrent"]` of a `SequenceModel`).
 
 >>> import numpy as np
 >>> from jaxrnn.cells import LSTMCell

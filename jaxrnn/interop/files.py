@@ -1,4 +1,4 @@
-"""Parameters as safetensors files, which any system can read and which hold no code."""
+"""Parameters as safetensors files, which other systems can read and which contain no code."""
 
 import contextlib
 from collections.abc import Mapping
@@ -17,39 +17,45 @@ _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"} | {
     for bits in (8, 16, 32, 64)
     if (letter, bits) != ("F", 8)
 }
-"""The format's names of number types, and NumPy's. Its own reader has no bfloat16."""
+"""NumPy's names of the format's dtypes. safetensors' own NumPy reader lacks bfloat16."""
 
 
 def save_params(
     path: str | Path, params: Params, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write parameters of any model as a safetensors file.
+    """Write the parameters of any model to a safetensors file.
 
-    The file is complete or not there: an older one of that name stays until the new one is whole.
+    An existing file is replaced only once the new one is complete.
 
     Args:
       path: the file.
-      params: nested dictionaries of arrays. A file's name of an array is its keys with slashes
-        between them, such as `recurrent/cell/hf/bias`.
-      metadata: anything else to keep in the file.
+      params: nested dictionaries of arrays. In the file an array is named by its keys joined with
+        slashes, such as `recurrent/cell/hf/bias`.
+      metadata: text to store with them, by name.
 
     Raises:
       OSError: if the file cannot be written.
-      ValueError: if a name has a slash in it, or an array is of a type that the file cannot hold.
+      ValueError: if a key contains a slash, or the format does not support an array's type.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_params(f"{folder}/model.safetensors", {"readout": {"bias": np.arange(3.0)}})
+    ...     load_params(f"{folder}/model.safetensors")
+    {'readout': {'bias': array([0., 1., 2.])}}
     """
     import safetensors.numpy
 
     path, known = Path(path), set(_TYPES.values())
     for keys, array in flatten_dict(params).items():
         if any("/" in key for key in keys):
-            raise ValueError(f"{keys} has a slash in a name, which a file keeps between names")
+            raise ValueError(f"{keys} has a slash in a name, but slashes separate names in a file")
         if str(getattr(array, "dtype", None)) not in known:
             name = "/".join(keys)
             raise ValueError(
-                f"{name} must be an array of a type that files hold, not {array!r:.60}"
+                f"{name} must be an array of a type that the file can hold, not {array!r:.60}"
             )
     flat: dict[str, Any] = flatten_dict(params, sep="/")
-    # The writer takes the memory as it lies, so a transposed view must be laid out anew.
+    # The writer copies an array's memory as it is, so a transposed view needs C order first.
     arrays = {name: np.asarray(array, order="C") for name, array in flat.items()}
     content = safetensors.numpy.save(arrays, dict(metadata) if metadata else None)
     partial = path.with_name(path.name + ".partial")
@@ -62,14 +68,17 @@ def save_params(
 
 
 def load_params(path: str | Path) -> Params:
-    """Read what `save_params` wrote, to the bit, or another system's safetensors file.
+    """Read a safetensors file: from `save_params`, bit for bit, or from another system.
+
+    Args:
+      path: the file.
 
     Returns:
       nested dictionaries of NumPy arrays.
 
     Raises:
       OSError: if the file cannot be read.
-      ValueError: if it is no whole safetensors file, or holds a type of number that NumPy lacks.
+      ValueError: if it is not a complete safetensors file, or has a dtype that NumPy lacks.
     """
     import safetensors
 
@@ -77,11 +86,11 @@ def load_params(path: str | Path) -> Params:
     try:
         arrays = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from None
     flat = {}
     for name, array in arrays:
         if array["dtype"] not in _TYPES:
-            raise ValueError(f"{path} has {name} in {array['dtype']}, which cannot be read here")
+            raise ValueError(f"{path} has {name} in {array['dtype']}, which NumPy does not support")
         dtype = jnp.dtype(_TYPES[array["dtype"]])
         flat[name] = np.frombuffer(array["data"], dtype).reshape(array["shape"])
     return unflatten_dict(flat, sep="/")

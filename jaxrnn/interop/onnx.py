@@ -1,9 +1,9 @@
 """ONNX: the operators LSTM, GRU and RNN, in either direction or both.
 
-The names are those of an operator's inputs, with D directions: `W` [D, kH, F], `R` [D, kH, H],
-`B` [D, 2kH] and, in an LSTM with peepholes, `P` [D, 3H]. k gates, 4 in an LSTM (i, o, f, g; ONNX
-calls g c), 3 in a GRU (z, r, n; ONNX calls n h), 1 in an RNN. The peepholes stand as i, o, f. A
-GRU's `linear_before_reset` is our `reset_after`; ONNX has 0 by default.
+Weights have the names of the operator's inputs; with D directions they are `W` [D, kH, F], `R`
+[D, kH, H], `B` [D, 2kH] and, in an LSTM with peepholes, `P` [D, 3H] in the order i, o, f. The
+number of gates k is 4 in an LSTM (i, o, f, g; ONNX calls g c), 3 in a GRU (z, r, n; ONNX calls n h)
+and 1 in an RNN. A GRU's `linear_before_reset` is our `reset_after`; ONNX's default is 0.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.interop import matrices
-from jaxrnn.interop.matrices import Arrays, Matrices, Names, Weights
+from jaxrnn.interop import matrices, structure
+from jaxrnn.interop.matrices import Arrays, Matrices
+from jaxrnn.interop.structure import Weights
+from jaxrnn.interop.weights import WeightReader
 from jaxrnn.layers.stack import Stack
 from jaxrnn.types import Params
 
@@ -21,33 +23,33 @@ PEEPHOLES = "iof"
 
 
 def from_onnx(layer: nn.Module, weights: Weights | Sequence[Weights]) -> Params:
-    """The parameters of a layer that computes what the ONNX operator does.
+    """A layer's parameters from the inputs of an ONNX operator.
 
     Args:
       layer: `Recurrent`, `Bidirectional` or `Stack`, of LSTM, GRU or Elman cells.
       weights: the operator's constant inputs by name, one dictionary; for a `Stack` a list of
-        them, one a layer. `B` and `P` may be left out, and are zero then.
+        them, one per layer. `B` and `P` are optional, and zero if missing.
 
     Returns:
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if ONNX has no such layer, or an array is missing, left over, or misshapen.
+      ValueError: if ONNX has no such layer, or an array is missing, unused or misshapen.
     """
     cells = []
-    every = matrices.one_a_level(layer, weights)
-    for level, directions in zip(every, matrices.levels(layer), strict=True):
-        names, count = Names(level), len(directions)
-        matrices.check_alike(directions, "ONNX")
+    every = structure.weights_by_layer(layer, weights)
+    for level, directions in zip(every, structure.levels(layer), strict=True):
+        reader, count = WeightReader(level), len(directions)
+        structure.check_alike(directions, "ONNX")
         cell = directions[0][1].cell
-        gates = ORDER[matrices.kind_of(cell, "ONNX", peepholes=True)]
+        gates = ORDER[structure.kind_of(cell, "ONNX", peepholes=True)]
         k, hidden = len(gates), cell.features
-        kernels = names.take("W", f"D, {k}H, F", (count, k * hidden, None))
-        recurrents = names.take("R", f"D, {k}H, H", (count, k * hidden, hidden))
-        biases = names.take_or_zeros("B", f"D, {2 * k}H", (count, 2 * k * hidden))
+        kernels = reader.take("W", f"D, {k}H, F", (count, k * hidden, None))
+        recurrents = reader.take("R", f"D, {k}H, H", (count, k * hidden, hidden))
+        biases = reader.take_or_zeros("B", f"D, {2 * k}H", (count, 2 * k * hidden))
         peepholes = np.zeros((count, 3 * hidden))
         if getattr(cell, "peepholes", False):
-            peepholes = names.take_or_zeros("P", "D, 3H", (count, 3 * hidden))
+            peepholes = reader.take_or_zeros("P", "D, 3H", (count, 3 * hidden))
         for d, (path, direction) in enumerate(directions):
             theirs = Matrices(kernels[d].T, recurrents[d].T, *np.split(biases[d], 2))
             ours = matrices.to_params(direction.cell, theirs, gates)
@@ -55,23 +57,30 @@ def from_onnx(layer: nn.Module, weights: Weights | Sequence[Weights]) -> Params:
                 parts = zip(PEEPHOLES, np.split(peepholes[d], 3), strict=True)
                 ours |= matrices.cast(direction.cell, {"p" + gate: part for gate, part in parts})
             cells.append((path, ours))
-        names.finish()
+        reader.finish()
     return matrices.nest(cells)
 
 
 def to_onnx(layer: nn.Module, params: Params) -> Arrays | list[Arrays]:
-    """The same the other way: one dictionary; for a `Stack` a list of them, one a layer.
+    """The inverse of `from_onnx`: a layer's parameters as inputs of an ONNX operator.
+
+    Args:
+      layer: as for `from_onnx`.
+      params: its parameters.
+
+    Returns:
+      one dictionary; for a `Stack` a list of them, one per layer.
 
     Raises:
-      ValueError: if ONNX has no such layer, or the parameters are another layer's.
+      ValueError: if ONNX has no such layer, or the parameters belong to another layer.
     """
     every = []
-    for directions in matrices.levels(layer):
-        matrices.check_alike(directions, "ONNX")
+    for directions in structure.levels(layer):
+        structure.check_alike(directions, "ONNX")
         parts = []
         for path, direction in directions:
             cell, own = direction.cell, matrices.cell_params(params, path)
-            gates = ORDER[matrices.kind_of(cell, "ONNX", peepholes=True)]
+            gates = ORDER[structure.kind_of(cell, "ONNX", peepholes=True)]
             ours = matrices.to_matrices(cell, own, gates)
             part = {
                 "W": ours.kernel.T,

@@ -1,9 +1,10 @@
 """TensorFlow 1: `BasicLSTMCell` under `dynamic_rnn`, alone or several in a `MultiRNNCell`.
 
-The names are those of the variables: `rnn/basic_lstm_cell/kernel` [F+H, 4H], the input's rows
-first, and `rnn/basic_lstm_cell/bias` [4H]; in a `MultiRNNCell`,
-`rnn/multi_rnn_cell/cell_0/basic_lstm_cell/kernel` and so on. The gates stand as i, g, f, o
-(TensorFlow calls g j). The cell adds its `forget_bias` at every step, where ours is a parameter.
+Weights have the names of the variables: `rnn/basic_lstm_cell/kernel` [F+H, 4H], the input's rows
+first, and `rnn/basic_lstm_cell/bias` [4H]; in a `MultiRNNCell`
+`rnn/multi_rnn_cell/cell_0/basic_lstm_cell/kernel` and so on. The order of the gates is i, g, f, o
+(TensorFlow calls g j). TensorFlow's cell adds a constant `forget_bias` at every step; in our cell
+it is part of the forget gate's bias.
 """
 
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.interop import matrices
-from jaxrnn.interop.matrices import Matrices, Names, Weights
+from jaxrnn.interop import matrices, structure
+from jaxrnn.interop.matrices import Matrices
+from jaxrnn.interop.structure import Weights
+from jaxrnn.interop.weights import WeightReader
 from jaxrnn.layers.stack import Path, Stack
 from jaxrnn.types import Params
 
@@ -23,40 +26,49 @@ GATES = "igfo"
 def from_tf1(
     layer: nn.Module, weights: Weights, forget_bias: float = 1.0, scope: str = "rnn"
 ) -> Params:
-    """The parameters of a layer that computes what TensorFlow 1's does.
+    """A layer's parameters from TensorFlow 1 variables.
 
     Args:
       layer: a `Recurrent`, or a `Stack` for a `MultiRNNCell`, of LSTM cells that run forwards.
-      weights: by the variables' names, without `:0`.
-      forget_bias: what the cell was made with.
-      scope: what stands before the names.
+      weights: arrays by the variables' names, without `:0`.
+      forget_bias: the `forget_bias` of the TensorFlow cell.
+      scope: the prefix of the names.
 
     Returns:
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if the layer is no such one, or an array is missing, left over, or misshapen.
+      ValueError: if TensorFlow 1 has no such layer, or an array is missing, unused or misshapen.
     """
-    names, cells = Names(weights), []
+    reader, cells = WeightReader(weights), []
     for path, cell, prefix in _cells(layer, scope):
         hidden = cell.features
-        both = names.take(prefix + "kernel", "F+H, 4H", (None, 4 * hidden))
-        bias = names.take(prefix + "bias", "4H", (4 * hidden,))
+        both = reader.take(prefix + "kernel", "F+H, 4H", (None, 4 * hidden))
+        bias = reader.take(prefix + "bias", "4H", (4 * hidden,))
         if len(both) <= hidden:
             raise ValueError(f"{prefix}kernel must have F+H rows, more than H = {hidden}")
         theirs = Matrices(both[:-hidden], both[-hidden:], _forget(hidden, forget_bias), bias)
         cells.append((path, matrices.to_params(cell, theirs, GATES)))
-    names.finish()
+    reader.finish()
     return matrices.nest(cells)
 
 
 def to_tf1(
     layer: nn.Module, params: Params, forget_bias: float = 1.0, scope: str = "rnn"
 ) -> dict[str, np.ndarray]:
-    """The same the other way: what a cell with that `forget_bias` must be given.
+    """The inverse of `from_tf1`: a layer's parameters as TensorFlow 1 variables.
+
+    Args:
+      layer: as for `from_tf1`.
+      params: its parameters.
+      forget_bias: the `forget_bias` of the TensorFlow cell; it is subtracted from our bias.
+      scope: the prefix of the names.
+
+    Returns:
+      arrays by the variables' names.
 
     Raises:
-      ValueError: if the layer is no such one, or the parameters are another layer's.
+      ValueError: if TensorFlow 1 has no such layer, or the parameters belong to another layer.
     """
     weights = {}
     for path, cell, prefix in _cells(layer, scope):
@@ -68,16 +80,16 @@ def to_tf1(
 
 
 def _forget(hidden: int, forget_bias: float) -> np.ndarray:
-    """What the cell adds to its gates: [4H]."""
+    """The constant that TensorFlow's cell adds to its gates, [4H]."""
     return np.repeat([forget_bias if gate == "f" else 0.0 for gate in GATES], hidden)
 
 
 def _cells(layer: nn.Module, scope: str) -> Iterator[tuple[Path, Any, str]]:
-    """Each cell: its layer's path, itself, and the start of its variables' names."""
-    matrices.check_plain(layer, "MultiRNNCell")
-    for level, directions in enumerate(matrices.levels(layer)):
+    """For each cell: its layer's path, the cell, and the prefix of its variables' names."""
+    structure.check_plain(layer, "MultiRNNCell")
+    for level, directions in enumerate(structure.levels(layer)):
         path, direction = directions[0]
-        kind = matrices.kind_of(direction.cell, "BasicLSTMCell")
+        kind = structure.kind_of(direction.cell, "BasicLSTMCell")
         if kind != "lstm" or len(directions) > 1 or direction.reverse:
             raise ValueError("BasicLSTMCell is for LSTM cells that run forwards")
         inner = f"multi_rnn_cell/cell_{level}/" if isinstance(layer, Stack) else ""

@@ -1,8 +1,9 @@
 """PyTorch: `torch.nn.LSTM`, `GRU` and `RNN`, stacked and bidirectional.
 
-The names are those of `state_dict()`: `weight_ih_l0` [kH, F], `weight_hh_l0` [kH, H],
-`bias_ih_l0` [kH], `bias_hh_l0` [kH], with `_reverse` behind them for the backward direction; k
-gates, 4 in an LSTM (i, f, g, o), 3 in a GRU (r, z, n, reset after the product), 1 in an RNN.
+Weights have the names of `state_dict()`: `weight_ih_l0` [kH, F], `weight_hh_l0` [kH, H],
+`bias_ih_l0` [kH] and `bias_hh_l0` [kH], with the suffix `_reverse` for the backward direction. The
+number of gates k is 4 in an LSTM (i, f, g, o), 3 in a GRU (r, z, n; reset after the product) and 1
+in an RNN.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from jaxrnn.interop import matrices
-from jaxrnn.interop.matrices import Matrices, Names, Weights
+from jaxrnn.interop import matrices, structure
+from jaxrnn.interop.matrices import Matrices
+from jaxrnn.interop.structure import Weights
+from jaxrnn.interop.weights import WeightReader
 from jaxrnn.layers.stack import Path
 from jaxrnn.types import Params
 
@@ -20,42 +23,49 @@ ORDER = {"lstm": "ifgo", "gru": "rzn", "rnn": ("",)}
 
 
 def from_torch(layer: nn.Module, weights: Weights) -> Params:
-    """The parameters of a layer that computes what PyTorch's does.
+    """A layer's parameters from a PyTorch `state_dict`.
 
     Args:
       layer: `Recurrent`, `Bidirectional` or `Stack`, of LSTM, GRU or Elman cells (with
         `activation_fn=nn.relu` for `nonlinearity="relu"`).
-      weights: by PyTorch's names. Without biases (`bias=False`) they are zero. Of two biases that
-        are added up anyway, the sum is kept.
+      weights: arrays by PyTorch's names. Missing biases (`bias=False`) are zero. PyTorch has two
+        biases per gate; where they are only ever added, our cell gets their sum.
 
     Returns:
       the parameters, in each cell's `param_dtype`.
 
     Raises:
-      ValueError: if PyTorch has no such layer, or an array is missing, left over, or misshapen.
+      ValueError: if PyTorch has no such layer, or an array is missing, unused or misshapen.
     """
-    names, cells = Names(weights), []
+    reader, cells = WeightReader(weights), []
     for path, cell, gates, suffix in _cells(layer):
         k, hidden = len(gates), cell.features
-        kernel = names.take("weight_ih" + suffix, f"{k}H, F", (k * hidden, None))
-        recurrent = names.take("weight_hh" + suffix, f"{k}H, H", (k * hidden, hidden))
+        kernel = reader.take("weight_ih" + suffix, f"{k}H, F", (k * hidden, None))
+        recurrent = reader.take("weight_hh" + suffix, f"{k}H, H", (k * hidden, hidden))
         biases = (
-            names.take_or_zeros(side + suffix, f"{k}H", (k * hidden,))
+            reader.take_or_zeros(side + suffix, f"{k}H", (k * hidden,))
             for side in ("bias_ih", "bias_hh")
         )
         theirs = Matrices(kernel.T, recurrent.T, *biases)
         cells.append((path, matrices.to_params(cell, theirs, gates)))
-    names.finish()
+    reader.finish()
     return matrices.nest(cells)
 
 
 def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
-    """The same the other way: what `load_state_dict` takes, once made tensors.
+    """The inverse of `from_torch`: a layer's parameters as arrays for `load_state_dict`.
 
-    Where a cell has one bias for PyTorch's two, the other is zero.
+    Where our cell has one bias for PyTorch's two, the other is zero.
+
+    Args:
+      layer: as for `from_torch`.
+      params: its parameters.
+
+    Returns:
+      arrays by PyTorch's names, to be converted to tensors.
 
     Raises:
-      ValueError: if PyTorch has no such layer, or the parameters are another layer's.
+      ValueError: if PyTorch has no such layer, or the parameters belong to another layer.
     """
     weights = {}
     for path, cell, gates, suffix in _cells(layer):
@@ -68,18 +78,18 @@ def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
 
 
 def _cells(layer: nn.Module) -> Iterator[tuple[Path, Any, Sequence[str], str]]:
-    """Each cell: its layer's path, itself, its gates in order, and the end of its arrays' names."""
-    matrices.check_plain(layer, "torch")
-    every = matrices.levels(layer)
-    matrices.check_alike([direction for level in every for direction in level], "torch")
+    """For each cell: its layer's path, the cell, the order of its gates, its arrays' suffix."""
+    structure.check_plain(layer, "torch")
+    every = structure.levels(layer)
+    structure.check_alike([direction for level in every for direction in level], "torch")
     if len(set(map(len, every))) > 1:
         raise ValueError("torch has the same directions in all layers of a module")
     for level, directions in enumerate(every):
         if len(directions) == 1 and directions[0][1].reverse:
             raise ValueError("torch has no layer that runs backwards alone")
         for path, direction in directions:
-            kind = matrices.kind_of(direction.cell, "torch")
-            if kind == "gru" and not matrices.resets_after(direction.cell):
+            kind = structure.kind_of(direction.cell, "torch")
+            if kind == "gru" and not structure.resets_after(direction.cell):
                 raise ValueError("torch has no GRUCell with reset_after=False")
             suffix = f"_l{level}" + ("_reverse" if direction.reverse else "")
             yield path, direction.cell, ORDER[kind], suffix

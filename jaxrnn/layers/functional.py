@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cells.lstm import LSTMCarry
-from jaxrnn.checks import check_axes, check_kind, describe
+from jaxrnn.checks import check_axes, check_kind, describe_carry
 from jaxrnn.layers import fused
 from jaxrnn.layers.scan import check_sequence, make_steps
 
@@ -79,7 +79,7 @@ def lstm(
     if carry is None:
         carry = LSTMCarry(zeros, zeros)
     elif not isinstance(carry, LSTMCarry):
-        raise TypeError(f"carry must be an LSTMCarry(c, h), not {describe(carry)}")
+        raise TypeError(f"carry must be an LSTMCarry(c, h), not {describe_carry(carry)}")
     carry = LSTMCarry(
         _check_state("carry.c", carry.c, zeros), _check_state("carry.h", carry.h, zeros)
     )
@@ -132,7 +132,7 @@ def gru(
     inputs, lengths, resets = _check_inputs(params, inputs, lengths, resets)
     zeros = jnp.zeros((inputs.shape[0], params.recurrent_kernel.shape[0]), inputs.dtype)
     if carry is not None and not hasattr(carry, "shape"):
-        raise TypeError(f"carry must be an array [B, H], not {describe(carry)}")
+        raise TypeError(f"carry must be an array [B, H], not {describe_carry(carry)}")
     carry = zeros if carry is None else _check_state("carry", carry, zeros)
     steps = make_steps(inputs, lengths, resets, reverse)
     hidden_bias = fused.pad_hidden_bias(params.hidden_bias, params.bias)

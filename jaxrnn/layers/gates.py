@@ -1,4 +1,4 @@
-"""Looking into a trained model: the gates and states of its recurrent layers over time."""
+"""Inspecting a trained model: the gates and states of its recurrent layers over time."""
 
 from functools import partial
 from typing import Any
@@ -24,8 +24,8 @@ def read_gates(
     """The gates and states of a model's recurrent layers at every time step.
 
     Args:
-      model: a recurrent layer, or a module that holds some in its attributes, as `SequenceModel`
-        does, and that is called as they are.
+      model: a recurrent layer, or a module that has such layers as attributes and is called in the
+        same way, such as `SequenceModel`.
       params: the model's parameters.
       inputs: [B, T, F].
       initial_carry: as for `Recurrent`.
@@ -33,15 +33,23 @@ def read_gates(
       resets: [B, T] bool, as for `Recurrent`.
 
     Returns:
-      One dictionary a `Recurrent` layer, in the order of `recurrent_layers`. In it by name, all
-      [B, T, H] and zero past each row's length: the hidden state h, before what a `Stack` adds to
-      it, and what the cell sows besides. An LSTM: the gates i, f, o (0 to 1), the candidate g (-1
-      to 1) and the cell state c; a GRU: the gates r, z and the candidate n; minLSTM: i, f, g;
-      minGRU: z, n.
+      a list with a dictionary for each `Recurrent` layer, in the order of `recurrent_layers`. Its
+      values are [B, T, H] and zero past each row's length: the hidden state h, without a `Stack`'s
+      residual, and what the cell sows. An LSTM sows the gates i, f, o (0 to 1), the candidate g
+      (-1 to 1) and the cell state c; a GRU the gates r, z and the candidate n; minLSTM i, f, g;
+      minGRU z, n.
 
     Raises:
       TypeError: as `Recurrent`.
-      ValueError: as `Recurrent`; and if the model has no such layer in its attributes.
+      ValueError: as `Recurrent`; also if the model has no `Recurrent` layer in its attributes.
+
+    >>> from jaxrnn.cells import LSTMCell
+    >>> from jaxrnn.layers.recurrent import Recurrent
+    >>> layer, inputs = Recurrent(LSTMCell(4)), jnp.ones((2, 7, 3))  # [B, T, F]
+    >>> variables = layer.init(jax.random.key(0), inputs)
+    >>> (gates,) = read_gates(layer, variables["params"], inputs)
+    >>> sorted(gates), gates["f"].shape
+    (['c', 'f', 'g', 'h', 'i', 'o'], (2, 7, 4))
     """
     if not list(recurrent_layers(model)):
         name = type(model).__name__
@@ -61,6 +69,7 @@ def _read(
     lengths: jax.Array | None,
     resets: jax.Array | None,
 ) -> list[dict[str, jax.Array]]:
+    """`read_gates` after its checks, compiled once per model."""
     _, variables = model.apply(
         {"params": params},
         inputs,
@@ -74,11 +83,11 @@ def _read(
         sown: Any = variables["intermediates"]
         for name in path:
             sown = sown[name]
-        of_cell = sown.get("cell", {}).items()
-        gates = {name: values[0] for name, values in of_cell if isinstance(values, tuple)}
+        by_cell = sown.get("cell", {}).items()
+        gates = {name: values[0] for name, values in by_cell if isinstance(values, tuple)}
         gates["h"] = sown["h"][0]
         if lengths is not None:
-            counts = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
-            gates = {name: jnp.where(counts, gate, 0) for name, gate in gates.items()}
+            valid = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
+            gates = {name: jnp.where(valid, gate, 0) for name, gate in gates.items()}
         layers.append(gates)
     return layers

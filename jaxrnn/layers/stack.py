@@ -1,6 +1,6 @@
-"""Layers made of layers: both directions of time, and one above the other.
+"""Layers made of layers: both directions of time, and several layers on top of each other.
 
-`Recurrent`, `Bidirectional` and `Stack` are called alike, so each can stand where another does:
+`Recurrent`, `Bidirectional` and `Stack` are called in the same way, so they can be nested:
 
     outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
 """
@@ -13,35 +13,43 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.checks import check_axes, check_rate, describe, drops
+from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.types import Carry
 
 Path = tuple[str, ...]
+"""The keys that lead to a layer's parameters in its model's."""
 
 
 class BidirectionalCarry(NamedTuple):
-    """The carries of the two directions."""
+    """The carries of the two directions, each a cell's pytree of [B, H] arrays."""
 
     forward: Carry  # after each row's last step
-    backward: Carry  # after its first
+    backward: Carry  # after each row's first step
 
 
 class Bidirectional(nn.Module):
     """Two layers over the same inputs, one forwards and one backwards in time.
 
-    Since the backward one starts at the end, a long sequence cannot be given in pieces.
+    The backward layer starts at the end, so a long sequence cannot be split into pieces.
 
     Source: Schuster and Paliwal (1997), section II.
 
     Attributes:
       forward: a layer with `reverse=False`.
       backward: a layer with `reverse=True`.
-      merge: "concat": outputs side by side, forward first, [B, T, H + H']; "sum": added up.
+      merge: "concat" concatenates the outputs, forward first, to [B, T, H + H']; "sum" adds them.
 
     Raises:
-      ValueError: if a direction or `merge` is another, or both have one cell object (they would
-        share its parameters).
+      ValueError: if a layer has the wrong direction, `merge` is unknown, or both layers have the
+        same cell object (they would share its parameters).
+
+    >>> from jaxrnn.cells import LSTMCell
+    >>> layer = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(5), reverse=True))
+    >>> inputs = jnp.ones((2, 7, 3))  # [B, T, F]
+    >>> (outputs, carry), _ = layer.init_with_output(jax.random.key(0), inputs)
+    >>> outputs.shape, carry.forward.h.shape, carry.backward.h.shape
+    ((2, 7, 9), (2, 4), (2, 5))
     """
 
     forward: Recurrent
@@ -49,7 +57,7 @@ class Bidirectional(nn.Module):
     merge: Literal["concat", "sum"] = "concat"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Check the attributes."""
         check_layers((self.forward, self.backward))
         if self.forward.reverse or not self.backward.reverse:
             raise ValueError("forward must have reverse=False, and backward reverse=True")
@@ -66,15 +74,18 @@ class Bidirectional(nn.Module):
         resets: jax.Array | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, BidirectionalCarry]:
-        """Run both directions; as `Recurrent`, with a `BidirectionalCarry`.
+        """Run both directions over inputs [B, T, F].
+
+        Arguments and results are as for `Recurrent`, with a `BidirectionalCarry`.
 
         Raises:
-          TypeError, ValueError: as `Recurrent`; and if the carry is no `BidirectionalCarry`, or
-            the outputs to sum have not the same H.
+          TypeError, ValueError: as `Recurrent`; also if the carry is not a `BidirectionalCarry`,
+            or `merge` is "sum" and the outputs differ in H.
         """
         first = BidirectionalCarry(None, None) if initial_carry is None else initial_carry
         if not isinstance(first, BidirectionalCarry):
-            raise ValueError(f"initial_carry must be a BidirectionalCarry, not {describe(first)}")
+            given = describe_carry(first)
+            raise ValueError(f"initial_carry must be a BidirectionalCarry, not {given}")
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
         forward, last = self.forward(inputs, first.forward, **options)
         backward, start = self.backward(inputs, first.backward, **options)
@@ -86,29 +97,36 @@ class Bidirectional(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers one above the other, each of its own cell and size.
+    """Layers on top of each other; their cells and sizes may differ.
 
     Attributes:
-      layers: `Recurrent`, `Bidirectional` or `Stack`, from the input up; each of a cell object
-        of its own.
-      dropout: the share of each layer's inputs that is dropped, from the second layer on, at each
-        step anew: Zaremba et al. (2014), section 3.2.
-      one_mask_a_sequence: drop the same inputs at all steps of a row: Gal and Ghahramani (2016).
+      layers: `Recurrent`, `Bidirectional` or `Stack` layers, the input's first. Each needs its own
+        cell object.
+      dropout: dropout rate between layers, with a new mask at each step: Zaremba et al. (2014),
+        section 3.2.
+      variational_dropout: use one dropout mask for all steps of a row: Gal and Ghahramani (2016).
       residual: add each layer's inputs to its outputs, from the second layer on: Wu et al. (2016),
         eq. 6.
 
     Raises:
-      ValueError: if there are no layers, two have one cell object (they would share its
-        parameters), or the dropout is out of range.
+      ValueError: if there are no layers, two have the same cell object (they would share its
+        parameters), or `dropout` is out of range.
+
+    >>> from jaxrnn.cells import GRUCell, LSTMCell
+    >>> stack = Stack((Recurrent(LSTMCell(4)), Recurrent(GRUCell(5))))
+    >>> inputs = jnp.ones((2, 7, 3))  # [B, T, F]
+    >>> (outputs, (lstm_carry, gru_carry)), _ = stack.init_with_output(jax.random.key(0), inputs)
+    >>> outputs.shape, lstm_carry.h.shape, gru_carry.shape
+    ((2, 7, 5), (2, 4), (2, 5))
     """
 
     layers: tuple[nn.Module, ...]
     dropout: float = 0.0
-    one_mask_a_sequence: bool = False
+    variational_dropout: bool = False
     residual: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Check the attributes."""
         if not isinstance(self.layers, tuple | list) or not self.layers:
             raise ValueError("layers must be a tuple of one layer or more")
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -126,20 +144,22 @@ class Stack(nn.Module):
         resets: jax.Array | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, tuple[Carry, ...]]:
-        """Run the layers from the lowest to the highest; as `Recurrent`, with a carry for each.
+        """Run the layers over inputs [B, T, F], the first layer first.
+
+        Arguments and results are as for `Recurrent`, with a tuple of carries, one per layer.
 
         Raises:
-          TypeError, ValueError: as `Recurrent`; and if there is not one initial carry a layer, or
-            a residual layer has not the same H as F.
+          TypeError, ValueError: as `Recurrent`; also if the number of carries is not that of the
+            layers, or the inputs and outputs of a residual layer differ in size.
         """
         first = (None,) * len(self.layers) if initial_carry is None else initial_carry
-        named = hasattr(first, "_fields")  # the carry of one layer
+        named = hasattr(first, "_fields")  # a single layer's carry, such as LSTMCarry
         if named or not isinstance(first, tuple | list) or len(first) != len(self.layers):
-            wanted = f"a tuple of {len(self.layers)}, one a layer"
-            raise ValueError(f"initial_carry must be {wanted}, not {describe(first)}")
+            wanted = f"a tuple of {len(self.layers)}, one per layer"
+            raise ValueError(f"initial_carry must be {wanted}, not {describe_carry(first)}")
         drops(self, self.dropout, deterministic)
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
-        drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.one_mask_a_sequence else ())
+        drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.variational_dropout else ())
         hidden, carries = inputs, []
         for n, (layer, carry) in enumerate(zip(self.layers, first, strict=True)):
             below = hidden
@@ -158,25 +178,29 @@ class Stack(nn.Module):
 
 
 def check_layers(layers: Sequence[nn.Module]) -> None:
-    """Refuse, with a ValueError, what is no layer, and layers that share a cell."""
+    """Check that these are layers, each with its own cell object.
+
+    Raises:
+      ValueError: if something is not a layer, or two layers share a cell.
+    """
     for layer in layers:
         if not isinstance(layer, nn.Module) or isinstance(layer, nn.RNNCellBase):
             name = type(layer).__name__
             raise ValueError(f"a layer must be one such as Recurrent(cell), not of type {name}")
     cells = [id(part.cell) for layer in layers for _, part in recurrent_layers(layer)]
     if len(set(cells)) < len(cells):
-        raise ValueError("every layer must have a cell object of its own, or they share parameters")
+        raise ValueError("every layer needs its own cell object, or layers would share parameters")
 
 
 def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
-    """The `Recurrent` layers in a module, from the input up, forward before backward.
+    """The `Recurrent` layers in a module, the input's first, forward before backward.
 
     Args:
-      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that holds
-        them in its attributes.
+      module: `Recurrent`, `Bidirectional`, `Stack`, `SequenceModel`, or any Flax module that has
+        them as attributes.
 
     Yields:
-      where the layer's parameters are in the module's, and the layer.
+      the path of the layer's parameters in the module's, and the layer.
 
     >>> from jaxrnn.cells import LSTMCell
     >>> both = Bidirectional(Recurrent(LSTMCell(4)), Recurrent(LSTMCell(4), reverse=True))
@@ -189,7 +213,7 @@ def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
     for field in dataclasses.fields(module):
         value = getattr(module, field.name) if field.name != "parent" else None
         parts = [(field.name, value)]
-        if isinstance(value, tuple | list):  # named as Flax names them
+        if isinstance(value, tuple | list):  # Flax's names for them
             parts = [(f"{field.name}_{n}", part) for n, part in enumerate(value)]
         for name, part in parts:
             if isinstance(part, nn.Module):

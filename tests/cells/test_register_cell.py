@@ -20,6 +20,7 @@ def test_a_registered_cell_is_found_by_name(monkeypatch):
         ("", nn.MGUCell, "name must be a string"),
         (3, nn.MGUCell, "name must be a string"),
         ("mgu", 3, "must be called with a hidden size"),
+        ("mgu", nn.MGUCell(7), "register the class MGUCell, not one cell of it"),
     ],
 )
 def test_bad_registrations_are_refused(name, cell, message):

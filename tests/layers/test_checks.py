@@ -157,8 +157,8 @@ CARRIES = [
     ("both", (), "initial_carry must be a BidirectionalCarry, not a tuple of 0"),
     ("both", ZERO, "initial_carry must be a BidirectionalCarry, not one array of shape (2, 4)"),
     ("both", BidirectionalCarry(ZERO, PAIR), "initial_carry must be LSTMCarry(c, h)"),
-    ("stack", (PAIR,), "initial_carry must be a tuple of 2, one a layer, not a tuple of 1"),
-    ("stack", np.stack([ZERO, ZERO]), "a tuple of 2, one a layer, not one array of shape"),
+    ("stack", (PAIR,), "initial_carry must be a tuple of 2, one per layer, not a tuple of 1"),
+    ("stack", np.stack([ZERO, ZERO]), "a tuple of 2, one per layer, not one array of shape"),
     ("stack", (PAIR, PAIR), "initial_carry must be a BidirectionalCarry, not LSTMCarry(c, h)"),
 ]
 
@@ -304,14 +304,14 @@ PARTS = [
     (Bidirectional, {"forward": both().backward, "backward": lstm()}, "forward must have reverse"),
     (Bidirectional, {"forward": both().backward, "backward": both().backward}, "reverse=False"),
     (Stack, {"layers": ()}, "layers must be a tuple of one layer or more"),
-    (Stack, {"layers": (once, lstm(), once)}, "every layer must have a cell object of its own"),
+    (Stack, {"layers": (once, lstm(), once)}, "every layer needs its own cell object"),
     (
         Stack,
         {"layers": (once, Stack((lstm(), once)))},
-        "every layer must have a cell object of its",
+        "every layer needs its own cell object",
     ),
-    (Stack, {"layers": (once, turned)}, "every layer must have a cell object of"),
-    (Bidirectional, {"forward": once, "backward": turned}, "every layer must have a cell object"),
+    (Stack, {"layers": (once, turned)}, "every layer needs its own cell object"),
+    (Bidirectional, {"forward": once, "backward": turned}, "every layer needs its own cell object"),
     (Stack, {"layers": (once,), "dropout": 1.0}, "dropout must be from 0 to less than 1, not 1.0"),
     (Stack, {"layers": (once,), "dropout": -1.0}, "dropout must be from 0 to less than 1, not -1"),
 ]

@@ -104,7 +104,7 @@ def test_pieces_equal_the_whole(name, key):
 RATE, ROWS, UNITS = 0.4, 8, 32
 
 
-@partial(jax.jit, static_argnames=("layers", "residual", "one_mask_a_sequence"))
+@partial(jax.jit, static_argnames=("layers", "residual", "variational_dropout"))
 def handed_up(key, layers=3, **options):
     """The outputs of a stack of layers that hand up what they are given, and each layer's.
 
@@ -127,7 +127,7 @@ def handed_up(key, layers=3, **options):
 @pytest.mark.parametrize("one_mask", [False, True], ids=["a mask a step", "a mask a sequence"])
 def test_each_layers_inputs_are_dropped_from_the_second_on(one_mask, key):
     outputs, (first, second, third) = jax.tree.map(
-        np.asarray, handed_up(key, one_mask_a_sequence=one_mask)
+        np.asarray, handed_up(key, variational_dropout=one_mask)
     )
     np.testing.assert_array_equal(first, 1)
     kept = second > 0
@@ -140,7 +140,7 @@ def test_each_layers_inputs_are_dropped_from_the_second_on(one_mask, key):
     assert len(np.unique(kept.reshape(ROWS, -1), axis=0)) == ROWS
     for row in kept:
         assert len(np.unique(row, axis=0)) == (1 if one_mask else T)
-    _, (_, other, _) = handed_up(jax.random.fold_in(key, 1), one_mask_a_sequence=one_mask)
+    _, (_, other, _) = handed_up(jax.random.fold_in(key, 1), variational_dropout=one_mask)
     assert 0.3 < ((other > 0) != kept).mean() < 0.7
 
 

@@ -205,7 +205,7 @@ MODELS = {
     "stack": Stack(
         (Recurrent(MinGRUCell(3), name="low"), Stack((Recurrent(nn.MGUCell(3)),))),
         dropout=0.25,
-        one_mask_a_sequence=True,
+        variational_dropout=True,
         residual=True,
     ),
     "model": SequenceModel(Recurrent(nn.OptimizedLSTMCell(3)), 5),

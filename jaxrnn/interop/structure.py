@@ -1,0 +1,116 @@
+"""Which of our layers and cells exist in another system, and in what order its layers come."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Bidirectional, Path, Stack, recurrent_layers
+
+Weights = Mapping[str, np.ndarray]
+"""Another system's arrays, by its names."""
+
+
+def kind_of(cell: nn.RNNCellBase, system: str, *, peepholes: bool = False) -> str:
+    """The kind of a cell in another system: "lstm", "gru" or "rnn".
+
+    Args:
+      cell: one of ours, or Flax's with the same parameters.
+      system: the other system's name, for the message.
+      peepholes: whether that system's LSTM supports them.
+
+    Raises:
+      ValueError: if the system has no such cell.
+    """
+    name = type(cell).__name__
+    for option, known in (("layer_norm", False), ("peepholes", peepholes)):
+        if getattr(cell, option, False) and not known:
+            raise ValueError(f"{system} has no {name} with {option}")
+    kinds = {nn.LSTMCell: "lstm", nn.OptimizedLSTMCell: "lstm", nn.GRUCell: "gru"}
+    kinds |= {nn.SimpleCell: "rnn"}
+    kind = next((kind for base, kind in kinds.items() if isinstance(cell, base)), None)
+    if kind is None:
+        raise ValueError(f"{system} has no {name}")
+    activation = (nn.tanh, nn.relu) if kind == "rnn" else (nn.tanh,)
+    usual: Any = {"gate_fn": (nn.sigmoid,), "activation_fn": activation, "residual": (False,)}
+    for option, choices in usual.items():
+        if getattr(cell, option, choices[0]) not in choices:
+            raise ValueError(f"{system} has no {name} with this {option}")
+    return kind
+
+
+def check_alike(directions: Sequence[tuple[Path, Recurrent]], system: str) -> None:
+    """Check that one module of a system can hold these cells.
+
+    Raises:
+      ValueError: if the cells differ in kind, size or options.
+    """
+    kinds = {
+        (
+            kind_of(direction.cell, system, peepholes=True),
+            getattr(direction.cell, "features", None),
+            getattr(direction.cell, "activation_fn", None),
+            getattr(direction.cell, "peepholes", False),
+            resets_after(direction.cell),
+        )
+        for _, direction in directions
+    }
+    if len(kinds) > 1:
+        raise ValueError(f"{system} has one kind and size of cell in all directions of a module")
+
+
+def check_plain(layer: nn.Module, system: str) -> None:
+    """Check for residual connections and merges that a system's single module does not have.
+
+    Raises:
+      ValueError: if there is one.
+    """
+    if isinstance(layer, Stack) and layer.residual:
+        raise ValueError(f"{system} has no residual layers in a module")
+    if isinstance(layer, Bidirectional) and layer.merge != "concat":
+        raise ValueError(f"{system} has no merge={layer.merge!r}")
+    for part in getattr(layer, "layers", ()):
+        check_plain(part, system)
+
+
+def resets_after(cell: nn.RNNCellBase) -> bool:
+    """Whether a cell is a GRU whose reset gate acts after the recurrent product."""
+    return isinstance(cell, nn.GRUCell) and getattr(cell, "reset_after", True)
+
+
+def levels(layer: nn.Module) -> list[list[tuple[Path, Recurrent]]]:
+    """The layers of a stack, the input's first, each as a list of its one or two directions.
+
+    A layer that is not a stack counts as a stack of one.
+
+    Raises:
+      ValueError: if `layer` is not a recurrent layer.
+    """
+    if not isinstance(layer, Recurrent | Bidirectional | Stack):
+        name = type(layer).__name__
+        raise ValueError(f"layer must be a Recurrent, Bidirectional or Stack, not a {name}")
+    if isinstance(layer, Stack):
+        return [
+            [((f"layers_{n}", *path), direction) for path, direction in level]
+            for n, part in enumerate(layer.layers)
+            for level in levels(part)
+        ]
+    return [list(recurrent_layers(layer))]
+
+
+def weights_by_layer(layer: nn.Module, weights: Any) -> list[Weights]:
+    """The weights as a list with one dictionary per layer, also if there is only one layer.
+
+    Raises:
+      ValueError: if the number of dictionaries is not that of the layers.
+    """
+    if not isinstance(layer, Stack):
+        if not isinstance(weights, Mapping):
+            raise ValueError("weights must be one dictionary, as the layer is not a Stack")
+        return [weights]
+    wanted = len(levels(layer))
+    if isinstance(weights, Mapping) or len(weights) != wanted:
+        raise ValueError(f"weights must be a list of {wanted} dictionaries, one per layer")
+    return list(weights)

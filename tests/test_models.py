@@ -1,5 +1,7 @@
 """Models refuse inputs that do not fit, with one clear line and never an assertion of chex."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +98,10 @@ def test_sequence_model_refuses_another_models_readout():
 
 
 def test_sizes_of_numpys_are_as_good_as_pythons():
-    model = SequenceModel(Recurrent(GRUCell(4)), np.int64(3))
+    three, seven = np.int64(3), np.int32(7)
+    sizes: Any = (three,)
+    model = SequenceModel(Recurrent(GRUCell(4)), *sizes)
     assert type(model.output_size) is int and model == model.clone(output_size=3)
-    model = LanguageModel(Recurrent(GRUCell(4)), np.int32(7), np.int32(3))
+    sizes = (seven, three)
+    model = LanguageModel(Recurrent(GRUCell(4)), *sizes)
     assert (type(model.vocabulary_size), type(model.embedding_size)) == (int, int)

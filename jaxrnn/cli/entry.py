@@ -96,7 +96,9 @@ def _parse(config_type: Any, prog: str | None) -> Any:
 def _first_paragraph(box: str) -> str:
     """Return the text of tyro's box above its first rule."""
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    rule = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
+    if "╭" not in box:  # stdout is ASCII, as with LC_ALL=C: a title and a rule replace the border
+        lines = lines[2:]
+    rule = next((i for i, line in enumerate(lines) if set(line) in ({"─"}, {"-"})), len(lines))
     return " ".join(lines[:rule])
 
 

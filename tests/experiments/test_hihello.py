@@ -306,3 +306,11 @@ def test_every_script_is_tested_here():
     scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
     tested = {"hihello.py", "memory.py", "char_lm.py", "benchmark.py"}
     assert scripts == tested | {"hihello_torch.py", "char_lm_torch.py"}  # need PyTorch
+
+
+def test_errors_are_one_clear_line_in_an_ascii_locale(run):
+    """There tyro draws its box without border characters."""
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    result = run("hihello.py", "--hidden-size", "0", **settings)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: hidden size must be at least 1\n"

@@ -94,7 +94,7 @@ STUDIES = {
 WRAPPED = (
     (runner, "compile_loop"),
     (metrics, "append"),
-    (metrics, "cut"),
+    (metrics, "truncate"),
     (checkpoints, "save"),
     (run_metadata, "end_session"),
     (Events, "add"),
@@ -102,7 +102,7 @@ WRAPPED = (
 """Functions that are made audit events: ("call", name) and ("return", name)."""
 
 HIDDEN, SHOWN = r"checkpoints/\.[^/]+\.partial", r"checkpoints/\d+(\.\d+)?"
-STATE, SUMS = HIDDEN + r"/state[^/]*", HIDDEN + "/SHA256SUMS"
+STATE, SUMS = HIDDEN + r"/state[^/]*", HIDDEN + r"/SHA256SUMS\.partial"
 POSITION = HIDDEN + r"/position\.json\.partial"
 
 STARTING = {
@@ -133,8 +133,7 @@ SAVING = {
     "the position is written": [("os.rename", POSITION), ("open", SUMS)],
     "half of the checksums are written": [
         ("os.rename", POSITION),
-        ("open", SUMS),
-        ("open", HIDDEN + "/.*"),
+        ("os.rename", SUMS),
     ],
     "all is written and nothing renamed": [("os.rename", HIDDEN)],
     "it is renamed": [("os.rename", HIDDEN), ("open", "checkpoints")],
@@ -144,8 +143,8 @@ SAVING = {
     "all of an old one is removed": [("os.rename", SHOWN), ("os.rmdir", HIDDEN)],
 }
 RESUMING = {
-    "the metrics are to be cut": [("call", "cut")],
-    "the metrics are cut": [("return", "cut")],
+    "the metrics are to be cut": [("call", "truncate")],
+    "the metrics are cut": [("return", "truncate")],
 }
 ENDING = {
     "the manifest is to say how it ended": [("call", "end_session")],
@@ -167,7 +166,7 @@ HALVED = {
     "half of manifest.json is written": "manifest.json.partial",
     "half of config.json is written": "config.json.partial",
     "half of a new manifest.json is written": "manifest.json.partial",
-    "half of the checksums are written": "checkpoints/.*.partial/SHA256SUMS",
+    "half of the checksums are written": "checkpoints/.*.partial/SHA256SUMS.partial",
     "half of the last manifest.json is written": "manifest.json.partial",
 }
 """What loses its end at a moment, as if that had been within the writing."""

@@ -1,16 +1,16 @@
 """Checkpoints that survive kills, full disks and flipped bits.
 
-A checkpoint is a directory, named for the number of updates made so far:
+A checkpoint is a directory, named after the number of updates made so far:
 
     00000050/
-      state/         the arrays, as Orbax saves them
-      position.json  where the data and the metrics stand
-      SHA256SUMS     of every file above; `sha256sum -c SHA256SUMS` checks them by hand
+      state/         the arrays, in Orbax's format
+      position.json  the next step, and the seconds trained so far
+      SHA256SUMS     checksums of the files above; check by hand with `sha256sum -c SHA256SUMS`
 
-It is written under a name with a dot in front, brought to the disk, and renamed when all of it is
-there: a kill leaves a directory that the next save clears away, never half a checkpoint. If a step
-is saved again, as after a resume that passed over a broken checkpoint, the new one is published as
-`00000050.2`, and the old one goes after that: no moment is without either.
+It is written to a hidden directory, synced, and then renamed. A kill can leave a hidden directory,
+which the next save removes, but never half a checkpoint. Saving a step a second time, after a
+resume that skipped a damaged checkpoint, creates `00000050.2` before the old one is removed, so at
+every moment one of the two exists. docs/decisions.md compares this with Orbax's CheckpointManager.
 """
 
 import contextlib
@@ -25,45 +25,47 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrnn.runs import checksums, pytree_io
-from jaxrnn.runs.files import read_json, write_json
+from jaxrnn.runs.files import read_json, rename_durably, sync, write_json
 
 STATE = "state"
 POSITION = "position.json"
-_NAME = re.compile(r"([0-9]{8}|[1-9][0-9]{8,})(?:\.([0-9]+))?")  # step, and which time it was saved
+_NAME = re.compile(
+    r"([0-9]{8}|[1-9][0-9]{8,})(?:\.([0-9]+))?"
+)  # step, and how often it has been saved
 _PARTIAL = re.compile(r"\.[0-9]{8,}.*\.partial")
 
 
 class CheckpointError(OSError):
-    """A checkpoint cannot be saved, or none that is there is whole; the message is one line."""
+    """A checkpoint cannot be saved, or all are damaged. The message is one line."""
 
 
 class Restored(NamedTuple):
-    """What `restore` found."""
+    """A checkpoint that was read."""
 
     step: int  # updates made so far
-    state: Any  # the tree of arrays
-    position: dict[str, Any]  # as it was given to `save`
+    state: Any  # the pytree of arrays
+    position: dict[str, Any]  # as passed to `save`
     path: Path  # the checkpoint's directory
-    damaged: list[tuple[Path, str]]  # newer ones that were passed over, and what is wrong with each
+    damaged: list[tuple[Path, str]]  # newer ones that were skipped, and why
 
 
 def save(folder: Path, step: int, state: Any, position: Mapping[str, Any], keep: int = 2) -> Path:
-    """Save a checkpoint; when this returns, it is on the disk.
+    """Save a checkpoint. It is on the disk when this returns.
 
     Args:
-      folder: the directory of a run's checkpoints, made if it is not there. One process at a time
-        may save in it.
+      folder: the directory of a run's checkpoints, created if missing. Only one process may save
+        in it at a time.
       step: updates made so far.
-      state: a tree of JAX or NumPy arrays.
+      state: a pytree of JAX or NumPy arrays.
       position: JSON values.
-      keep: how many whole checkpoints to keep, of this step and before; at least 1.
+      keep: how many undamaged checkpoints to keep, up to this step; at least 1.
 
     Returns:
       the checkpoint's directory.
 
     Raises:
-      CheckpointError: if it cannot be written; the checkpoints before it are as they were.
-      TypeError: if a part of `state` is no array or one of PRNG keys, or of `position` no JSON.
+      CheckpointError: if it cannot be written; earlier checkpoints are unchanged.
+      TypeError: if a leaf of `state` is not an array or holds PRNG keys, or `position` is not JSON.
       ValueError: if `keep` is less than 1, or a number in `position` is not finite.
     """
     if keep < 1:
@@ -72,60 +74,62 @@ def save(folder: Path, step: int, state: Any, position: Mapping[str, Any], keep:
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            checksums.sync(folder.parent)
+            sync(folder.parent)
         _clear(folder)
         _write(partial, state, position)
         path = _publish(partial, folder, step)
     except BaseException as error:
-        for _ in range(5):  # other writes of Orbax's may be under way still, and make it anew
+        for _ in range(5):  # Orbax's threads may still be writing, and create it again
             shutil.rmtree(partial, ignore_errors=True)
             time.sleep(0.02)
-        trouble = pytree_io.trouble(error)
-        if trouble is None:
+        reason = pytree_io.os_error_text(error)
+        if reason is None:
             raise
         raise CheckpointError(
-            f"cannot save a checkpoint in {folder}: {trouble}; {_what_is_left(folder)}"
+            f"cannot save a checkpoint in {folder}: {reason}; {_describe_newest(folder)}"
         ) from error
     _prune(folder, path, step, keep)
     return path
 
 
-def restore(folder: Path, like: Any, some: bool = False) -> Restored | None:
-    """Read the newest checkpoint that is whole: every file has the bytes that were saved.
+def restore(folder: Path, like: Any, partial: bool = False) -> Restored | None:
+    """Read the newest undamaged checkpoint: one whose files all match their checksums.
 
     Args:
       folder: the directory of a run's checkpoints.
-      like: the tree that was saved, of arrays or `jax.ShapeDtypeStruct`.
-      some: whether more may have been saved than is in `like`; the rest is not returned.
+      like: a pytree of arrays or `jax.ShapeDtypeStruct` with the saved structure.
+      partial: whether the checkpoint may hold arrays that are not in `like`; they are ignored.
 
     Returns:
-      what was saved, bit for bit, as NumPy arrays (or as JAX's where `like` says on which devices
-      one is to lie: see `arrays.read`); None if there is no checkpoint.
+      the saved bits, as NumPy arrays (JAX arrays where `like` names devices: see
+      `pytree_io.read`); None if there is no checkpoint.
 
     Raises:
-      CheckpointError: if there are checkpoints but none is whole.
-      RunError: if the arrays in it have other names, shapes or types than `like`.
+      CheckpointError: if there are checkpoints but all are damaged.
+      RunError: if the saved arrays' names, shapes or dtypes differ from those of `like`.
     """
     damaged: list[tuple[Path, str]] = []
     for step, _, path in reversed(_found(folder)):
         if damage := checksums.damage(path):
             damaged.append((path, damage))
             continue
-        state, position = pytree_io.read(path / STATE, like, some), read_json(path / POSITION)
+        state, position = pytree_io.read(path / STATE, like, partial), read_json(path / POSITION)
         return Restored(step, state, position, path, damaged)
     if damaged:
         reasons = "; ".join(reason for _, reason in damaged)
-        raise CheckpointError(f"no checkpoint is whole: {reasons}; start anew in another directory")
+        raise CheckpointError(
+            f"all checkpoints are damaged: {reasons}; start again in a new directory"
+        )
     return None
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints that look complete, ascending; no file is read."""
+    """List the steps with a checkpoint, ascending. Checksums are not verified."""
     return sorted({step for step, _, path in _found(folder) if (path / checksums.SUMS).is_file()})
 
 
 def _found(folder: Path) -> list[tuple[int, int, Path]]:
-    """Step, which time it was saved, and directory of each checkpoint, the newest last."""
+    """Find checkpoints: (step, how often saved, directory), oldest first."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if (match := _NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
@@ -134,19 +138,19 @@ def _found(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def _partial(folder: Path, name: str) -> Path:
-    """A new name, under which nothing is a checkpoint."""
+    """Choose an unused hidden name, which is never read as a checkpoint."""
     return folder / f".{name}.{secrets.token_hex(4)}.partial"
 
 
 def _clear(folder: Path) -> None:
-    """Remove what earlier kills left."""
+    """Remove hidden directories that earlier kills left behind."""
     for path in folder.iterdir():
         if _PARTIAL.fullmatch(path.name) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(partial: Path, state: Any, position: Mapping[str, Any]) -> None:
-    """Write all files of a checkpoint, and bring them to the disk."""
+    """Write all files of a checkpoint and sync them."""
     partial.mkdir()
     pytree_io.write(partial / STATE, state)
     write_json(partial / POSITION, dict(position))
@@ -154,19 +158,18 @@ def _write(partial: Path, state: Any, position: Mapping[str, Any]) -> None:
 
 
 def _publish(partial: Path, folder: Path, step: int) -> Path:
-    """Give a checkpoint its name, at one blow, and bring the name to the disk."""
+    """Rename a checkpoint to its final name, atomically, and sync the name."""
     times = max((times for other, times, _ in _found(folder) if other == step), default=0)
     names = (f"{step:08d}.{n}" if n > 1 else f"{step:08d}" for n in itertools.count(times + 1))
     path = next(folder / name for name in names if not os.path.lexists(folder / name))
-    partial.rename(path)
-    checksums.sync(folder)
+    rename_durably(partial, path)
     return path
 
 
 def _prune(folder: Path, saved: Path, step: int, keep: int) -> None:
-    """Of the checkpoints up to this step, remove all but the one just saved and the newest whole.
+    """Keep the checkpoint just saved and the newest undamaged ones before it; remove the others.
 
-    Later ones stay: they were passed over as broken, and go when the run has got that far.
+    Checkpoints of later steps were skipped as damaged; they stay until the run reaches them.
     """
     kept = {step: saved}
     for other, _, path in reversed(_found(folder)):
@@ -175,15 +178,15 @@ def _prune(folder: Path, saved: Path, step: int, keep: int) -> None:
         if other not in kept and len(kept) < keep and not checksums.damage(path):
             kept[other] = path
             continue
-        hidden = _partial(folder, path.name)  # half of a checkpoint must not look like one
+        hidden = _partial(folder, path.name)  # a half-removed checkpoint must not look like one
         with contextlib.suppress(OSError):  # the next save tries again
             shutil.rmtree(path.rename(hidden))
 
 
-def _what_is_left(folder: Path) -> str:
-    """What to say of the other checkpoints when one cannot be saved."""
+def _describe_newest(folder: Path) -> str:
+    """Say in a few words which checkpoint can still be used."""
     with contextlib.suppress(OSError):
         for step, _, path in reversed(_found(folder)):
             if not checksums.damage(path):
                 return f"the checkpoint of step {step} is still good"
-    return "there is no earlier one"
+    return "there is no earlier checkpoint"

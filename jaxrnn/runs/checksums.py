@@ -1,34 +1,34 @@
-"""A directory that proves itself: SHA256SUMS, in the format of sha256sum, lists its files."""
+"""Checksums of a directory, in a file SHA256SUMS that `sha256sum -c` can read."""
 
 import hashlib
-import os
 from pathlib import Path
 
-from jaxrnn.runs.files import sha256_of
+from jaxrnn.runs.files import sha256_of, sync, write_text
 
 SUMS = "SHA256SUMS"
 
 
 def seal(folder: Path) -> None:
-    """List every file in SHA256SUMS, and bring the directory and all in it to the disk.
+    """Write the SHA-256 of every file to SHA256SUMS, and sync the directory and all files in it.
 
     Raises:
-      OSError: if something cannot be read or written.
+      OSError: if a file cannot be read or written.
     """
     inside = sorted(folder.rglob("*"), key=str)
     names = [path.relative_to(folder).as_posix() for path in inside if path.is_file()]
-    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names).encode()
-    (folder / SUMS).write_bytes(_header(lines) + lines)
-    for path in (*inside, folder / SUMS, folder):
+    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
+    write_text(folder / SUMS, _header(lines.encode()).decode() + lines)
+    for path in (*inside, folder):
         sync(path)
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed directory, in a few words; None if every byte is as it was.
+    """Check a sealed directory against its SHA256SUMS; files that are not listed are ignored.
 
-    Files that are not in the list do not matter.
+    Returns:
+      a short description of the first problem; None if no listed byte has changed.
     """
-    changed = "not the bytes that were saved (SHA-256 differs)"
+    changed = "contents have changed since it was saved (SHA-256 differs)"
     file = folder / SUMS
     try:
         header, end, lines = file.read_bytes().partition(b"\n")
@@ -46,19 +46,6 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def sync(path: Path) -> None:
-    """Bring a file's contents, or a directory's names, to the disk.
-
-    Raises:
-      OSError: if that fails.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _header(lines: bytes) -> bytes:
-    """The first line, a comment to sha256sum, so that the list cannot be cut short unseen."""
+    """Checksum of the list itself, so that a truncated list is noticed; a comment to sha256sum."""
     return f"# SHA-256 of the lines below: {hashlib.sha256(lines).hexdigest()}\n".encode()

@@ -1,4 +1,8 @@
-"""Files that are whole or not there, and the fingerprint of any file."""
+"""Atomic, durable writes, and SHA-256 of files.
+
+This is the only module that calls fsync or renames a file into place, except that callbacks.py
+syncs metrics.jsonl, which it keeps open.
+"""
 
 import hashlib
 import json
@@ -10,34 +14,35 @@ from jaxrnn.text.characters import escape_unprintable
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, as `write_text` does.
+    """Replace a JSON file atomically; see `write_text`.
 
     Args:
-      path: where; the folder must be there.
-      value: JSON values.
+      path: the file; its folder must exist.
+      value: a JSON value.
 
     Raises:
-      OSError: if it cannot be written; the old file is as it was.
-      TypeError, ValueError: if something in it is no JSON value, or a number not finite.
+      OSError: if it cannot be written; the old file is unchanged.
+      TypeError, ValueError: if it contains something JSON cannot hold, or a number is not finite.
     """
     write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one go: whoever reads it, or kills this, finds the old or the new one.
+    """Replace a text file atomically: after a kill, the file is either the old or the new one.
 
-    It is made beside the old one, as `NAME.partial`, so two processes must not write one file.
+    The text is first written to `NAME.partial` beside the file, so two processes must not write
+    the same file.
 
     Args:
-      path: where; the folder must be there.
-      text: what it is to hold, in UTF-8.
+      path: the file; its folder must exist.
+      text: the new contents, written as UTF-8.
 
     Raises:
-      OSError: if it cannot be written; the old file is as it was.
+      OSError: if it cannot be written; the old file is unchanged.
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        # A file name may hold bytes that are no text; as \udcXX they come back from JSON the same.
+        # A file name may hold bytes that are not UTF-8; as \udcXX they survive a trip through JSON.
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
@@ -46,27 +51,51 @@ def write_text(path: Path, text: str) -> None:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk does not say where
+            error.filename = str(path)  # a full-disk error does not name the file
         raise
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
       OSError: if it cannot be read.
-      ValueError: if it is no JSON; the one line names the file and the place.
+      ValueError: if it is not JSON; the message is one line and names the file and the position.
     """
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{escape_unprintable(str(path))} is damaged: it is no JSON ({error})"
-        ) from None
+        name = escape_unprintable(str(path))
+        raise ValueError(f"{name} is damaged: it is not JSON ({error})") from None
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename a file or directory atomically, and sync its folder so that the name survives.
+
+    Sync what is inside first.
+
+    Raises:
+      OSError: if that fails.
+    """
+    source.rename(target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file's contents, or a directory's entries, to the disk.
+
+    Raises:
+      OSError: if that fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's contents, 64 hexadecimal digits; a file of any size.
+    """Compute the SHA-256 of a file of any size, as 64 hexadecimal digits.
 
     Raises:
       OSError: if it cannot be read.

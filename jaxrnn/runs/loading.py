@@ -62,7 +62,8 @@ def load(
     seeds = config.seed_numbers.tolist()
     if model_seed is not None and model_seed not in seeds:
         raise SettingError(f"the run has the seeds {seeds[0]} to {seeds[-1]}, not {model_seed}")
-    restored = checkpoints.restore(run_dir / run_directory.CHECKPOINTS, _shapes(config), some=True)
+    folder = run_dir / run_directory.CHECKPOINTS
+    restored = checkpoints.restore(folder, _shapes(config), partial=True)
     if restored is None:
         command = run_directory.resume_command(run_dir)
         raise RunError(f"{run_dir} has no checkpoint yet; resume with {command}")

@@ -59,10 +59,10 @@ def read(path: Path, before: int | None = None) -> History:
     return History(np.array(seeds, np.int64), np.array(steps, np.int64), values)
 
 
-def cut(path: Path, before: int) -> None:
-    """Shorten a metrics.jsonl to the lines before a step.
+def truncate(path: Path, before: int) -> None:
+    """Remove the lines of a step and all later ones from a metrics.jsonl.
 
-    What a broken-off run measured after its last checkpoint will be measured again.
+    A resumed run measures the steps after its last checkpoint again.
     """
     with path.open("r+b") as file:
         for line in file:

@@ -1,7 +1,7 @@
-"""A tree of arrays on disk and back, bit for bit: Orbax, in few words.
+"""Write a pytree of arrays to disk with Orbax and read it back, bit for bit.
 
-Orbax writes and reads. Here it gets one flat dictionary, as it would join the names of a nested
-one ambiguously, and is kept off the screen.
+Orbax gets one flat dictionary, because it joins the keys of nested ones ambiguously. Its log
+messages are hidden, because every error it logs is also raised.
 """
 
 import functools
@@ -19,43 +19,43 @@ from jaxrnn.errors import RunError
 
 
 def write(folder: Path, tree: Any) -> None:
-    """Write the arrays of a tree into a new directory.
+    """Write the arrays of a pytree into a new directory.
 
     Args:
-      folder: must not be there yet. After an error, some of Orbax's threads may still write to it.
-      tree: of JAX or NumPy arrays; JAX's may be spread over devices.
+      folder: must not exist yet. After an error, Orbax's threads may still write to it.
+      tree: a pytree of JAX or NumPy arrays; JAX arrays may be sharded over devices.
 
     Raises:
-      TypeError: if a part of it is no array, or an array of PRNG keys.
-      OSError, ValueError: if it cannot be written; see `trouble`.
+      TypeError: if a leaf is not an array, or an array of PRNG keys.
+      OSError, ValueError: if it cannot be written; see `os_error_text`.
     """
-    orbax = _orbax()
-    # Arrays without elements, which Orbax refuses, need no file.
+    # Orbax refuses arrays without elements; they need no file.
     arrays = {name: array for name, array in _by_name(tree).items() if array.size}
+    orbax = _orbax()
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(arrays))
 
 
-def read(folder: Path, like: Any, some: bool = False) -> Any:
-    """Read a tree of arrays.
+def read(folder: Path, like: Any, partial: bool = False) -> Any:
+    """Read a pytree of arrays.
 
     Args:
-      folder: what `write` wrote.
-      like: the tree that was written, of arrays or `jax.ShapeDtypeStruct`.
-      some: whether more may have been written than is in `like`.
+      folder: a directory that `write` wrote.
+      like: a pytree of arrays or `jax.ShapeDtypeStruct` with the saved structure.
+      partial: whether the directory may hold arrays that are not in `like`.
 
     Returns:
-      the tree. The arrays are NumPy's, but where `like` says on which devices an array is to lie
-      (by its sharding, or because it is committed to them) it is JAX's and lies there.
+      the pytree, of NumPy arrays. Where a leaf of `like` has a sharding or is committed to devices,
+      it is a JAX array on those devices.
 
     Raises:
-      RunError: if there are arrays of other names, shapes or types than in `like`.
+      RunError: if the saved arrays' names, shapes or dtypes differ from those of `like`.
     """
-    orbax = _orbax()
     wanted = _by_name(like)
+    orbax = _orbax()
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
-        names = wanted if some else {**wanted, **saved}
+        names = wanted if partial else {**wanted, **saved}
         _check_fit(folder, {name: saved.get(name) for name in names}, wanted)
         targets = {name: _target(orbax, wanted.get(name)) for name in saved}
         arguments = orbax.args.PyTreeRestore(restore_args=targets)
@@ -66,19 +66,19 @@ def read(folder: Path, like: Any, some: bool = False) -> Any:
     )
 
 
-def trouble(error: BaseException) -> str | None:
-    """What the system said was wrong, such as "No space left on device".
+def os_error_text(error: BaseException) -> str | None:
+    """Extract the operating system's message, such as "No space left on device".
 
-    TensorStore, on which Orbax stands, raises ValueError, with the system's number in its text.
+    TensorStore, which Orbax writes with, raises ValueError with the error number in its text.
 
     Returns:
-      None if the error is no trouble of the system's.
+      the message; None if the operating system did not cause the error.
 
-    >>> trouble(FileNotFoundError(2, "No such file or directory"))
+    >>> os_error_text(FileNotFoundError(2, "No such file or directory"))
     'No such file or directory'
-    >>> trouble(ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']"))
+    >>> os_error_text(ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']"))
     'No space left on device'
-    >>> trouble(ValueError("no array")), trouble(KeyboardInterrupt())
+    >>> os_error_text(ValueError("no array")), os_error_text(KeyboardInterrupt())
     (None, None)
     """
     if isinstance(error, OSError):
@@ -90,7 +90,7 @@ def trouble(error: BaseException) -> str | None:
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree, by name, in the tree's order."""
+    """Flatten a pytree to a dictionary from path to array, in the pytree's order."""
     arrays = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         name = "state" + jax.tree_util.keystr(path)
@@ -102,15 +102,15 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _check_fit(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse arrays that are not the wanted ones; those without elements were not saved."""
+    """Raise unless names, shapes and dtypes agree; arrays without elements are never saved."""
     for name, array in saved.items():
         if array is None and wanted[name].size == 0:
             continue
         there, here = _kind(array), _kind(wanted.get(name))
         if there != here:
             raise RunError(
-                f"{folder} is of another model, optimizer or batch: {name} is {there} there,"
-                f" and {here} here"
+                f"{folder} belongs to another model, optimizer or batch: {name} is {there}"
+                f" in the checkpoint and {here} in this run"
             )
 
 
@@ -119,10 +119,10 @@ def _kind(array: Any) -> str:
 
 
 def _target(orbax: Any, like: Any) -> Any:
-    """What Orbax is to make of an array.
+    """Choose how Orbax restores an array: as NumPy unless `like` names devices.
 
-    Where `like` leaves it open, NumPy's: a jitted function takes that for what it was compiled
-    for, but compiles anew for an array that is tied to a device.
+    A jitted function takes a NumPy array without compiling again. An array committed to a device
+    would make it compile a second time.
     """
     sharding = getattr(like, "sharding", None)
     if sharding is None or not getattr(like, "committed", True):
@@ -132,10 +132,14 @@ def _target(orbax: Any, like: Any) -> Any:
 
 @functools.cache
 def _orbax() -> Any:
-    """Orbax, kept off the screen: what it raises, its threads log as well, each for itself."""
+    """Import Orbax and hide what it prints: its threads log each error that is also raised.
+
+    The filters and the hook stay installed, because some messages come long after a failed write:
+    unretrieved exceptions when they are garbage collected, and writes that finish after their
+    event loop is closed. Python reports the latter only to sys.unraisablehook.
+    """
     import orbax.checkpoint
 
-    # After the first error its event loops close, and later ones find nobody to tell.
     before, closed = sys.unraisablehook, "Event loop is closed"
     sys.unraisablehook = lambda lost: str(lost.exc_value) == closed or before(lost)
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)

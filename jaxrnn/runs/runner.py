@@ -137,7 +137,7 @@ def resume(run_dir: Path | str, *, callbacks: Iterable[Callback] = ()) -> RunRes
         run_metadata.check_data(run_dir)
         loop = TrainLoop(config)
         run_state, checkpoint = restore(run_dir, loop)
-        metrics.cut(run_dir / run_directory.METRICS, run_state.step)
+        metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
         return _work(directory, loop, run_state, checkpoint, asked, callbacks)
 
 

@@ -210,7 +210,7 @@ def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
     assert "00000061" in capsys.readouterr().err
     for checkpoint in Path("copy/checkpoints").iterdir():
         (checkpoint / "position.json").write_text("{}")
-    with pytest.raises(OSError, match="no checkpoint is whole"):
+    with pytest.raises(OSError, match="all checkpoints are damaged"):
         loading.load("copy")
     shutil.rmtree("copy/checkpoints")
     with pytest.raises(RunError, match="copy has no checkpoint yet; resume with python -m jaxrnn"):

@@ -208,16 +208,17 @@ def cut_last(path):
     os.truncate(path, path.stat().st_size - 1)
 
 
+CHANGED = "contents have changed since it was saved (SHA-256 differs)"
 DAMAGES = {
-    flip: "{}: not the bytes that were saved (SHA-256 differs)",
-    cut: "{}: not the bytes that were saved (SHA-256 differs)",
-    cut_last: "{}: not the bytes that were saved (SHA-256 differs)",
+    flip: f"{{}}: {CHANGED}",
+    cut: f"{{}}: {CHANGED}",
+    cut_last: f"{{}}: {CHANGED}",
     Path.unlink: "{} is missing",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_broken_file_makes_the_checkpoint_before_it_count(folder, damage):
+def test_restore_falls_back_to_the_checkpoint_before_a_damaged_one(folder, damage):
     newest = folder / "00000050"
     files = [path for path in newest.rglob("*") if path.is_file()]
     assert len(files) > 5
@@ -236,7 +237,7 @@ def test_a_broken_file_makes_the_checkpoint_before_it_count(folder, damage):
     assert checksums.damage(newest) is None
 
 
-def test_no_part_of_the_sums_can_change_unseen(folder):
+def test_every_change_to_the_checksum_file_is_noticed(folder):
     sums = folder / "00000050/SHA256SUMS"
     whole = sums.read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -247,24 +248,24 @@ def test_no_part_of_the_sums_can_change_unseen(folder):
         assert checksums.damage(sums.parent)
 
 
-def test_files_that_are_not_listed_do_not_matter(folder):
+def test_files_without_a_checksum_are_ignored(folder):
     (folder / "00000050/.DS_Store").touch()
     restored = checkpoints.restore(folder, state_of(0))
     assert restored is not None and restored.step == 50
 
 
-def test_nothing_whole_is_one_clear_line(folder):
+def test_all_checkpoints_damaged_is_a_one_line_error(folder):
     (folder / "00000040/SHA256SUMS").unlink()
     cut(folder / "00000050/position.json")
     with pytest.raises(CheckpointError) as error:
         checkpoints.restore(folder, state_of(0))
     assert str(error.value) == (
-        f"no checkpoint is whole: {folder}/00000050/position.json: not the bytes that were saved"
-        f" (SHA-256 differs); {folder}/00000040 has no SHA256SUMS; start anew in another directory"
+        f"all checkpoints are damaged: {folder}/00000050/position.json: {CHANGED};"
+        f" {folder}/00000040 has no SHA256SUMS; start again in a new directory"
     )
 
 
-def test_a_broken_one_is_replaced_when_the_run_gets_there_again(folder):
+def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(folder):
     cut(folder / "00000050/position.json")
     checkpoints.save(folder, 45, state_of(45), {})
     assert contents(folder) == ["00000040", "00000045", "00000050"]
@@ -274,19 +275,22 @@ def test_a_broken_one_is_replaced_when_the_run_gets_there_again(folder):
 
 WEIGHTS, STEP = jax.ShapeDtypeStruct((300,), np.float32), jax.ShapeDtypeStruct((), np.int32)
 MISFITS = {
-    "state['weights'] is float32[300] there, and float32[299] here": {
+    "state['weights'] is float32[300] in the checkpoint and float32[299] in this run": {
         "weights": jax.ShapeDtypeStruct((299,), np.float32),
         "step": STEP,
     },
-    "state['step'] is int32[] there, and int16[] here": {"weights": WEIGHTS, "step": np.int16(0)},
-    "state['step'] is int32[] there, and missing here": {"weights": WEIGHTS},
-    "state['more'] is missing there, and int32[] here": {
+    "state['step'] is int32[] in the checkpoint and int16[] in this run": {
+        "weights": WEIGHTS,
+        "step": np.int16(0),
+    },
+    "state['step'] is int32[] in the checkpoint and missing in this run": {"weights": WEIGHTS},
+    "state['more'] is missing in the checkpoint and int32[] in this run": {
         "weights": WEIGHTS,
         "step": STEP,
         "more": STEP,
         "empty": np.zeros(0),
     },
-    "state['step'] is int32[] there, and int32[0] here": {
+    "state['step'] is int32[] in the checkpoint and int32[0] in this run": {
         "weights": WEIGHTS,
         "step": np.zeros(0, np.int32),
     },
@@ -297,7 +301,7 @@ MISFITS = {
 def test_another_model_is_refused(folder, message):
     with pytest.raises(RunError) as error:
         checkpoints.restore(folder, MISFITS[message])
-    where = f"{folder}/00000050/state is of another model, optimizer or batch"
+    where = f"{folder}/00000050/state belongs to another model, optimizer or batch"
     assert str(error.value) == f"{where}: {message}"
 
 
@@ -311,7 +315,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("state, position, kind, message", BAD)
-def test_mistakes_of_the_caller_are_no_disk_trouble(folder, state, position, kind, message):
+def test_invalid_arguments_are_not_reported_as_disk_errors(folder, state, position, kind, message):
     before = contents(folder)
     with pytest.raises(kind, match=message):
         checkpoints.save(folder, 60, state, position)
@@ -331,7 +335,7 @@ def test_other_errors_pass_through(folder, monkeypatch, error):
     assert contents(folder) == before
 
 
-def test_all_is_on_the_disk_before_it_has_its_name(folder, monkeypatch):
+def test_all_files_are_synced_before_the_final_rename(folder, monkeypatch):
     synced, at_rename = set(), []
     fsync, rename = os.fsync, os.rename
 
@@ -381,7 +385,7 @@ def child(target, *arguments):
 
 
 @pytest.mark.parametrize("events, first, stride", [(["os.rename"], 2, 1), (FILE_EVENTS, 1, 17)])
-def test_a_kill_at_any_time_leaves_the_old_or_the_new_one(saved, tmp_path, events, first, stride):
+def test_a_kill_leaves_the_old_or_the_new_checkpoint(saved, tmp_path, events, first, stride):
     found = []
     for number in itertools.count(first, stride):
         folder = Path(shutil.copytree(saved, tmp_path / str(number)))
@@ -437,7 +441,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         with pytest.raises(CheckpointError) as error:
             checkpoints.save(tmp_path / name, 60, state_of(60), {})
         assert str(error.value) == (
-            f"cannot save a checkpoint in {tmp_path / name}: {why}; there is no earlier one"
+            f"cannot save a checkpoint in {tmp_path / name}: {why}; there is no earlier checkpoint"
         )
 
 
@@ -509,7 +513,7 @@ while threading.enumerate() != [threading.main_thread()]:
 """
 
 
-def test_a_script_with_two_devices_hears_and_waits_for_nothing_of_orbax(tmp_path, environment):
+def test_orbax_prints_nothing_and_leaves_no_thread_with_two_devices(tmp_path, environment):
     command = [sys.executable, "-W", "always", "-c", PLAIN, tmp_path]
     settings = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     result = subprocess.run(

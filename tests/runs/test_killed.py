@@ -258,7 +258,7 @@ class Chain:
         if ended.code == KILLED:
             assert_on_its_way(self.run_dir, self.unbroken)
             return True
-        assert ended.stderr in ("", f"note: the run in {self.run_dir} has ended already\n")
+        assert ended.stderr in ("", f"note: the run in {self.run_dir} has already ended\n")
         assert ended.code == 0
         assert_ended_equal(self.run_dir, self.unbroken)
         self.seconds = ended.seconds
@@ -436,7 +436,7 @@ def test_a_broken_checkpoint_is_named_and_passed_over(chain, damage):
         damage(file)
         assert_on_its_way(links.run_dir, links.unbroken, passed_over=1)
         ended = links.go_on()
-        reason = f"{file}: not the bytes that were saved (SHA-256 differs)"
+        reason = f"{file}: contents have changed since it was saved (SHA-256 differs)"
         assert ended.stderr == f"note: skipping {newest}: {reason}\n"
         assert ended.code == 0
         assert_ended_equal(links.run_dir, links.unbroken)
@@ -445,7 +445,7 @@ def test_a_broken_checkpoint_is_named_and_passed_over(chain, damage):
     before = contents(links.run_dir)
     ended = links.go_on()
     assert ended.code == 2
-    assert re.fullmatch(r"error: no checkpoint is whole: .*\n", ended.stderr)
+    assert re.fullmatch(r"error: all checkpoints are damaged: .*\n", ended.stderr)
     assert contents(links.run_dir) == before
 
 
@@ -662,7 +662,7 @@ def test_every_exit_code_as_a_command(chain, workers, surroundings, tmp_path):
     assert_ended_equal(folders[0], chain("dropout").unbroken)
     assert (folders[0] / run_directory.PICTURE).stat().st_size > 1000
     assert said[0][1] == "" and said[0][0].endswith(f"the run is in {folders[0]}.\n")
-    assert re.fullmatch(r"error: no checkpoint is whole: .*\n", said[2][1])
+    assert re.fullmatch(r"error: all checkpoints are damaged: .*\n", said[2][1])
     assert re.fullmatch(r"error: .* seed 4 is not finite, at step 21; .*\n", said[3][1])
     assert said[130][1].endswith("\ninterrupted\n")
     for code in (130, 143):

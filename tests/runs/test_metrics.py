@@ -89,7 +89,7 @@ def test_every_place_where_a_kill_can_cut_it(path, history):
             continue
         read = metrics.read(path)
         assert read.steps.tolist() == STEPS[: lines // 2].tolist()
-        metrics.cut(path, int(STEPS[lines // 2 - 1]) + 1)
+        metrics.truncate(path, int(STEPS[lines // 2 - 1]) + 1)
         assert path.read_bytes() == whole[: line_ends[lines // 2 * 2 - 1]]
 
 
@@ -100,7 +100,7 @@ def test_cut_and_read_before_a_step_agree(path, history, before):
         SEEDS, STEPS[kept], {name: values[:, kept] for name, values in history.values.items()}
     )
     early = metrics.read(path, before)
-    metrics.cut(path, before)
+    metrics.truncate(path, before)
     after = metrics.read(path)
     if before:
         assert_equal(early, expected)

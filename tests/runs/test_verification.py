@@ -168,7 +168,7 @@ def test_another_model_is_refused(copy):
     config["experiment"]["model"]["recurrent"]["cell"]["features"] = 5
     (copy / "config.json").write_text(json.dumps(config))
     for command in (verify, runner.resume):
-        with pytest.raises(RunError, match="is of another model"):
+        with pytest.raises(RunError, match="belongs to another model"):
             command(copy)
 
 

@@ -230,7 +230,7 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
         loading.load("copy")
     shorter["experiment"]["model"]["vocabulary_size"] -= 1
     Path("copy/config.json").write_text(json.dumps(shorter))
-    with pytest.raises(RunError, match="is of another model"):
+    with pytest.raises(RunError, match="belongs to another model"):
         loading.load("copy")
     config["experiment"]["task"] = {
         "type": "jaxrnn.tasks.adding:Adding",

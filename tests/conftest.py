@@ -1,5 +1,6 @@
 """Strict settings for every test, and shared fixtures."""
 
+import collections
 import gc
 import os
 import subprocess
@@ -26,6 +27,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "optimized(yes): whether XLA optimizes what the test compiles"
     )
+    config.addinivalue_line(
+        "markers", "sampled(n): of the test's cases one in n runs by default; the others are slow"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all but each n-th case of a test marked `sampled(n)`.
+
+    So the default run and `-m slow` together run each case once.
+    """
+    seen = collections.Counter[str]()
+    for item in items:
+        if mark := item.get_closest_marker("sampled"):
+            test, _, _ = item.nodeid.partition("[")
+            if seen[test] % mark.args[0]:
+                item.add_marker("slow")
+            seen[test] += 1
 
 
 def pytest_xdist_auto_num_workers() -> int:

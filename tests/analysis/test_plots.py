@@ -25,6 +25,7 @@ def images(figure):
     return {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("text", ["hihello", "a$b_c\t\n", "ab" * 40, "안녕하세요", "aa"])
 def test_heat_maps_show_the_numbers_they_are_given(drawn, tmp_path, text):
     characters = tuple(dict.fromkeys(text))
@@ -134,6 +135,7 @@ def test_curves_of_one_seed_have_gaps_where_nothing_is_finite(drawn, tmp_path):
     assert [text.get_text() for text in error.texts] == ["never finite"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seeds", [1, 4])
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_few_rows_are_dots(drawn, tmp_path, seeds, rows):

@@ -184,6 +184,7 @@ def test_layers_stand_beside_their_peers(monkeypatch):
     assert counted[1] == pytest.approx(3 * counted[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_peers_that_are_installed_compute_the_same(kind):
     """With weights that differ everywhere, biases, too; of all that this environment has."""
@@ -317,6 +318,7 @@ def test_a_study_is_set_beside_as_many_processes(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "run"), "3", "1", "2"])
     exec(harness.SCRIPT, {})

@@ -71,6 +71,7 @@ def trained_runs(tmp_path_factory, cache_home):
     return folder
 
 
+@pytest.mark.slow
 def test_it_trains_as_the_user_runs_it(run, tmp_path):
     texts(tmp_path)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]
@@ -96,6 +97,7 @@ def sample(trained_runs):
     return "sample", str(trained_runs / "rain"), *flags
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same(environment, cache_home, trained_runs):
     def written():
         return subprocess.run(
@@ -157,6 +159,7 @@ def test_without_a_prime_it_goes_on_from_a_line_break(trained_runs):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("units", ["bytes", "jamo"])
 def test_korean_comes_out_composed(trained_runs, units):
     text = "".join(
@@ -272,6 +275,7 @@ def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
     np.testing.assert_allclose(shown, np.tanh(np.asarray(gates["c"][0, :, cell])), atol=0.005)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     out = tmp_path / "page.html"
     Path("long.txt").write_text("in the plain.\r\n" * 500)
@@ -337,6 +341,7 @@ def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
         visualize(trained_runs / "rain", "in", out=tmp_path)
 
 
+@pytest.mark.slow
 def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsys):
     texts(tmp_path)
     few = FEW | {"steps": 3, "val_fraction": 0.0, "seeds": 2, "vmap_size": 2, "layers": 1}
@@ -424,6 +429,7 @@ def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
         make_config(Config(path))
 
 
+@pytest.mark.slow
 @pytest.mark.optimized(True)
 def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
     """With the carry, the place in the text, and the best network so far."""

@@ -37,6 +37,7 @@ def call(call):
     return partial(call, lambda: cli.run_command(hihello.Config, hihello.main), "hihello.py")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.
@@ -122,6 +123,7 @@ def test_the_script_prints_the_lab(run, tmp_path):
     assert [row["correct"] for row in rows[1:]] == [word == "ihello" for word in words]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_in_another_process(run, tmp_path):
     """Once compiled anew, once loaded from the cache, once without a cache."""
     settings = ["--no-plots", "--quiet", "--steps", "9", "--run-dir"]
@@ -141,6 +143,7 @@ def test_the_same_seed_gives_the_same_bits_in_another_process(run, tmp_path):
     assert not np.allclose(losses[0], losses[2], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_many_seeds(run, tmp_path):
     result = run("hihello.py", "--seeds", "20", "--seed", "5", "--run-dir", "many")
     assert result.returncode == 0, result.stderr
@@ -158,6 +161,7 @@ def test_many_seeds(run, tmp_path):
     }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
 def test_any_cell_and_any_text(call, cell):
     result = call("--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")
@@ -173,6 +177,7 @@ def test_a_text_that_is_not_learned_says_what_it_says_instead(call):
     assert "Did not learn '\\nb$c': the last prediction is '" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_ends_the_run(run, tmp_path):
     result = run("hihello.py", "--learning-rate", "1e38", "--quiet", "--run-dir", "boom")
     assert (result.returncode, result.stdout) == (3, "")
@@ -222,6 +227,7 @@ AS_COMMANDS = ["not UTF-8", "no steps", "more units than memory", "unknown optio
 """These are run as processes of their own, too, where nothing else could write a line."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", AS_COMMANDS)
 def test_bad_input_gets_one_line_as_a_command(run, tmp_path, case):
     test_bad_input_gets_one_line_and_leaves_nothing(
@@ -252,6 +258,7 @@ def test_help_names_every_option(run):
     assert all(cell in result.stdout for cell in CELLS)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_costs_nothing(tmp_path, environment):
     shell = f"{sys.executable} {hihello.__file__} | head -n 1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(
@@ -266,6 +273,9 @@ def test_a_reader_that_leaves_early_costs_nothing(tmp_path, environment):
     assert (tmp_path / "runs/hihello/0001/states.png").exists()
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="a background job ignores Ctrl-C"
+)
 def test_ctrl_c_while_it_compiles(tmp_path, environment):
     """Interrupted once its run directory is there; nothing is measured, but it can go on."""
     process = subprocess.Popen(

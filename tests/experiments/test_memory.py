@@ -19,6 +19,7 @@ def memory(call):
     return partial(call, partial(cli.run_command, Config, main), "memory.py")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("task", "option", "memoryless_loss"),
     [("adding", "sequence_length", "0.1667"), ("copy", "delay", "0.7702")],
@@ -35,6 +36,7 @@ def test_trains_and_reports(memory, task, option, memoryless_loss):
     assert config["experiment"]["task"]["batch_size"] == 4
 
 
+@pytest.mark.slow
 def test_many_seeds_and_a_picture(run, tmp_path):
     flags = ["--seeds", "3", "--vmap-size", "2", "--sequence-length", "4"]
     result = run("memory.py", *SMALL[:-1], *flags)

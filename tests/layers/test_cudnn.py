@@ -55,6 +55,7 @@ def library(request, monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("chunk", [None, 3])

@@ -75,6 +75,7 @@ def both(layer, options, *arguments):
     ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key, monkeypatch):
@@ -86,6 +87,7 @@ def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key
     assert products(layer, arguments[2]) == [2 if backend == "cpu" else 1, 1]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("cell", "what"), CASES)
 def test_values_and_gradients_are_those_of_the_steps(cell, what, reverse, key):
@@ -95,6 +97,7 @@ def test_values_and_gradients_are_those_of_the_steps(cell, what, reverse, key):
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(fused[1][0]))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_in_double_precision_they_agree_to_its_last_digits(cell, key):
     with jax.enable_x64(True):
@@ -103,6 +106,7 @@ def test_in_double_precision_they_agree_to_its_last_digits(cell, key):
         chex.assert_trees_all_close(fused, scanned, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_under_vmap_with_other_parameters_in_each(cell, key):
     layer, params, carry, inputs, options = case(cell, "all", key)
@@ -116,6 +120,7 @@ def test_under_vmap_with_other_parameters_in_each(cell, key):
         chex.assert_trees_all_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_in_chunks_it_is_the_same(cell, key):
     layer, *arguments, options = case(cell, "all", key)
@@ -124,6 +129,7 @@ def test_in_chunks_it_is_the_same(cell, key):
     chex.assert_trees_all_close(whole, chunked, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_second_derivative_is_there_too(cell, key):
     layer, *arguments, options = case(cell, "plain", key)
@@ -190,6 +196,7 @@ UNUSUAL = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_what_is_unusual_is_scanned(name, key):
     inputs = jax.random.normal(key, (B, T, F))

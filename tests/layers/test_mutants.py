@@ -181,6 +181,7 @@ def step_by_step(oracles: ModuleType) -> None:
     vars(oracles)["Recurrent"] = partial(oracles.Recurrent, implementation="scan")
 
 
+@pytest.mark.slow
 def test_without_a_mutant_every_golden_holds():
     with goldens_with(None) as oracles:
         for golden in GOLDENS:
@@ -190,6 +191,7 @@ def test_without_a_mutant_every_golden_holds():
             check(oracles, golden)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_mutant_is_caught(name):
     golden, module, *change = MUTANTS[name]

@@ -150,6 +150,7 @@ def torch_gradients(layer: nn.Module, gradients: Any, hidden_candidate: bool) ->
     return named
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "form", "chunk"),
     [
@@ -161,6 +162,7 @@ def test_a_layer_and_its_gradients_are_torchs(kind, form, chunk, float64):
     check_torch(kind, form, chunk, np.float64)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("form", ["single", "stacked"])
 @pytest.mark.parametrize("kind", TORCH_CELLS)
 def test_in_single_precision_they_are_torchs_too(kind, form):
@@ -391,6 +393,7 @@ def test_a_layer_is_the_onnx_operator(kind, direction, float64):
     assert_close(ours_by_onnx_names(kind, direction, given, None), theirs)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", ONNX_CELLS)
 def test_a_layer_over_padded_rows_is_onnxruntimes(kind, direction):

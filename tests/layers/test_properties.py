@@ -71,7 +71,8 @@ def examples(count):
 def each(layers, count, *strategies):
     """A test of every layer, with what is drawn, and more if there are more strategies."""
     layer = pytest.mark.parametrize("layer", layers.values(), ids=layers.keys())
-    return lambda test: layer(examples(count)(given(draws(), *strategies)(test)))
+    few = pytest.mark.sampled(max(2, len(layers) // 2))
+    return lambda test: few(layer(examples(count)(given(draws(), *strategies)(test))))
 
 
 @cache
@@ -284,6 +285,7 @@ def test_many_at_once_equal_one_after_the_other(layer, drawn, drawn_too):
             assert_close(jax.tree.map(lambda part, at=(s, n): part[at], got), wanted)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["rnn", "mingru-at_once"])
 @examples(12)
 @given(st.data())

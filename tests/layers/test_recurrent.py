@@ -31,6 +31,7 @@ pytestmark = pytest.mark.optimized(False)
 lengths = jnp.array(LENGTHS)
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", VARIANTS)
@@ -136,6 +137,7 @@ def test_what_is_not_finite_stays_in_its_own_sequence(name, implementation, reve
         assert np.isnan(outputs[:, broken]).all()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_multiplies_in_it_and_remembers_in_float32(name, key):
     cell = VARIANTS[name].make_cell(dtype=jnp.bfloat16)
@@ -201,6 +203,7 @@ def gradient_memory(steps, **options):
     return memory.temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.optimized(True)
 def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     plain = {steps: gradient_memory(steps) for steps in (256, 1024, 4096)}
@@ -254,6 +257,7 @@ def test_the_same_units_are_dropped_at_all_steps_of_a_row(key):
     assert 0.2 < (other != kept).mean() < 0.8
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name, options",
     [

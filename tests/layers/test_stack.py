@@ -52,6 +52,7 @@ def one_by_one(stack, params, inputs, start, residual=False, **options):
     return hidden, tuple(carries)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_is_its_layers_one_after_the_other(name, key):
     stack = STACKS[name]()

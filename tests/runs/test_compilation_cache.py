@@ -28,6 +28,7 @@ def entries(folder):
     return sorted(folder.rglob("*-cache"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["none", "half", "all but one"])
 def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_path, kept):
     first, _ = hihello("first")
@@ -44,6 +45,7 @@ def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_pa
         assert entry.stat().st_mtime_ns == time, "an entry was not used"
 
 
+@pytest.mark.slow
 def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, tmp_path):
     first, _ = hihello("first")
     for entry in entries(tmp_path):
@@ -66,6 +68,7 @@ def test_the_directory_names_jaxlib_and_the_processor(hihello, tmp_path):
     assert len(processor) == 12
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off_or_put_elsewhere(hihello, tmp_path):
     first = hihello("first", JAX_ENABLE_COMPILATION_CACHE="false")
     assert entries(tmp_path) == []
@@ -78,6 +81,7 @@ def test_it_can_be_switched_off_or_put_elsewhere(hihello, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_one_note(hihello, tmp_path):
     first, _ = hihello("first")
     (tmp_path / "file").touch()

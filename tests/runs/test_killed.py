@@ -281,6 +281,7 @@ def chain(workers, unbroken, tmp_path) -> Callable[..., Chain]:
 # Kills.
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_unbroken_run_is_the_same_in_longer_calls(chain, name):
     """So what others are compared with is no matter of how often it was saved."""
@@ -288,6 +289,7 @@ def test_the_unbroken_run_is_the_same_in_longer_calls(chain, name):
     links.end()
 
 
+@pytest.mark.slow
 def test_killed_before_it_trains(chain):
     links = chain("carry")
     for moment in killed.STARTING:
@@ -295,6 +297,7 @@ def test_killed_before_it_trains(chain):
     links.end()
 
 
+@pytest.mark.slow
 def test_killed_at_each_stage_of_saving(chain):
     """At a new run's first time, and later on in a resumed one; pruning begins at the third."""
     moments = list(killed.SAVING)
@@ -376,6 +379,7 @@ HEARD = {  # whether checkpoints are rare: moments, the how-manieth time, and th
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("rarely", HEARD)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_heard_when_all_is_saved(chain, number, rarely):
@@ -392,6 +396,7 @@ def test_a_signal_is_heard_when_all_is_saved(chain, number, rarely):
     links.end()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_acts_at_once(chain, first):
     links = chain("dropout")
@@ -425,6 +430,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_a_broken_checkpoint_is_named_and_passed_over(chain, damage):
     links = chain("carry")
@@ -469,6 +475,7 @@ def test_a_run_is_never_overwritten(chain, workers, tmp_path):
         assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_leftovers_of_kills_are_cleared(chain):
     links = chain("dropout")
     for number in (1, 2, 1):
@@ -526,6 +533,7 @@ def assert_refused(ended: Ended, why: str, where: Path) -> None:
     assert ended.code == 2
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow(chain):
     """From the moment on, files are limited; the one named is what is written next."""
 
@@ -561,6 +569,7 @@ def small_disk(surroundings, tmp_path) -> Iterator[tuple[Worker, Path]]:
         yield worker, folder
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_one_that_is_read_only(small_disk, unbroken, tmp_path):
     worker, folder = small_disk
 
@@ -595,6 +604,7 @@ def test_a_full_disk_and_one_that_is_read_only(small_disk, unbroken, tmp_path):
 # The commands.
 
 
+@pytest.mark.slow
 def test_verify_after_kills(chain, workers):
     """It says equal; and after one number was changed by hand, which it is."""
     links = chain("seeds")
@@ -619,6 +629,7 @@ def test_verify_after_kills(chain, workers):
         assert (ended.code, ended.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_every_exit_code_as_a_command(chain, workers, surroundings, tmp_path):
     """0 at the end, 2 where it cannot go on, 3 not finite, 130 after Ctrl-C, 143 after SIGTERM."""
     half, folders = {"moment": "half of the metrics are written"}, {}
@@ -672,6 +683,7 @@ def test_every_exit_code_as_a_command(chain, workers, surroundings, tmp_path):
         assert ended.stdout.startswith(f"Bitwise equal: {step} logged steps of 1 seed, ")
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_killed_and_diverges_again(workers, tmp_path):
     whole, killed_one = tmp_path / "whole", tmp_path / "killed"
     words = "error: the loss or gradient of seed 4 is not finite, at step 21; "

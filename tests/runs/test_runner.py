@@ -170,6 +170,7 @@ def test_a_diverged_seed_is_recorded_and_reported(tmp_path, capsys):
     assert f"over the {6 - len(result.diverged)} that stayed finite" in summarize(result)
 
 
+@pytest.mark.slow
 def test_the_run_ends_when_every_seed_diverged(tmp_path):
     """Its last checkpoint is from before the step at which the last seed diverged."""
     config = ExperimentConfig(
@@ -237,6 +238,7 @@ class Always(Trap):
         return super().loss(outputs, batch) + jnp.inf
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
     """There is no checkpoint before step 0, so resuming starts over."""
@@ -248,6 +250,7 @@ def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
     assert len((tmp_path / "a/metrics.jsonl").read_text().splitlines()) == seeds
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_reported_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(vmap_tuning, "_free_memory", lambda: 1000)
     for seeds, vmap_size in ((1, 1), (2, None)):
@@ -294,6 +297,7 @@ def test_missing_metrics_lines_are_found(copy):
         runner.resume(copy)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_refused(tmp_path, environment):
     """`verify` imports the script to find its task; that must not start another run."""
     script = tmp_path / "unguarded.py"

@@ -104,6 +104,7 @@ def test_the_choice_is_cached_per_experiment(machine, cache, capsys):
     assert json.loads(file.read_text()).keys() == {"vmap_size", "seconds_per_step"}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"vmap_size": 0}', '{"vmap_size": 101}', '{"vmap_size": "a"}']
 )

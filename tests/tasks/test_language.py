@@ -94,6 +94,7 @@ def network(cell=LSTMCell, vocabulary=26, **settings):
     return model, jax.tree.map(lambda leaf: 3 * leaf, params)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell])
 def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
     """With one row, the carry is passed from the first token to the last."""

@@ -46,6 +46,7 @@ def assert_found(found, ways, known):
     np.testing.assert_allclose(log_probability, [known[way] for way in ways], rtol=1e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "beams"), [*zip(LAYERS, (5, 3, 3, 8), strict=True)])
 def test_matches_a_textbook_search(name, beams, key):
     model, params = language(name, 4)

@@ -65,6 +65,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(corpus, "PIECE", 5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @any_case
 @given(
@@ -323,6 +324,7 @@ LARGE = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("kind", LARGE)

@@ -92,6 +92,7 @@ def by_hand(config, seed):
     return state, {name: np.array([each[name] for each in history]) for name in history[0]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout"])
 def test_loop_equals_steps_by_hand(name):
     state, metrics = run(name)
@@ -105,6 +106,7 @@ def test_loop_equals_steps_by_hand(name):
     assert (one.carry is None) == (name != "carry and lengths")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_splitting_a_run_into_calls_changes_no_bit(name):
     whole, in_pieces = run(name), run(name, 1, 5, 6, STEPS)
@@ -125,6 +127,7 @@ def test_each_of_many_seeds_equals_that_seed_alone(name):
     assert len(set(losses.tolist())) == 5
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "processors", "lanes", "seeds"),
     [
@@ -222,6 +225,7 @@ def test_only_metrics_of_each_step_are_kept():
     assert not re.search(r"f32\[(1,)?13,(1,)?(3,5|5,3),4\]", text)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.optimized(False)
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_learns(cell):
@@ -255,6 +259,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         replace(CONFIG, **settings)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["carry and lengths", "traps"])
 def test_make_train_equals_the_loop_to_the_bit(name):
     """`run` and `make_train` share their steps; the harness is held to the pure function."""

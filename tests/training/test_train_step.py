@@ -39,6 +39,7 @@ def loss_by_hand(task, batch, initial_carry=None, model=MODEL, **options):
     return loss
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_step_is_the_gradient_clipped_and_taken(key, clip_norm, ragged):

@@ -94,6 +94,7 @@ def test_validation_does_not_change_training(folder):
     chex.assert_trees_all_close(with_set.state.params, without.state.params, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_without_validate_every_it_validates_at_the_end(folder):
     history = trained(folder, every=None).history
     assert history.steps[np.isfinite(history.values["validation_loss"][0])].tolist() == [0, STEPS]
@@ -111,6 +112,7 @@ def stops_at(steps, losses, patience):
     return None
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("patience", [1, 3])
 def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience):
     whole = trained(folder).history
@@ -140,6 +142,7 @@ def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience
     assert holds and "Bitwise equal" in text
 
 
+@pytest.mark.slow
 def test_each_seed_stops_on_its_own(folder, tmp_path):
     whole = trained(folder, seeds=4).history
     losses = whole.values["validation_loss"]
@@ -169,6 +172,7 @@ def test_status_of_each_seed(folder):
     assert seed_status(four, state, STEPS + 1, loss) == ({6: STEPS, 8: 20}, {7: 30})
 
 
+@pytest.mark.slow
 @pytest.mark.optimized(False)
 def test_patience_exhausted_at_the_last_step_is_no_early_stop(folder, tmp_path):
     whole = trained(folder).history

@@ -20,12 +20,11 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-OPTIMIZED = pytest.StashKey[bool]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Optimizations())
     config.addinivalue_line(
-        "markers", "optimized(yes): whether XLA optimizes what the test compiles"
+        "markers", "optimized: XLA optimizes what the test compiles, as it does for users"
     )
     config.addinivalue_line(
         "markers", "sampled(n): of the test's cases one in n runs by default; the others are slow"
@@ -57,27 +56,27 @@ def pytest_xdist_auto_num_workers() -> int:
     return os.cpu_count() or 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Turn XLA's optimizations off for tests marked `optimized(False)`.
+class Optimizations:
+    """Turn XLA's optimizations off, but for tests marked `optimized`.
 
     Most of the tests' time is spent compiling small programs, and without optimizations that takes
-    half as long. A wrong equation is wrong either way, so tests of values use this. Tests of bits,
-    memory, time or compiled text need what users run, which is the default. The closest mark wins:
-    a test's before its module's.
+    half as long. A wrong equation is wrong either way. Tests of memory, time or compiled text need
+    what users run, and so do the goldens.
 
     JAX's in-memory caches ignore this setting, so they are cleared when it changes. A hook does
-    this, not a fixture, because it must come before module fixtures that compile.
+    this, not a fixture, because it must come before module fixtures that compile. It is a plugin,
+    because a conftest.py's own hooks do not see the doctests of other folders.
     """
-    settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is not None:  # an earlier test switched it on
-        jax.config.update("jax_compilation_cache_dir", None)
-    mark = item.get_closest_marker("optimized")
-    optimized = mark is None or mark.args[0]
-    if item.config.stash.get(OPTIMIZED, True) != optimized:
-        item.config.stash[OPTIMIZED] = optimized
-        jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", not optimized)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        settings: Any = jax.config
+        if settings.jax_compilation_cache_dir is not None:  # an earlier test switched it on
+            jax.config.update("jax_compilation_cache_dir", None)
+        optimized = item.get_closest_marker("optimized") is not None
+        if settings.jax_disable_most_optimizations == optimized:
+            jax.clear_caches()
+            jax.config.update("jax_disable_most_optimizations", not optimized)
 
 
 @pytest.fixture

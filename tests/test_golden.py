@@ -15,6 +15,8 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.training.step import TrainState, make_train_step
 
+pytestmark = pytest.mark.optimized
+
 H = V = 5
 MODEL = SequenceModel(Recurrent(LSTMCell(H)), V)
 

@@ -13,8 +13,6 @@ from variants import VARIANTS, B, F, H, apply, assert_close, drawn, randomised
 from jaxrnn.cells import CELLS, INITIALIZERS, ElmanCell, GRUCell, LSTMCell, MinLSTMCell, positive
 from jaxrnn.layers.recurrent import Recurrent
 
-pytestmark = pytest.mark.optimized(False)
-
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16], ids=["None", "bfloat16"])

@@ -23,8 +23,6 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.runs import compilation_cache
 from jaxrnn.training.config import ExperimentConfig
 
-pytestmark = pytest.mark.optimized(False)  # no time that is measured here is looked at
-
 
 class Later:
     """A result that is ready after a while, as those of JAX are."""
@@ -225,7 +223,7 @@ def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))
@@ -255,7 +253,7 @@ def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_long_sequences_have_their_time_and_memory():
     parts = list(scaling.chunks(1, longest=64))  # all below the size where `fused` changes ways
     cases = [f"B=16, T={n}, F=8, H=128" for n in (4, 16, 64)]

@@ -32,8 +32,6 @@ from jaxrnn.text.sampling import Sampling, generate
 from jaxrnn.text.tokenizer import detokenize, tokenize
 from jaxrnn.training.loop import train_in_memory
 
-pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
-
 TEXT = "The rain in Spain\nstays\tmainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60
 FEW: dict[str, Any] = {
@@ -430,7 +428,7 @@ def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
     """With the carry, the place in the text, and the best network so far."""
     texts(tmp_path)

@@ -21,8 +21,6 @@ from jaxrnn.cells import CELLS
 from jaxrnn.runs import metrics
 from jaxrnn.training.loop import train_in_memory
 
-pytestmark = pytest.mark.optimized(False)  # the processes that are started have what users have
-
 
 @cache
 def learn(seed, **settings):
@@ -37,7 +35,7 @@ def call(call):
     return partial(call, lambda: cli.run_command(hihello.Config, hihello.main), "hihello.py")
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.
@@ -307,6 +305,7 @@ def test_matplotlib_is_imported_only_for_pictures():
     assert result.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_double_precision_elsewhere_does_no_harm(run):
     result = run("hihello.py", "--quiet", "--no-plots", "--steps", "9", JAX_ENABLE_X64="1")
     assert result.returncode == 0, result.stderr

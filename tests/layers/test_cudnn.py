@@ -13,8 +13,6 @@ from jaxrnn.cells import GRUCell, LSTMCell
 from jaxrnn.layers import cudnn
 from jaxrnn.layers.recurrent import Recurrent
 
-pytestmark = pytest.mark.optimized(False)
-
 B, T, F, H = 4, 7, 3, 5
 LENGTHS = jnp.array([7, 4, 0, 1])
 NEEDS_GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a CUDA device")
@@ -55,7 +53,7 @@ def library(request, monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("chunk", [None, 3])

@@ -92,7 +92,7 @@ def concat(params, side, gates, part="kernel"):
     return jnp.concatenate([params[side + gate][part] for gate in gates], axis=-1)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_functions_equal_the_layer_to_the_bit(kind, reverse):

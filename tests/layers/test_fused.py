@@ -16,8 +16,6 @@ from jaxrnn.layers.fused import is_supported
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 
-pytestmark = pytest.mark.optimized(False)
-
 B, T, F, H = 4, 9, 3, 5
 LENGTHS = jnp.array([9, 4, 0, 1])
 RESETS = jnp.zeros((B, T), bool).at[0, 3].set(True).at[0, 4].set(True).at[1, 0].set(True)
@@ -75,7 +73,7 @@ def both(layer, options, *arguments):
     ]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key, monkeypatch):
@@ -106,7 +104,7 @@ def test_in_double_precision_they_agree_to_its_last_digits(cell, key):
         chex.assert_trees_all_close(fused, scanned, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_under_vmap_with_other_parameters_in_each(cell, key):
     layer, params, carry, inputs, options = case(cell, "all", key)
@@ -120,7 +118,7 @@ def test_under_vmap_with_other_parameters_in_each(cell, key):
         chex.assert_trees_all_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_in_chunks_it_is_the_same(cell, key):
     layer, *arguments, options = case(cell, "all", key)
@@ -225,6 +223,7 @@ def test_auto_is_fused_where_it_applies(key):
             jax.jvp(lambda x, on=(layer, variables): on[0].apply(on[1], x)[0], (inputs,), (inputs,))
 
 
+@pytest.mark.slow
 def test_a_stack_of_fused_layers_learns_as_one_of_steps(key):
     """Ten steps of gradient descent, through two layers."""
     inputs = jax.random.normal(key, (B, T, F))

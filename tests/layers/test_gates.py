@@ -19,8 +19,6 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Stack, recurrent_layers
 from jaxrnn.models import SequenceModel
 
-pytestmark = pytest.mark.optimized(False)
-
 lengths = jnp.array(LENGTHS)
 
 NAMES = {

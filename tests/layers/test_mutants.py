@@ -17,8 +17,6 @@ from types import ModuleType
 import jax
 import pytest
 
-pytestmark = pytest.mark.optimized(False)
-
 GOLDENS = {  # the function in test_oracles, and its case
     "torch lstm": ("test_a_layer_and_its_gradients_are_torchs", "lstm", "stacked", None, None),
     "torch gru": ("test_a_layer_and_its_gradients_are_torchs", "gru", "stacked", None, None),

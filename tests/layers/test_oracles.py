@@ -25,8 +25,6 @@ from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry, Stack
 from jaxrnn.losses import sequence_cross_entropy
 from jaxrnn.models import SequenceModel
 
-pytestmark = pytest.mark.optimized(False)
-
 B, T, F, H, V = 3, 6, 4, 3, 5
 GOLDENS = Path(__file__).parent.parent / "goldens"
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}

@@ -26,8 +26,6 @@ from variants import (
 from jaxrnn.cells import CELLS, ElmanCell, GRUCell, LSTMCell
 from jaxrnn.layers.recurrent import Recurrent
 
-pytestmark = pytest.mark.optimized(False)
-
 lengths = jnp.array(LENGTHS)
 
 
@@ -204,7 +202,7 @@ def gradient_memory(steps, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     plain = {steps: gradient_memory(steps) for steps in (256, 1024, 4096)}
     chunked = {steps: gradient_memory(steps, remat_chunk_size=int(steps**0.5)) for steps in plain}
@@ -213,7 +211,7 @@ def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
     assert chunked[4096] < 6 * chunked[256]
 
 
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["minlstm", "mingru"])
 def test_only_the_scan_goes_step_by_step(name, key, monkeypatch):
     def lowered(implementation):

@@ -16,8 +16,6 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry, Stack
 from jaxrnn.models import SequenceModel
 
-pytestmark = pytest.mark.optimized(False)
-
 lengths = jnp.array(LENGTHS)
 
 

@@ -28,7 +28,7 @@ def entries(folder):
     return sorted(folder.rglob("*-cache"))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["none", "half", "all but one"])
 def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_path, kept):
     first, _ = hihello("first")

@@ -29,8 +29,6 @@ from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, vmap_tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
 
-pytestmark = pytest.mark.optimized(False)  # but where bits are compared
-
 MODEL = SequenceModel(Recurrent(ElmanCell(5)), 4)
 TRAIN = TrainConfig(23, 0.01, log_every=4, steps_per_call=5, checkpoint_seconds=0)
 CONFIG = ExperimentConfig(Echo(), MODEL, TRAIN, seed=7)
@@ -66,13 +64,13 @@ def tree(folder):
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_a_run_compiles_one_program(finished):
     """23 steps in calls of at most 5, and the initialisation."""
     assert finished[1] == 1
 
 
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 def test_result_equals_training_in_memory_and_the_files(finished):
     result, _ = finished
     again = train_in_memory(CONFIG)
@@ -348,6 +346,7 @@ def exponential_sgd(learning_rate, decay):
     return optax.chain(optax.ema(decay), optax.sgd(learning_rate))
 
 
+@pytest.mark.slow
 def test_any_importable_optimiser_is_saved_by_name(tmp_path):
     train = replace(TRAIN, optimizer=exponential_sgd, optimizer_kwargs={"decay": 0.9})
     config = replace(CONFIG, train=train)

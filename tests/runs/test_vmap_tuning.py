@@ -15,8 +15,6 @@ from jaxrnn.runs import vmap_tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import TrainLoop, compile_loop
 
-pytestmark = pytest.mark.optimized(False)
-
 CONFIG = ExperimentConfig(
     Echo(), SequenceModel(Recurrent(ElmanCell(3)), 4), TrainConfig(5), seeds=100
 )

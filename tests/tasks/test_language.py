@@ -18,8 +18,6 @@ from jaxrnn.models import LanguageModel
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.validation import make_validate
 
-pytestmark = pytest.mark.optimized(False)
-
 TEXT = "".join(chr(97 + n * n % 23) for n in range(700)) + "xyz\n" * 25  # 800 characters
 
 

@@ -21,8 +21,6 @@ from jaxrnn.tasks.copy_memory import CopyMemory
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.types import Batch, Metrics
 
-pytestmark = pytest.mark.optimized(False)
-
 STEP = jnp.int32(0)
 MANY = 20_000  # rows
 MANY_SUMS = Adding(sequence_length=7, batch_size=MANY)
@@ -168,7 +166,7 @@ def test_baselines_match_the_papers():
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.optimized(True)
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", TASKS)
 def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):
     task = make_small(name)

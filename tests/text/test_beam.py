@@ -11,8 +11,6 @@ from jaxrnn.errors import RunError, SettingError
 from jaxrnn.text.beam import beam_search
 from jaxrnn.text.sampling import Sampling, generate
 
-pytestmark = pytest.mark.optimized(False)
-
 PROMPT = np.array([2, 0, 1], np.int32)
 
 

@@ -12,8 +12,6 @@ from jaxrnn.errors import RunError, SettingError
 from jaxrnn.text.sampling import DEFAULT_SAMPLING, Sampling, generate, sample_token
 
 V = 7
-pytestmark = pytest.mark.optimized(False)
-
 PROMPT = np.array([2, 6, 0, 3], np.int32)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -92,7 +92,7 @@ def by_hand(config, seed):
     return state, {name: np.array([each[name] for each in history]) for name in history[0]}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout"])
 def test_loop_equals_steps_by_hand(name):
     state, metrics = run(name)
@@ -106,13 +106,14 @@ def test_loop_equals_steps_by_hand(name):
     assert (one.carry is None) == (name != "carry and lengths")
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_splitting_a_run_into_calls_changes_no_bit(name):
     whole, in_pieces = run(name), run(name, 1, 5, 6, STEPS)
     chex.assert_trees_all_equal(whole, in_pieces)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["one vmap", "one at a time", "padded groups"])
 def test_each_of_many_seeds_equals_that_seed_alone(name):
     """Bitwise only if trained one at a time: under vmap XLA sums in another order."""
@@ -179,6 +180,7 @@ def test_lanes_are_for_cpus_only(monkeypatch):
     assert loop._most_lanes() == 1
 
 
+@pytest.mark.slow
 def test_compiling_again_changes_no_bit():
     first = run("one vmap")
     jax.clear_caches()
@@ -226,7 +228,6 @@ def test_only_metrics_of_each_step_are_kept():
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.optimized(False)
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_learns(cell):
     """32 units are enough for the IRNN, whose input weights start close to 0."""
@@ -237,7 +238,6 @@ def test_training_learns(cell):
     assert loss[-20:].mean() < 0.5 * loss[:5].mean()
 
 
-@pytest.mark.optimized(False)
 def test_a_call_takes_at_most_steps_per_call():
     config = replace(CONFIG, train=replace(CONFIG.train, steps_per_call=4))
     train_loop = TrainLoop(config)

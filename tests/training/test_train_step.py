@@ -19,8 +19,6 @@ from jaxrnn.training.config import TrainConfig
 from jaxrnn.training.optimizer import make_optimizer, make_schedule
 from jaxrnn.training.step import RESERVED, init_state, make_train_step
 
-pytestmark = pytest.mark.optimized(False)
-
 MODEL = SequenceModel(Recurrent(LSTMCell(6)), 4)
 
 
@@ -39,7 +37,7 @@ def loss_by_hand(task, batch, initial_carry=None, model=MODEL, **options):
     return loss
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_step_is_the_gradient_clipped_and_taken(key, clip_norm, ragged):

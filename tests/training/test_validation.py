@@ -173,7 +173,6 @@ def test_status_of_each_seed(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized(False)
 def test_patience_exhausted_at_the_last_step_is_no_early_stop(folder, tmp_path):
     whole = trained(folder).history
     end = stops_at(whole.steps, whole.values["validation_loss"][0], 3)
@@ -190,7 +189,6 @@ class Diverges(Language):
         return batch._replace(weights=jnp.where(step == EVERY + 1, jnp.nan, batch.weights))
 
 
-@pytest.mark.optimized(False)
 def test_a_diverged_seed_is_not_validated_again(folder):
     state = trained(folder, kind=Diverges).state
     assert state.best

@@ -68,13 +68,16 @@ class Optimizations:
     because a conftest.py's own hooks do not see the doctests of other folders.
     """
 
+    on = True  # JAX's default; its config does not say
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         settings: Any = jax.config
         if settings.jax_compilation_cache_dir is not None:  # an earlier test switched it on
             jax.config.update("jax_compilation_cache_dir", None)
         optimized = item.get_closest_marker("optimized") is not None
-        if settings.jax_disable_most_optimizations == optimized:
+        if self.on != optimized:
+            self.on = optimized
             jax.clear_caches()
             jax.config.update("jax_disable_most_optimizations", not optimized)
 

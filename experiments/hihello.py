@@ -151,7 +151,7 @@ def outcome(config: Config, result: RunResult) -> str:
         note = f" ({diverged} diverged)" if diverged else ""
         return f"{learned} of {config.seeds} seeds learned {target}{note}"
     if solved[0]:
-        return f"Learned {target}: right from step {learned_at(history)[0]} on"
+        return f"Learned {target}: correct from step {learned_at(history)[0]}"
     predicted = escape_unprintable(decode(history.values["prediction"][0, -1], task.characters))
     return f"Did not learn {target}: the last prediction is '{predicted}'"
 

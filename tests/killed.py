@@ -1,9 +1,10 @@
-"""Runs that are killed at a chosen moment, for tests/test_killed.py.
+"""A server that runs and kills training processes, for tests/runs/test_killed.py.
 
-As a script it imports once what training needs, and then forks a process for each line of JSON that
-it reads. That process trains as a user's script does, or runs `python -m jaxrnn`, until its moment
-comes. Nothing in jaxrnn knows of this: moments are found by Python's audit events, for files that
-are opened, made, renamed or removed, and by functions that are wrapped here.
+Run as a script, it imports what training needs once, then forks a process for each line of JSON
+that it reads. That process trains as a user's script does, or runs `python -m jaxrnn`, until it is
+killed at the moment in the request. jaxrnn itself has no code for this: moments are found by
+Python's audit events for files that are opened, created, renamed or removed, and by wrapped
+functions.
 """
 
 import gc
@@ -41,13 +42,13 @@ from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Rows(Trap):
-    """Echo in two rows, a trap that is sprung only on demand, and a metric of several numbers."""
+    """Trap with two rows, sprung only on request, and with a metric that is an array."""
 
     batch_size: int = 2
     sprung: int = -1
 
     def metrics(self, outputs, batch):
-        """The accuracy, and `right`, [T]: the share of rows that were right at a time step."""
+        """The accuracy, and `right`, [T]: the fraction of rows that are right at each time step."""
         right = (outputs.argmax(-1) == batch.targets).astype(jnp.float32).mean(0)
         return super().metrics(outputs, batch) | {"right": right}
 
@@ -56,7 +57,7 @@ def _model(cell: Any, dropout: float = 0.0) -> SequenceModel:
     return SequenceModel(Recurrent(cell, recurrent_dropout=dropout), 4)
 
 
-STUDIES = {
+CONFIGS = {
     "dropout": ExperimentConfig(
         Rows(),
         _model(ElmanCell(3), dropout=0.3),
@@ -76,7 +77,7 @@ STUDIES = {
         TrainConfig(
             30, 0.05, optimizer="rmsprop", log_every=3, steps_per_call=4, checkpoint_seconds=0.02
         ),
-        seed=17,  # of these three break off: at steps 3 and 21, and at the last look
+        seed=17,  # of these seeds, three diverge: at steps 3, 21 and 30
         seeds=6,
         vmap_size=4,
     ),
@@ -99,35 +100,35 @@ WRAPPED = (
     (run_metadata, "end_session"),
     (Events, "add"),
 )
-"""Functions that are made audit events: ("call", name) and ("return", name)."""
+"""Functions that are wrapped to raise the audit events ("call", name) and ("return", name)."""
 
 HIDDEN, SHOWN = r"checkpoints/\.[^/]+\.partial", r"checkpoints/\d+(\.\d+)?"
 STATE, SUMS = HIDDEN + r"/state[^/]*", HIDDEN + r"/SHA256SUMS\.partial"
 POSITION = HIDDEN + r"/position\.json\.partial"
 
 STARTING = {
-    "nothing is there but the directory": [("open", r"metrics\.jsonl")],
-    "metrics.jsonl is made": [("open", r"manifest\.json\.partial")],
+    "only the directory exists": [("open", r"metrics\.jsonl")],
+    "metrics.jsonl is created": [("open", r"manifest\.json\.partial")],
     "half of manifest.json is written": [("os.rename", r"manifest\.json\.partial")],
-    "manifest.json is made": [("open", r"config\.json\.partial")],
+    "manifest.json is created": [("open", r"config\.json\.partial")],
     "half of config.json is written": [("os.rename", r"config\.json\.partial")],
-    "config.json is made": [("call", "compile_loop")],
-    "it is compiled": [("return", "compile_loop")],
+    "config.json is created": [("call", "compile_loop")],
+    "the loop is compiled": [("return", "compile_loop")],
     "half of a new manifest.json is written": [
         ("return", "compile_loop"),
         ("os.rename", r"manifest\.json\.partial"),
     ],
-    "TensorBoard's directory is to be made": [("os.mkdir", "tensorboard")],
-    "TensorBoard's file is to be made": [("open", "tensorboard/events.*")],
+    "before TensorBoard's directory": [("os.mkdir", "tensorboard")],
+    "before TensorBoard's file": [("open", "tensorboard/events.*")],
 }
 SAVING = {
     "half of the metrics are written": [("return", "append")],
     "half of TensorBoard's events are written": [("return", "add")],
-    "all is measured and nothing saved": [("call", "save")],
-    "the hidden directory is to be made": [("os.mkdir", HIDDEN)],
-    "Orbax begins": [("os.mkdir", STATE), ("open", STATE + "/.*")],
+    "before saving": [("call", "save")],
+    "before the hidden directory": [("os.mkdir", HIDDEN)],
+    "Orbax starts": [("os.mkdir", STATE), ("open", STATE + "/.*")],
     "Orbax writes arrays": [("os.mkdir", STATE)],
-    "Orbax writes what the arrays are": [("os.mkdir", STATE), ("open", STATE + "/_METADATA")],
+    "Orbax writes its metadata": [("os.mkdir", STATE), ("open", STATE + "/_METADATA")],
     "Orbax is about to rename": [("os.rename", STATE)],
     "the arrays are written": [("os.rename", STATE), ("open", POSITION)],
     "the position is written": [("os.rename", POSITION), ("open", SUMS)],
@@ -135,32 +136,32 @@ SAVING = {
         ("os.rename", POSITION),
         ("os.rename", SUMS),
     ],
-    "all is written and nothing renamed": [("os.rename", HIDDEN)],
-    "it is renamed": [("os.rename", HIDDEN), ("open", "checkpoints")],
-    "an old one is to be hidden": [("os.rename", SHOWN)],
-    "an old one is hidden": [("os.rename", SHOWN), ("open", HIDDEN)],
-    "some of an old one is removed": [("os.rename", SHOWN), *[("os.remove", ".*")] * 4],
-    "all of an old one is removed": [("os.rename", SHOWN), ("os.rmdir", HIDDEN)],
+    "before the checkpoint is renamed": [("os.rename", HIDDEN)],
+    "the checkpoint is renamed": [("os.rename", HIDDEN), ("open", "checkpoints")],
+    "before an old checkpoint is hidden": [("os.rename", SHOWN)],
+    "an old checkpoint is hidden": [("os.rename", SHOWN), ("open", HIDDEN)],
+    "half of an old checkpoint is removed": [("os.rename", SHOWN), *[("os.remove", ".*")] * 4],
+    "an old checkpoint is removed": [("os.rename", SHOWN), ("os.rmdir", HIDDEN)],
 }
 RESUMING = {
-    "the metrics are to be cut": [("call", "truncate")],
-    "the metrics are cut": [("return", "truncate")],
+    "before the metrics are truncated": [("call", "truncate")],
+    "the metrics are truncated": [("return", "truncate")],
 }
 ENDING = {
-    "the manifest is to say how it ended": [("call", "end_session")],
+    "before the last manifest.json": [("call", "end_session")],
     "half of the last manifest.json is written": [
         ("call", "end_session"),
         ("os.rename", r"manifest\.json\.partial"),
     ],
 }
 LIMITING = {
-    "the metrics are to be written": [("call", "append")],
-    "TensorBoard's events are to be written": [("call", "add")],
+    "before the metrics are written": [("call", "append")],
+    "before TensorBoard's events are written": [("call", "add")],
 }
 MOMENTS = STARTING | SAVING | RESUMING | ENDING | LIMITING
-"""By name, events and whose they are, one after the other; the moment is just before the last."""
+"""By name, a sequence of events and their subjects; the moment is just before the last event."""
 
-HALVED = {
+TRUNCATED = {
     "half of the metrics are written": "metrics.jsonl",
     "half of TensorBoard's events are written": "tensorboard/*",
     "half of manifest.json is written": "manifest.json.partial",
@@ -169,16 +170,16 @@ HALVED = {
     "half of the checksums are written": "checkpoints/.*.partial/SHA256SUMS.partial",
     "half of the last manifest.json is written": "manifest.json.partial",
 }
-"""What loses its end at a moment, as if that had been within the writing."""
+"""The file that is truncated at a moment, as if the process were killed while writing it."""
 
 AWAITED = {"Orbax writes arrays": "checkpoints/.*.partial/state*/ocdbt*/**/*"}
-"""What must be there, too: it is made outside of Python, where there are no audit events."""
+"""Files that must exist, too; they are created outside Python, without audit events."""
 
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
 
 def at(run_dir: Path, moment: str, number: int, act: Callable[[], None]) -> None:
-    """Act when a moment comes for the number-th time."""
+    """Act when a moment comes for the n-th time."""
     wanted, came, times = MOMENTS[moment], 0, 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -190,25 +191,25 @@ def at(run_dir: Path, moment: str, number: int, act: Callable[[], None]) -> None
         times += came == 0
         if times < number:
             return
-        for file in sorted(run_dir.glob(HALVED.get(moment, "nothing")))[-1:]:
+        for file in sorted(run_dir.glob(TRUNCATED.get(moment, "nothing")))[-1:]:
             os.truncate(file, max(file.stat().st_size - 20, 0))
         if moment in AWAITED:
-            threading.Thread(target=when_there, args=(run_dir, AWAITED[moment], act)).start()
+            threading.Thread(target=when_exists, args=(run_dir, AWAITED[moment], act)).start()
         else:
             act()
 
     sys.addaudithook(watch)
 
 
-def when_there(run_dir: Path, pattern: str, act: Callable[[], None]) -> None:
-    """Act as soon as there is a file."""
+def when_exists(run_dir: Path, pattern: str, act: Callable[[], None]) -> None:
+    """Act as soon as a file exists."""
     while not any(file.is_file() for file in run_dir.glob(pattern)):
         time.sleep(0.0005)
     act()
 
 
 def after_events(run_dir: Path, number: int, seconds: float, act: Callable[[], None]) -> None:
-    """Act a little after the number-th file of the run is opened, made, renamed or removed."""
+    """Act a little after the n-th time that a file of the run is opened or changed."""
     count = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -222,7 +223,7 @@ def after_events(run_dir: Path, number: int, seconds: float, act: Callable[[], N
 
 
 def audited(fsync: Callable[[int], None]) -> Callable[[int], None]:
-    """As `os.fsync`, but with an audit event ("fsync", file) after it."""
+    """Wrap `os.fsync`: it raises the audit event ("fsync", file) afterwards."""
 
     def audited_fsync(descriptor: Any) -> None:
         fsync(descriptor)
@@ -232,10 +233,10 @@ def audited(fsync: Callable[[int], None]) -> Callable[[int], None]:
     return audited_fsync
 
 
-def note_events(run_dir: Path, kinds: list[str], file: str) -> None:
-    """Write down what happens, a line an event of these kinds."""
+def log_events(run_dir: Path, kinds: list[str], file: str) -> None:
+    """Log the events of some kinds, one per line."""
     os.fsync = audited(os.fsync)
-    # Opened here: opening is an event, too. A line is there when it is written: no buffer.
+    # Opened before the hook, because opening is an event, too; unbuffered, because of kills.
     notes = os.open(file, os.O_CREAT | os.O_WRONLY)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -246,7 +247,7 @@ def note_events(run_dir: Path, kinds: list[str], file: str) -> None:
 
 
 def _name(run_dir: Path, arguments: tuple[Any, ...]) -> str:
-    """What an event is about: a file, as seen from the run's directory, or a function."""
+    """Return the subject of an event: a function, or a file relative to the run's directory."""
     first = arguments[0] if arguments else ""
     name = os.fsdecode(first) if isinstance(first, str | bytes | os.PathLike) else ""
     return os.path.relpath(name, run_dir) if name.startswith("/") else name
@@ -258,13 +259,13 @@ def send(number: int) -> None:
 
 
 def limit(run_dir: Path, pattern: str, more: int) -> None:
-    """From now on no file may become larger than this one is, but for some more bytes."""
+    """Limit the size of all files to that of the largest of some files, plus some bytes."""
     size = max((file.stat().st_size for file in run_dir.glob(pattern)), default=0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
 
 
 def plan(run_dir: Path, request: dict[str, Any]) -> None:
-    """Arrange what is to happen to this process, and when."""
+    """Arrange what happens to this process, and when."""
     act: Callable[[], None] = partial(send, signal.SIGKILL)
     if "signals" in request:
         numbers = request["signals"]
@@ -275,8 +276,8 @@ def plan(run_dir: Path, request: dict[str, Any]) -> None:
 
     if "limit" in request:
         act = partial(limit, run_dir, *request["limit"])
-    if "note" in request:
-        note_events(run_dir, *request["note"])
+    if "log" in request:
+        log_events(run_dir, *request["log"])
     elif "moment" in request:
         at(run_dir, request["moment"], request.get("number", 1), act)
     elif "events" in request:
@@ -287,35 +288,35 @@ def plan(run_dir: Path, request: dict[str, Any]) -> None:
         timer.start()
 
 
-def work(verb: str, run_dir: Path, request: dict[str, Any]) -> None:
-    """Train, or do what `python -m jaxrnn VERB RUN_DIR` does."""
-    loop.SECONDS_PER_CALL = 1e6  # a call's length is the chunk, however slow this machine is
+def work(command: str, run_dir: Path, request: dict[str, Any]) -> None:
+    """Train, or do what `python -m jaxrnn COMMAND RUN_DIR` does."""
+    loop.SECONDS_PER_CALL = 1e6  # calls have the same length on a slow machine
     plots.plot_run = lambda run_dir: Path(run_dir)
-    if verb == "start":
-        study = STUDIES[request["study"]]
-        if request.get("often"):  # a checkpoint at each step, and all of them are kept
-            study = replace(study, train=replace(study.train, checkpoint_seconds=0))
+    if command == "start":
+        config = CONFIGS[request["config"]]
+        if request.get("often"):  # save at each step, and keep all checkpoints
+            config = replace(config, train=replace(config.train, checkpoint_seconds=0))
             loop.SECONDS_PER_CALL = 0.0
             checkpoints.save = partial(checkpoints.save, keep=10**6)
         elif request.get("rarely"):
-            study = replace(study, train=replace(study.train, checkpoint_seconds=1e6))
+            config = replace(config, train=replace(config.train, checkpoint_seconds=1e6))
         sys.argv = [__file__]
         with entry.exit_cleanly():
-            runner.run(study, run_dir=run_dir)
+            runner.run(config, run_dir=run_dir)
     else:
-        sys.argv = ["jaxrnn", verb, str(run_dir)]
+        sys.argv = ["jaxrnn", command, str(run_dir)]
         runpy.run_module("jaxrnn", run_name="__main__", alter_sys=True)
 
 
 def child(request: dict[str, Any], outputs: list[int]) -> None:
-    """Work in this process, and end it."""
-    signal.alarm(300)  # so that no test waits forever
+    """Work in this process, then exit."""
+    signal.alarm(300)  # no test waits forever
     for descriptor, output in zip((1, 2), outputs, strict=True):
         os.dup2(output, descriptor)
     run_dir, code = Path(request["run_dir"]), 0
     try:
         plan(run_dir, request)
-        work(request["verb"], run_dir, request)
+        work(request["command"], run_dir, request)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else bool(stop.code)
     except BaseException:
@@ -326,7 +327,7 @@ def child(request: dict[str, Any], outputs: list[int]) -> None:
 
 
 class Child:
-    """A forked process; its outputs are pipes, as a file could not grow when the disk is full."""
+    """A forked process. Its outputs are pipes, which work even when the disk is full."""
 
     def __init__(self, request: dict[str, Any]):
         pipes = [os.pipe(), os.pipe()]
@@ -339,26 +340,26 @@ class Child:
         self.outputs = [reading for reading, _ in pipes]
 
     def wait(self) -> tuple[int, str, str]:
-        """How it ended, or that it is stopped; and what it said."""
+        """Wait until the process ends or is stopped; return its exit code, stdout and stderr."""
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         if os.WIFSTOPPED(status):
             return -signal.SIGSTOP, "", ""
-        stdout, stderr = map(said, self.outputs)
+        stdout, stderr = map(read_pipe, self.outputs)
         return os.waitstatus_to_exitcode(status), stdout, stderr
 
 
-def said(reading: int) -> str:
-    """All that a pipe holds; it may still be open in a process that the killed one had started."""
+def read_pipe(reading: int) -> str:
+    """Read a pipe, which may still be open in a child of the killed process."""
     try:
         return os.read(reading, 10**6).decode()
-    except BlockingIOError:  # such a process is left, and nothing was said
+    except BlockingIOError:  # there is such a child, and the pipe is empty
         return ""
     finally:
         os.close(reading)
 
 
 def wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A function that is two audit events, too."""
+    """Wrap a function: it raises an audit event before and after."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         sys.audit("call", name)
@@ -370,7 +371,7 @@ def wrap(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def serve() -> None:
-    """Do what is asked for, line by line; answer how it ended, as test_killed's `Ended`."""
+    """Serve requests, line by line; reply with the fields of test_killed's `Ended`."""
     import orbax.checkpoint  # noqa: F401
     from tensorboardX import record_writer  # noqa: F401
     from tensorboardX.proto import event_pb2  # noqa: F401
@@ -378,18 +379,18 @@ def serve() -> None:
     for owner, name in WRAPPED:
         setattr(owner, name, wrap(getattr(owner, name), name))
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's parent may have ignored it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()
     stopped: dict[int, Child] = {}
     for line in sys.stdin:
-        request, began = json.loads(line), time.perf_counter()
+        request, start = json.loads(line), time.perf_counter()
         pid, code, stdout, stderr = 0, 0, "", ""
         if "shell" in request:
             code = subprocess.run(["/bin/sh", "-ec", request["shell"]], check=False).returncode
         else:
-            if "go_on" in request:
-                started = stopped.pop(request["go_on"])
+            if "continue" in request:
+                started = stopped.pop(request["continue"])
                 os.kill(started.pid, signal.SIGCONT)
             else:
                 started = Child(request)
@@ -397,7 +398,7 @@ def serve() -> None:
             code, stdout, stderr = started.wait()
             if code == -signal.SIGSTOP:
                 stopped[pid] = started
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         reply = {"code": code, "stdout": stdout, "stderr": stderr, "seconds": seconds, "pid": pid}
         print(json.dumps(reply), flush=True)
     for pid in stopped:

@@ -1,4 +1,4 @@
-"""Letters for pictures: which installed fonts can draw a text, and what to show where none can."""
+"""Fonts for plots: which installed ones can draw a text, and labels where none can."""
 
 import contextlib
 import re
@@ -7,18 +7,20 @@ from functools import cache
 
 from matplotlib import font_manager
 
-BASE = "DejaVu Sans"
-"""The font that Matplotlib brings along; it has Latin, Greek, Cyrillic, but no Hangul or Han."""
+from jaxrnn.text.characters import display
 
-# Fonts that claim a character without drawing it legibly: placeholder boxes, bitmap colours.
+BASE = "DejaVu Sans"
+"""The font that Matplotlib includes; it has Latin, Greek and Cyrillic, but no Hangul or Han."""
+
+# Fonts that draw placeholder boxes or color bitmaps.
 _UNUSABLE = re.compile("Last ?Resort|Emoji")
 
 
 def families(text: str) -> list[str]:
-    """Font families that together can draw as much of `text` as this machine can.
+    """Choose font families that together draw as much of `text` as possible on this machine.
 
     Returns:
-      `BASE` first, then others that add to it.
+      `BASE`, then families with characters that it lacks.
     """
     chosen, wanted = [BASE], set(text) - _glyphs(font_manager.findfont(BASE))
     fonts = _installed() if wanted else {}
@@ -31,27 +33,27 @@ def families(text: str) -> list[str]:
 
 
 def undrawable(text: str) -> set[str]:
-    """The characters of `text` that no installed font has."""
+    """Return the characters of `text` that no installed font has."""
     drawable = set[str]().union(*(_glyphs(font_manager.findfont(name)) for name in families(text)))
     return {character for character in text if character.isprintable()} - drawable
 
 
 def labels(characters: Iterable[str]) -> list[str]:
-    r"""Each character as it can be shown in a picture or on a line.
+    r"""Return a label for each character: see `characters.display`; its escape if no font has it.
 
     >>> labels("h \n")
-    ['h', '␣', 'U+000A']
+    ['h', '␣', '↵']
     """
-    characters = list(characters)
-    hidden = undrawable("".join(characters))
+    shown = [(character, display(character)) for character in characters]
+    hidden = undrawable("".join(label for _, label in shown))
     return [
-        "␣" if c == " " else f"U+{ord(c):04X}" if c in hidden or not c.isprintable() else c
-        for c in characters
+        character.encode("unicode_escape").decode() if hidden.intersection(label) else label
+        for character, label in shown
     ]
 
 
 def _installed() -> dict[str, str]:
-    """The fonts of this machine, family name -> file, those installed only just now included."""
+    """Return the fonts of this machine, family name -> file, including newly installed ones."""
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for path in set(font_manager.findSystemFonts()) - known:
         with contextlib.suppress(OSError, RuntimeError):  # not a font that Matplotlib can read
@@ -62,7 +64,7 @@ def _installed() -> dict[str, str]:
 
 @cache
 def _glyphs(path: str) -> frozenset[str]:
-    """The characters that a font file has; none if Matplotlib cannot read it."""
+    """Return the characters of a font file; none if Matplotlib cannot read it."""
     try:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
     except (OSError, RuntimeError):

@@ -1,7 +1,7 @@
-"""One web page that shows what a trained character model's cells do as it reads a text.
+"""A web page that shows what the cells of a trained character model do as it reads a text.
 
 After Karpathy, Johnson and Li (2015), "Visualizing and Understanding Recurrent Networks", sections
-4.1 and 4.2. The page is a single file, holds its own script and style, and fetches nothing.
+4.1 and 4.2. The page is a single file with its own script and style, and it loads nothing else.
 """
 
 import base64
@@ -17,13 +17,13 @@ import numpy as np
 from jaxrnn.analysis.saturation import escaped, plots
 from jaxrnn.analysis.text_features import SYLLABLE, features, rank
 from jaxrnn.checks import check_axes, check_kind
-from jaxrnn.text.characters import escape_unprintable
+from jaxrnn.text.characters import display, escape_unprintable
 
-MOST_BYTES = 16_000_000  # of activations in a page; a browser still opens it at once
+MOST_BYTES = 16_000_000  # of activations in a page; browsers open it without delay
 
 
 class Layer(NamedTuple):
-    """What one recurrent layer did at each of L units."""
+    """What one recurrent layer did at each of L tokens."""
 
     name: str  # such as "layer 1"
     activations: np.ndarray  # [L, H], -1..1: tanh of an LSTM's cell state, else the hidden state
@@ -32,45 +32,45 @@ class Layer(NamedTuple):
 
 def make_page(
     title: str,
-    units: Sequence[str],
+    tokens: Sequence[str],
     guesses: np.ndarray,
     probabilities: np.ndarray,
-    names: Sequence[str],
+    vocabulary: Sequence[str],
     layers: Sequence[Layer],
     facts: Mapping[str, str],
 ) -> str:
-    r"""A web page that shows a text through a model's cells, as UTF-8 text.
+    r"""Return a web page (HTML) that shows how a model's cells read a text.
 
     Args:
-      title: what the page is about.
-      units: the L units that were read, most often characters; "\n" ends a line.
-      guesses: [L, K] int, what the model expects after each unit, the likeliest first: places in
-        `names`.
-      probabilities: [L, K], of each guess.
-      names: [V] the vocabulary, written as `units` are, so that a guess that comes true is known.
+      title: the page's title.
+      tokens: the L tokens that were read, most often characters; "\n" ends a line.
+      guesses: [L, K] int, the most likely next tokens after each one, most likely first: indices
+        into `vocabulary`.
+      probabilities: [L, K], the probability of each guess.
+      vocabulary: V tokens, in the same form as `tokens`.
       layers: one or more.
-      facts: shown in a small table.
+      facts: for a small table.
 
     Raises:
-      TypeError: if `guesses` are no integers.
-      ValueError: if there are no units or layers, if the arrays do not fit each other, or if a
-        number is not finite or is out of range.
+      TypeError: if `guesses` are not integers.
+      ValueError: if there are no tokens or layers, the arrays' shapes do not match, or a number is
+        not finite or out of range.
     """
-    units, names = list(units), list(names)
-    _check(units, guesses, probabilities, names, layers)
-    order = rank(np.concatenate([layer.activations for layer in layers], 1), features(units))
+    tokens, vocabulary = list(tokens), list(vocabulary)
+    _check(tokens, guesses, probabilities, vocabulary, layers)
+    order = rank(np.concatenate([layer.activations for layer in layers], 1), features(tokens))
     sizes = [np.shape(layer.activations)[1] for layer in layers]
     places = [(at, cell) for at, size in enumerate(sizes) for cell in range(size)]
-    kept = order[: max(1, MOST_BYTES // len(units))]
+    kept = order[: max(1, MOST_BYTES // len(tokens))]
     cells = [(*places[match.cell], match.feature, round(match.r, 4)) for match in kept]
-    symbols = list(dict.fromkeys(units + names))
+    symbols = list(dict.fromkeys(tokens + vocabulary))
     data = {
-        "symbols": [[unit, shown(unit)] for unit in symbols],
-        "text": _places(units, symbols),
-        "syllables": _syllables(units),
-        "guesses": np.array(_places(names, symbols))[np.asarray(guesses)].ravel().tolist(),
+        "symbols": [[token, display_text(token)] for token in symbols],
+        "text": _places(tokens, symbols),
+        "syllables": _syllables(tokens),
+        "guesses": np.array(_places(vocabulary, symbols))[np.asarray(guesses)].ravel().tolist(),
         "probabilities": np.round(np.asarray(probabilities, float), 4).ravel().tolist(),
-        "layers": [_packed(layer, at, cells) for at, layer in enumerate(layers)],
+        "layers": [_pack(layer, at, cells) for at, layer in enumerate(layers)],
         "cells": cells,
     }
     parts = {
@@ -80,62 +80,49 @@ def make_page(
         ),
         "note": _note(len(kept), len(order)),
         "gates": "".join(plots(i + 1, layer.name, layer.gates) for i, layer in enumerate(layers)),
-        # In JSON every "<" stands in a string; so written none can end the script element.
+        # In JSON every "<" is inside a string; escaped, none can end the script element.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
     template = files("jaxrnn.analysis").joinpath("page.html").read_text(encoding="utf-8")
     return re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], template)
 
 
-def shown(unit: str) -> str:
-    r"""A unit as it is written where it stands alone.
-
-    A conjoining Hangul jamo, which would melt into its neighbours, becomes the letter; a mark that
-    combines stands on a dotted circle; a control character has its picture.
-
-    >>> [shown(unit) for unit in ("a", "\n", " ", "\x00", "\u0301", "\u11ab", "\u2028")]
-    ['a', '↵', '␣', '␀', '◌́', 'ㄴ', '\\u2028']
-    """
-    return "".join(map(_shown, unit))
+def display_text(token: str) -> str:
+    """Return a token of any length as it is displayed on its own."""
+    return "".join(display(_letter(character)) for character in token)
 
 
-def _shown(character: str) -> str:
-    fixed = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
-    if character in fixed:
-        return fixed[character]
-    if character < " ":
-        return chr(0x2400 + ord(character))
-    if unicodedata.category(character)[0] == "M":
-        return "◌" + character
-    if "\u1100" <= character <= "\u11ff":
-        name = unicodedata.name(character)
-        for part in ("CHOSEONG", "JUNGSEONG", "JONGSEONG"):
-            name = name.replace(part, "LETTER")
-        try:
-            return unicodedata.lookup(name)
-        except KeyError:  # of old spellings, which have no letter of their own
-            return character
-    return escape_unprintable(character)
+def _letter(character: str) -> str:
+    """Replace a conjoining Hangul jamo, which merges with its neighbors, by the letter."""
+    if not "\u1100" <= character <= "\u11ff":
+        return character
+    name = unicodedata.name(character)
+    for part in ("CHOSEONG", "JUNGSEONG", "JONGSEONG"):
+        name = name.replace(part, "LETTER")
+    try:
+        return unicodedata.lookup(name)
+    except KeyError:  # some old jamo have no letter
+        return character
 
 
 def _check(
-    units: list[str],
+    tokens: list[str],
     guesses: np.ndarray,
     probabilities: np.ndarray,
-    names: list[str],
+    vocabulary: list[str],
     layers: Sequence[Layer],
 ) -> None:
-    """Refuse what `make_page` cannot show."""
-    if not units or not layers:
-        raise ValueError("a page needs one unit and one layer or more")
-    sizes = check_axes("guesses", guesses, "LK", L=len(units))
+    """Check the arguments of `make_page`."""
+    if not tokens or not layers:
+        raise ValueError("a page needs at least one token and one layer")
+    sizes = check_axes("guesses", guesses, "LK", L=len(tokens))
     check_axes("probabilities", probabilities, "LK", **sizes)
     check_kind("guesses", guesses, np.integer)
-    _check_range("guesses", guesses, 0, len(names) - 1)
+    _check_range("guesses", guesses, 0, len(vocabulary) - 1)
     _check_range("probabilities", probabilities, 0, 1)
     for layer in layers:
         name = f"the activations of {layer.name}"
-        sizes = check_axes(name, layer.activations, "LH", L=len(units))
+        sizes = check_axes(name, layer.activations, "LH", L=len(tokens))
         _check_range(name, layer.activations, -1, 1)
         for gate, values in layer.gates.items():
             check_axes(f"the gate {gate} of {layer.name}", values, "LH", **sizes)
@@ -143,16 +130,21 @@ def _check(
 
 
 def _note(kept: int, cells: int) -> str:
-    """What the page does not hold, if anything."""
+    """Say which cells the page leaves out, if any."""
     if kept == cells:
         return ""
-    why = "a shorter text would leave room for more"
-    return f"Only the {kept} most structured of {cells} cells are here: {why}."
+    return (
+        f"Only the {kept} of {cells} cells with the highest correlations are shown; a shorter text"
+        " leaves room for more."
+    )
 
 
 def _check_range(name: str, values: np.ndarray, low: float, high: float) -> None:
-    values, slack = np.asarray(values), 1e-5 * (np.asarray(values).dtype.kind == "f")  # rounding
-    if not np.all((values >= low - slack) & (values <= high + slack)):  # nor is NaN
+    values, slack = (
+        np.asarray(values),
+        1e-5 * (np.asarray(values).dtype.kind == "f"),
+    )  # for rounding
+    if not np.all((values >= low - slack) & (values <= high + slack)):  # also if NaN
         raise ValueError(f"{name} must all be from {low} to {high}")
 
 
@@ -161,16 +153,16 @@ def _places(values: Sequence[str], symbols: Sequence[str]) -> list[int]:
     return [place[value] for value in values]
 
 
-def _syllables(units: list[str]) -> dict[int, int]:
-    """Where decomposed Hangul syllables begin, and of how many jamo each is."""
-    text = "".join(unit if len(unit) == 1 else " " for unit in units)
+def _syllables(tokens: list[str]) -> dict[int, int]:
+    """Map the start of each decomposed Hangul syllable to its number of jamo."""
+    text = "".join(token if len(token) == 1 else " " for token in tokens)
     return {match.start(): len(match[0]) for match in SYLLABLE.finditer(text)}
 
 
-def _packed(layer: Layer, at: int, cells: Sequence[tuple[int, int, str, float]]) -> dict[str, Any]:
-    """A layer's kept cells for the page: a row of L int8 each, 127 for 1, in base64.
+def _pack(layer: Layer, at: int, cells: Sequence[tuple[int, int, str, float]]) -> dict[str, Any]:
+    """Pack the activations of a layer's kept cells: a row of L int8 each, 127 for 1, in base64.
 
-    A row is padded to a multiple of three bytes, so that each can be decoded by itself.
+    Rows are padded to a multiple of three bytes, so that each can be decoded alone.
     """
     kept = sorted(cell for its_layer, cell, *_ in cells if its_layer == at)
     rows = np.asarray(layer.activations)[:, kept].T

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from plain arrays. Imported only where a picture is wanted."""
+"""Plots, drawn from plain arrays. Import this only where needed: Matplotlib takes a second."""
 
 import math
 import textwrap
@@ -20,11 +20,11 @@ from jaxrnn.training.history import quantiles, scalars
 from jaxrnn.training.validation import PREFIX
 
 INK, ACCENT = "#22313f", "#c8553d"
-MOST_POSITIONS = 24  # characters along an axis that can still be read
-MOST_UNITS = 64  # hidden units likewise
-WIDEST = 15.0  # inches of a picture; panels that do not fit beside each other go below
-MOST_POINTS = 500  # along a curve; of more rows each point stands for several
-FEWEST_POINTS = 20  # of fewer each has a marker
+MOST_POSITIONS = 24  # legible characters along an axis
+MOST_UNITS = 64  # hidden units along an axis
+WIDEST = 15.0  # inches; panels that do not fit go into a new row
+MOST_POINTS = 500  # of a curve; with more rows, each point is a median of several
+FEWEST_POINTS = 20  # curves with fewer points have markers
 LOGARITHMIC = ("loss", "validation_loss", "grad_norm")
 
 
@@ -32,14 +32,14 @@ def plot_run(run_dir: Path | str) -> Path:
     """Draw the metrics of a run from its metrics.jsonl as `curves.png`; return the file.
 
     Raises:
-      RunError: if nothing is logged yet, or metrics.jsonl is damaged.
-      OSError: if there is no metrics.jsonl, or the picture cannot be written.
+      RunError: if nothing has been logged, or metrics.jsonl is damaged.
+      OSError: if there is no metrics.jsonl, or the plot cannot be written.
     """
     run_dir = Path(run_dir)
     file, path = run_dir / run_directory.METRICS, run_dir / run_directory.PICTURE
     history = metrics.read(file)
     if not history.steps.size:
-        raise RunError(f"{file} has no line yet, so there is nothing to draw")
+        raise RunError(f"{file} has no lines yet, so there is nothing to plot")
     title = "/".join(run_dir.resolve().parts[-2:])
     curves(path, history.steps, history.values, run_metadata.memoryless_loss(run_dir), title)
     return path
@@ -52,22 +52,22 @@ def curves(
     memoryless_loss: float | None,
     title: str,
 ) -> None:
-    """What was measured over the training steps, a panel each: the loss first.
+    """Plot each metric over the training steps, in a panel of its own.
 
-    Over several seeds: the median, the quartiles and 5% to 95% of those that are finite.
+    For several seeds: the median, the quartiles, and the 5th to 95th percentile of finite values.
 
     Args:
       path: the PNG file to write.
-      steps: [R] int, the steps that were measured.
-      metrics_by_name: [S, R] numbers each; metrics with more axes are left out.
-      memoryless_loss: the loss of the best predictor without memory, if that is known.
-      title: says which run this is.
+      steps: [R] int, the logged steps.
+      metrics_by_name: [S, R] each; metrics with more axes are left out.
+      memoryless_loss: the loss of the best predictor without memory; None if unknown.
+      title: the title.
     """
     panels = scalars(metrics_by_name)
-    columns = 1 if len(panels) <= 3 else 2  # readable where pictures are shown small
+    columns = 1 if len(panels) <= 3 else 2  # legible at small sizes
     lines = math.ceil(len(panels) / columns)
     text = title + "".join(panels)
-    with _lettering(text) as labels:
+    with _fonts_for(text) as labels:
         letters = dict(zip(text, labels, strict=True)) | {" ": " "}
         figure = Figure(
             figsize=(6.4 if columns == 1 else 9.6, 1.1 + 2.2 * lines), layout="constrained"
@@ -78,8 +78,8 @@ def curves(
         rows = -(-len(steps) // MOST_POINTS)
         each = f" (each point is the median of {rows} rows)" if rows > 1 else ""
         for i, (axis, (name, values)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
-            looked = np.isfinite(values).any(axis=0) | (not name.startswith(PREFIX))
-            _curve_panel(axis, steps[looked], values[:, looked])
+            measured = np.isfinite(values).any(axis=0) | (not name.startswith(PREFIX))
+            _curve_panel(axis, steps[measured], values[:, measured])
             shown = values[np.isfinite(values)]
             if name == "loss" and memoryless_loss is not None:
                 axis.axhline(
@@ -89,7 +89,7 @@ def curves(
             if name in LOGARITHMIC and shown.size and shown.min() >= 0 < shown.max():
                 _log_scale(axis)
             axis.set_title("".join(letters[c] for c in name), fontsize=10, loc="left")
-            if i + columns >= len(panels):  # none below
+            if i + columns >= len(panels):  # the last in its column
                 axis.set_xlabel("training step" + each)
                 axis.tick_params(labelbottom=True)
         wrapped = textwrap.wrap("".join(letters[c] for c in title), 70 * columns)
@@ -108,7 +108,7 @@ def curves(
 
 
 def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
-    """One curve with its bands: values [S, R]."""
+    """Plot one curve with its bands: values [S, R]."""
     several, thinned = len(values) > 1, len(steps) > MOST_POINTS
     x, (low, first, median, third, high) = _points(steps, values)
     bands = []
@@ -119,7 +119,7 @@ def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
         bands.append((first, third, 0.25, "quartiles"))
     there = np.isfinite(median)
     before, after = np.append(False, there[:-1]), np.append(there[1:], False)
-    lone = there & ~before & ~after  # there no line or band can be seen
+    lone = there & ~before & ~after  # a single point has no visible line or band
     for bottom, top, alpha, name in bands:
         axis.fill_between(x, bottom, top, color=INK, alpha=alpha, lw=0, label=name)
         axis.vlines(x[lone], bottom[lone], top[lone], color=INK, alpha=alpha, lw=6)
@@ -138,15 +138,15 @@ def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
 
 
 def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentiles over the seeds, of so many steps as can be seen.
+    """Return percentiles over the seeds, at no more steps than are visible.
 
     Args:
       steps: [R].
       values: [S, R].
 
     Returns:
-      [P] steps, and [5, P]: the percentiles 5, 25, 50, 75, 95, of many rows their medians; of one
-      seed's many rows the lowest, three times the median, the highest.
+      steps [P], and percentiles 5, 25, 50, 75, 95 as [5, P]. A point that stands for several rows
+      is their median; for one seed, the 5th and 95th percentiles are their extremes.
     """
     spread = quantiles(values, [5, 25, 50, 75, 95])
     size = -(-len(steps) // MOST_POINTS)
@@ -163,7 +163,7 @@ def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _log_scale(axis: Axes) -> None:
-    """Powers of ten along y; over a short range the numbers between them too."""
+    """Set a logarithmic y axis, with ticks between the powers of ten if the range is short."""
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     if high < 100 * low:
@@ -173,18 +173,18 @@ def _log_scale(axis: Axes) -> None:
 
 
 def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
-    """The loss over the training steps; over several seeds also when each learned.
+    """Plot the loss over the training steps and, for several seeds, when they learned.
 
     Args:
       path: the PNG file to write.
       loss: [S, N] nats, before each update.
-      learned_at: [S] int, N where the text was not learned.
+      learned_at: [S] int, N if the text was not learned.
     """
     seeds, steps = loss.shape
     figure = Figure(figsize=(10 if seeds > 1 else 6.4, 4), layout="constrained")
     axes = figure.subplots(1, 2 if seeds > 1 else 1, squeeze=False)[0]
     finite = np.where(np.isfinite(loss), loss, np.nan)
-    with warnings.catch_warnings():  # a step at which no loss is finite becomes a gap
+    with warnings.catch_warnings():  # a step without a finite loss becomes a gap
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         low, first, median, third, high = np.nanpercentile(finite, [5, 25, 50, 75, 95], axis=0)
     x = np.arange(steps)
@@ -206,13 +206,13 @@ def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     learned = learned_at[learned_at < steps]
     if seeds == 1 and learned.size:
-        axis.axvline(learned[0], color=ACCENT, ls="--", label=f"right from step {learned[0]}")
+        axis.axvline(learned[0], color=ACCENT, ls="--", label=f"correct from step {learned[0]}")
     axis.legend(frameon=False)
     if seeds > 1:
         bins = np.arange(steps + 1) - 0.5
         axes[1].hist(learned, bins=bins.tolist(), color=ACCENT)
         axes[1].set(
-            xlabel="first training step that was right and stayed right",
+            xlabel="first training step from which it stays correct",
             ylabel="seeds",
             title=f"{learned.size} of {seeds} seeds learned it",
         )
@@ -230,24 +230,24 @@ def probabilities(
     targets: Sequence[int],
     title: str,
 ) -> None:
-    """The probability of each character at each position, as training goes on.
+    """Plot the probability of each character at each position over the training steps.
 
     Args:
       path: the PNG file to write.
       probability: [N, T, V], after each update.
       characters: [V], the vocabulary.
       inputs: [T] int, the character read at each position.
-      targets: [T] int, the character to say at each position.
-      title: says which network this is.
+      targets: [T] int, the character to predict at each position.
+      title: the title.
     """
     shown = range(min(len(targets), MOST_POSITIONS))
-    # The targets always, then as many of the other characters as there is room for.
+    # All targets, then as many of the other characters as fit.
     rows = [*dict.fromkeys([targets[t] for t in shown] + list(range(len(characters))))]
     rows = sorted(rows[:MOST_POSITIONS])
     columns = min(len(shown), 6)
     lines = math.ceil(len(shown) / columns)
     height = 1.1 + lines * (0.7 + 0.22 * len(rows))
-    with _lettering(characters) as labels:
+    with _fonts_for(characters) as labels:
         figure = Figure(figsize=(2.2 * columns + 1.6, max(height, 2.6)), layout="constrained")
         grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
         image = None
@@ -267,7 +267,7 @@ def probabilities(
             figure.colorbar(image, ax=grid, label="probability", fraction=0.03, shrink=1 / lines)
         figure.supxlabel("training step", fontsize=10)
         left_out = "" if len(shown) == len(targets) else f" (first {len(shown)} of {len(targets)})"
-        figure.suptitle(f"{title}: what comes next, position by position{left_out}", fontsize=11)
+        figure.suptitle(f"{title}: probability of the next character{left_out}", fontsize=11)
         _write(figure, path)
 
 
@@ -276,24 +276,24 @@ def states(
     panels: Mapping[str, np.ndarray],
     characters: Sequence[str],
     inputs: Sequence[int],
-    said: Sequence[int],
+    predicted: Sequence[int],
     title: str,
 ) -> None:
-    """The gates and states of a trained layer over the time steps, a panel each.
+    """Plot the gates and states of a trained layer over the time steps, in a panel each.
 
     Args:
       path: the PNG file to write.
-      panels: by title, [T, H] each. A title that ends in "gate" is drawn from 0 to 1, any other
-        evenly about 0.
+      panels: by title, [T, H] each. The color scale is 0 to 1 if the title ends in "gate", else
+        symmetric about 0.
       characters: [V], the vocabulary.
       inputs: [T] int, the character read at each step.
-      said: [T] int, the character predicted at each step.
-      title: says which network this is.
+      predicted: [T] int, the character predicted at each step.
+      title: the title.
     """
     steps = min(len(inputs), MOST_POSITIONS)
     units = min(next(iter(panels.values())).shape[1], MOST_UNITS)
-    with _lettering(characters) as labels:
-        ticks = [f"{labels[inputs[t]]}\n{labels[said[t]]}" for t in range(steps)]
+    with _fonts_for(characters) as labels:
+        ticks = [f"{labels[inputs[t]]}\n{labels[predicted[t]]}" for t in range(steps)]
         width = max(2.6, 0.42 * steps)
         columns = min(len(panels), max(1, int(WIDEST / width)))
         lines = math.ceil(len(panels) / columns)
@@ -307,21 +307,21 @@ def states(
         for axis, (name, values) in zip(grid.flat, panels.items(), strict=False):
             _state_panel(figure, axis, name, values[:steps, :units].T, ticks)
         figure.suptitle(title, fontsize=11)
-        figure.supxlabel("each step: the character read, below it the one said", fontsize=9)
+        figure.supxlabel("each step: the character read, below it the prediction", fontsize=9)
         _write(figure, path)
 
 
 def _state_panel(
     figure: Figure, axis: Axes, name: str, values: np.ndarray, ticks: Sequence[str]
 ) -> None:
-    """One heat map: values [H, T], with the numbers written in where there is room."""
+    """Plot one heat map: values [H, T], with the numbers if there is room."""
     gate = name.endswith("gate")
     limit = 1.0 if gate else max(1.0, float(np.abs(values).max()))
-    low, colours = (0.0, "Blues") if gate else (-limit, "RdBu_r")
-    image = axis.imshow(values, vmin=low, vmax=limit, cmap=colours, aspect="auto")
+    low, cmap = (0.0, "Blues") if gate else (-limit, "RdBu_r")
+    image = axis.imshow(values, vmin=low, vmax=limit, cmap=cmap, aspect="auto")
     axis.set_title(name, fontsize=10)
     axis.set_xticks(range(len(ticks)), ticks)
-    if max(map(len, ticks)) > 3:  # code points are too long to stand beside each other
+    if max(map(len, ticks)) > 3:  # too long to fit side by side
         axis.tick_params(axis="x", rotation=90)
     axis.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axis.set_ylabel("hidden unit")
@@ -329,13 +329,13 @@ def _state_panel(
     if values.size <= 60:
         for (unit, t), value in np.ndenumerate(values):
             dark = value > 0.6 if gate else abs(value) > 0.6 * limit
-            colour = "white" if dark else INK
-            axis.text(t, unit, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if dark else INK
+            axis.text(t, unit, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
 
 
 @contextmanager
-def _lettering(characters: Sequence[str]) -> Iterator[list[str]]:
-    """Fonts that have these characters, for what is drawn inside; yields a label for each."""
+def _fonts_for(characters: Sequence[str]) -> Iterator[list[str]]:
+    """Use fonts that have these characters inside the block; yields a label for each."""
     style: dict[Any, Any] = {
         "font.family": fonts.families("".join(characters)),
         "text.parse_math": False,

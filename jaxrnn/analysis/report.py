@@ -31,20 +31,20 @@ def summarize(result: RunResult) -> str:
 
 
 def format_seconds(result: RunResult) -> str:
-    """How long a run took to train and to compile, such as "17.2 ms after 1.87 s of compiling"."""
+    """Format the time to train and to compile, as in "17.2 ms after 1.87 s of compiling"."""
     seconds = result.run_seconds
     took = f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
     return f"{took} after {result.compile_seconds:.2f} s of compiling"
 
 
 def learned_at(correct: np.ndarray) -> np.ndarray:
-    """Return the first training step from which on every prediction is right.
+    """Return the first training step from which every prediction is correct.
 
     Args:
-      correct: [..., N] bool, whether the prediction after each update is right.
+      correct: [..., N] bool, whether the prediction after each update is correct.
 
     Returns:
-      [...] int: a step in 0..N-1, or N if the last step was not right.
+      [...] int: a step in 0..N-1, or N if the last one is not correct.
 
     >>> int(learned_at(np.array([False, True, False, True, True])))
     3
@@ -61,7 +61,7 @@ def distribution(learned_at: np.ndarray, steps: int) -> str:
       steps: N.
 
     >>> print(distribution(np.array([3, 4, 4, 20]), 20))
-    3 of 4 seeds learned it. The first step that was right and stayed right:
+    3 of 4 seeds learned it. The first step from which it stayed correct:
       earliest 3, quartiles 3.5, 4, 4, latest 4
       steps   2-3        1  ############
       steps   4-5        2  #########################
@@ -71,7 +71,7 @@ def distribution(learned_at: np.ndarray, steps: int) -> str:
     head = f"{learned.size} of {learned_at.size} seeds learned it."
     lines = []
     if learned.size:
-        head += " The first step that was right and stayed right:"
+        head += " The first step from which it stayed correct:"
         low, first, median, third, high = np.percentile(learned, [0, 25, 50, 75, 100])
         lines.append(
             f"  earliest {low:g}, quartiles {first:g}, {median:g}, {third:g}, latest {high:g}"

@@ -1,4 +1,4 @@
-"""How often each gate is all but shut or all but open: numbers, and their plots for a web page.
+"""How often each gate is nearly closed or nearly open: numbers, and their plots for a web page.
 
 After Karpathy, Johnson and Li (2015), "Visualizing and Understanding Recurrent Networks", section
 4.2 and figure 2.
@@ -12,13 +12,13 @@ import numpy as np
 from jaxrnn.text.characters import escape_unprintable
 
 LOW, HIGH = 0.1, 0.9  # a gate is left-saturated below and right-saturated above
-OFTEN = 0.9  # of the time
+OFTEN = 0.9  # fraction of the tokens
 GATES = {"i": "input", "f": "forget", "o": "output", "r": "reset", "z": "update"}
-SIDE, MARGIN = 150, 42  # of a plot, in pixels
+SIDE, MARGIN = 150, 42  # of a plot, in SVG units
 
 
 def saturation(gate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much of the time each unit of a gate is all but shut, or all but open.
+    """Return the fractions of tokens at which each unit of a gate is saturated.
 
     Karpathy, Johnson and Li (2015), section 4.2.
 
@@ -26,8 +26,8 @@ def saturation(gate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       gate: [L, H], 0..1.
 
     Returns:
-      the shares of time that it is left-saturated (below 0.1), and right-saturated (above 0.9),
-      [H] each.
+      the fractions at which it is left-saturated (below 0.1), and right-saturated (above 0.9), [H]
+      each.
 
     >>> left, right = saturation(np.array([[0.05, 0.5], [0.95, 0.1], [0.99, 0.9], [0.92, 0.0]]))
     >>> left.tolist(), right.tolist()
@@ -37,17 +37,17 @@ def saturation(gate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def escaped(text: str) -> str:
-    """Text as it may stand in an element, or between quotes in a tag."""
+    """Escape a text for HTML, in an element or a quoted attribute."""
     return html.escape(escape_unprintable(text))
 
 
 def plots(number: int, layer: str, gates: Mapping[str, np.ndarray]) -> str:
-    """HTML of a scatter plot a gate: how often each unit is open against how often shut.
+    """Return HTML with a scatter plot for each gate: right against left saturation of its units.
 
     Args:
-      number: the layer's, from 1; a unit's dot is marked with it, as in `data-cell="1.37"`.
+      number: of the layer, from 1; it marks each unit's dot, as in `data-cell="1.37"`.
       layer: its name.
-      gates: by name, [L, H] each, 0..1; none give no plots.
+      gates: by name, [L, H] each, 0..1; the result is empty if there are none.
     """
     figures = []
     for name, gate in gates.items():
@@ -72,7 +72,7 @@ def plots(number: int, layer: str, gates: Mapping[str, np.ndarray]) -> str:
 
 
 def _ticks() -> str:
-    """The numbers and names of a scatter plot's axes."""
+    """Return the ticks and labels of a scatter plot's axes."""
     middle, low = SIDE / 2, SIDE + 15
     return (
         f'<text x="0" y="{low}">0</text><text x="{middle}" y="{low}">0.5</text>'
@@ -84,7 +84,7 @@ def _ticks() -> str:
 
 
 def _often(name: str, left: np.ndarray, right: np.ndarray) -> str:
-    """A sentence on how many units of a gate are nearly always saturated.
+    """Say how many units of a gate are nearly always saturated.
 
     >>> _often("forget gate", np.array([0.0, 0.91, 0.2]), np.array([0.95, 0.0, 0.6]))
     'forget gate: 1 of 3 units is right-saturated more than 90% of the time, 1 left-saturated'

@@ -2,8 +2,8 @@
 
 import os
 
-# Before JAX is imported. On some processors jaxlib logs an error for each program that it loads
-# from the compilation cache (jax issue 38445), though nothing is wrong.
+# Before JAX is imported: on some processors jaxlib logs a false alarm for each program that it
+# loads from the compilation cache (jax issue 38445).
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import sys
@@ -17,7 +17,7 @@ from jaxrnn.cli import entry
 
 @dataclass(frozen=True)
 class OfRun:
-    """The argument that most commands share."""
+    """The argument shared by most commands."""
 
     run_dir: Positional[Path]
     """The run's directory."""
@@ -114,7 +114,7 @@ class Sample(OfRun):
 
 @dataclass(frozen=True)
 class Visualize(OfRun):
-    """Make a web page that shows a text through the cells of a trained language model."""
+    """Make a web page that shows how the cells of a trained language model read a text."""
 
     text: str
     """A file, or the text itself."""
@@ -149,5 +149,5 @@ class Doctor:
 
 def main() -> None:
     """The console command `jaxrnn`."""
-    verbs = Resume | Verify | Plot | Info | Sample | Visualize | Doctor
-    entry.run_command(verbs, lambda verb: verb(), prog="python -m jaxrnn")
+    commands = Resume | Verify | Plot | Info | Sample | Visualize | Doctor
+    entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")

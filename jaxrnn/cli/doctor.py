@@ -1,4 +1,4 @@
-"""What a report of a defect needs, and whether this JAX computes what it should."""
+"""The command `jaxrnn doctor`: what a bug report needs, and whether JAX computes correctly here."""
 
 import contextlib
 import functools
@@ -33,16 +33,16 @@ print(json.dumps({name: repr(value) for name, value in jax.config.values.items()
 
 
 class Diagnosis(NamedTuple):
-    """What the doctor says."""
+    """The doctor's report."""
 
     text: str  # lines to print
-    healthy: bool  # whether the numbers that JAX computes here can be trusted
+    healthy: bool  # whether JAX passed all checks
 
 
 def report() -> Diagnosis:
-    """Examine this process: versions, machine, settings, cache, and the canary.
+    """Report versions, machine, settings, compilation cache, and checks of this process.
 
-    Of the environment, only variables that rule JAX are shown. It takes a few seconds.
+    Only environment variables that configure JAX are shown. It takes a few seconds.
     """
     checks, healthy = _checks()
     sections: dict[str, Iterable[str]] = {
@@ -61,7 +61,7 @@ def report() -> Diagnosis:
 
 
 def _checks() -> tuple[list[str], bool]:
-    """A line for each check, and whether none is of something bad."""
+    """Return a line for each check, and whether all of them passed."""
     lines, healthy = [], True
     versions = provenance.versions()
     for name in ("jax", "jaxlib"):
@@ -71,9 +71,9 @@ def _checks() -> tuple[list[str], bool]:
             healthy = False
     try:
         result = miscompile_check()
-    except Exception as error:  # whatever it is, the rest of the report says more
-        return [*lines, f"NOTHING COMPUTED: {_first_line(error)}"], False
-    return [*lines, str(result)], healthy and result.alive
+    except Exception as error:  # any error is worth reporting
+        return [*lines, f"JAX FAILED: {_first_line(error)}"], False
+    return [*lines, str(result)], healthy and result.passed
 
 
 def _versions() -> Iterator[str]:
@@ -88,7 +88,7 @@ def _versions() -> Iterator[str]:
 
 
 def _machine() -> Iterator[str]:
-    with contextlib.suppress(OSError, KeyError):  # a file that Linux has
+    with contextlib.suppress(OSError, KeyError):  # Linux only
         yield platform.freedesktop_os_release()["PRETTY_NAME"]
     yield platform.platform()
     cpu = machine.cpu()
@@ -124,7 +124,7 @@ def _settings() -> Iterator[str]:
 
 @functools.cache
 def _default_settings() -> dict[str, str] | None:
-    """What JAX sets by itself, from a process without variables that set something else."""
+    """Read JAX's defaults in a process without the environment variables that change them."""
     names = set(jax.config.values)
     environment = {
         name: value
@@ -132,14 +132,14 @@ def _default_settings() -> dict[str, str] | None:
         if name.lower() not in names and not name.startswith("JAX_")
     }
     printed = machine.output_of(
-        *(sys.executable, "-P", "-c", _PRINT_SETTINGS), environment=environment, patience=60.0
+        *(sys.executable, "-P", "-c", _PRINT_SETTINGS), environment=environment, timeout=60.0
     )
     return None if printed is None else json.loads(printed)
 
 
 def _environment() -> Iterator[str]:
     for name, value in sorted(os.environ.items()):
-        if name.startswith(_PREFIXES) or name in provenance.ENVIRONMENT:
+        if name.startswith(_PREFIXES) or name in provenance.VARIABLES:
             yield f"{name}={value}"
 
 
@@ -149,7 +149,7 @@ def _cache() -> Iterator[str]:
     on = "on" if settings.jax_enable_compilation_cache else "off"
     directory = chosen or platformdirs.user_cache_dir("jaxrnn")
     yield f"{on}, {'set to' if chosen else 'in'} {directory}"
-    if "://" in directory:  # JAX can keep it in cloud storage
+    if "://" in directory:  # cloud storage
         return
     folder = Path(directory)
     sizes = [size for entry in folder.rglob("*-cache") if (size := _size_of(entry)) is not None]
@@ -175,7 +175,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _without_home(text: str) -> str:
-    """`text` with the home folder as ~, since its path has the user's name."""
+    """Replace the home directory by ~, because it contains the user's name."""
     try:
         home = str(Path.home())
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What `python -m jaxrnn info RUN_DIR` says: what a run is, how far it came, how to go on."""
+"""The command `jaxrnn info`: a run's settings, its progress, and how to resume it."""
 
 import dataclasses
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from jaxrnn.runs import checkpoints, metrics, run_directory, run_metadata
 
-MOST_PARTS = 8  # of a tuple that is written out; a vocabulary has more
+MOST_ITEMS = 8  # of a tuple written in full; a vocabulary has more
 
 
 def of_run(run_dir: Path | str) -> str:
-    """A few lines of plain text.
+    """Describe a run in a few lines of plain text.
 
     Raises:
       RunError: if the run's files are damaged.
@@ -18,39 +18,43 @@ def of_run(run_dir: Path | str) -> str:
     """
     run_dir = Path(run_dir)
     run_directory.require_run(run_dir)
-    facts, study = run_metadata.load(run_dir), run_metadata.load_config(run_dir)
+    manifest, config = run_metadata.load(run_dir), run_metadata.load_config(run_dir)
     history = metrics.read(run_dir / run_directory.METRICS)
     saved = checkpoints.steps(run_dir / run_directory.CHECKPOINTS)
-    status = facts["status"]
+    status = manifest["status"]
     if status == "running":
-        status = "at work just now" if run_directory.is_taken(run_dir) else "broken off"
+        status = "running" if run_directory.is_locked(run_dir) else "killed"
     logged = f"up to step {history.steps[-1]}" if history.steps.size else "nothing yet"
-    last = study.seed + study.seeds - 1
+    last_seed = config.seed + config.seeds - 1
     lines = [
         f"{run_dir}: {status}",
-        f"  task         {_short(study.task)}",
-        f"  model        {_short(study.model)}",
-        f"  training     {_short(study.train)}",
-        f"  seeds        {study.seed} to {last}, {study.vmap_size} side by side",
-        f"  logged       {logged} of {study.train.steps}",
+        f"  task         {_short(config.task)}",
+        f"  model        {_short(config.model)}",
+        f"  training     {_short(config.train)}",
+        f"  seeds        {config.seed} to {last_seed}, vmap size {config.vmap_size}",
+        f"  logged       {logged} of {config.train.steps}",
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]
-    for session in facts["sessions"]:
-        ended = f"to step {session['to']}, {session['ended']}" if "to" in session else "broken off"
-        lines.append(f"  worked on    from step {session['from']}, {session['began']}, {ended}")
-    for seed, step in facts.get("not_finite", {}).items():
-        lines.append(f"  not finite   seed {seed}, at step {step}")
-    for seed, step in facts.get("stopped_early", {}).items():
-        lines.append(f"  early end    seed {seed}, at step {step}")
-    if status in ("broken off", "interrupted"):
-        lines.append(f"Go on with it: {run_directory.resume_command(run_dir)}")
+    for session in manifest["sessions"]:
+        is_last = session is manifest["sessions"][-1]
+        end = "running" if is_last and status == "running" else "killed"
+        if "ended" in session:
+            end = f"to step {session['to_step']}, {session['ended']}"
+        start = f"from step {session['from_step']}, {session['started']}"
+        lines.append(f"  session      {start}, {end}")
+    for seed, step in manifest.get("diverged", {}).items():
+        lines.append(f"  diverged     seed {seed}, at step {step}")
+    for seed, step in manifest.get("stopped_early", {}).items():
+        lines.append(f"  early stop   seed {seed}, at step {step}")
+    if status in ("killed", "interrupted"):
+        lines.append(f"Resume with: {run_directory.resume_command(run_dir)}")
     return "\n".join(lines)
 
 
 def _short(value: Any) -> str:
-    """A dataclass or module on one line, with the fields that are not at their defaults."""
-    if isinstance(value, tuple) and len(value) > MOST_PARTS:
-        return f"({len(value)} of them)"
+    """Format a dataclass or module on one line, without the fields at their defaults."""
+    if isinstance(value, tuple) and len(value) > MOST_ITEMS:
+        return f"({len(value)} items)"
     if isinstance(value, tuple):
         return f"({', '.join(map(_short, value))})"
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

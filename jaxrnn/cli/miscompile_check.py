@@ -1,4 +1,4 @@
-"""A canary for compilers that give wrong numbers: it died of jaxlib 0.10.2 on the CPU."""
+"""A check for compilers that give wrong numbers; jaxlib 0.10.2 on the CPU fails it."""
 
 from typing import NamedTuple
 
@@ -8,40 +8,40 @@ import numpy as np
 
 
 class MiscompileCheck(NamedTuple):
-    """What a function gave that a compiler is known to have got wrong."""
+    """The results of a function that a compiler is known to have got wrong."""
 
     expected: np.ndarray  # [32769] float32
     eager: np.ndarray  # the same, operation by operation
     compiled: np.ndarray  # the same, compiled by jit
 
     @property
-    def alive(self) -> bool:
-        """Whether all numbers are right."""
+    def passed(self) -> bool:
+        """Whether all numbers are correct."""
         return all(np.array_equal(self.expected, given) for given in (self.eager, self.compiled))
 
     def __str__(self) -> str:
-        if self.alive:
+        if self.passed:
             return f"jit and eager agree ({self.expected[-1]:.0f})"
         wrong = (self.eager != self.expected) | (self.compiled != self.expected)
         row = int(np.flatnonzero(wrong)[-1])
         return (
-            f"WRONG NUMBERS: of row {row} jit makes {self.compiled[row]:.10g} and eager"
-            f" {self.eager[row]:.10g}, but {self.expected[row]:.10g} is right. Trust no result of"
-            " this JAX on this device; install another version of jax and jaxlib"
+            f"WRONG NUMBERS: row {row} is {self.compiled[row]:.10g} under jit and"
+            f" {self.eager[row]:.10g} without, but {self.expected[row]:.10g} is correct. Do not"
+            " trust this JAX on this device; install another version of jax and jaxlib"
         )
 
 
 def miscompile_check() -> MiscompileCheck:
-    """Sums of squares, jitted and not: jax issue 39103, which killed jaxlib 0.10.2 on the CPU.
+    """Compute sums of squares with and without jit (jax issue 39103).
 
-    There the last of 32769 rows came out as 1071645696 where 1073741824 is right.
+    jaxlib 0.10.2 on the CPU gives 1071645696 for the last of 32769 rows; 1073741824 is correct.
     """
     index = jnp.arange(32769, dtype=jnp.float32)
     rows = jnp.stack((index, jnp.zeros_like(index), jnp.zeros_like(index)), axis=1)
     matrix = jnp.eye(3, dtype=jnp.float32)
 
     def squares(rows: jax.Array) -> jax.Array:
-        def square(row: jax.Array) -> jax.Array:  # in full precision, so that it is exact anywhere
+        def square(row: jax.Array) -> jax.Array:  # full precision is exact
             return jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2)
 
         return jax.vmap(square)(rows)

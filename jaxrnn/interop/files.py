@@ -1,6 +1,5 @@
 """Parameters as safetensors files, which other systems can read and which contain no code."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxrnn import atomic
 from jaxrnn.types import Params
 
 _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64"} | {
@@ -58,13 +58,7 @@ def save_params(
     # The writer copies an array's memory as it is, so a transposed view needs C order first.
     arrays = {name: np.asarray(array, order="C") for name, array in flat.items()}
     content = safetensors.numpy.save(arrays, dict(metadata) if metadata else None)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    atomic.write(path, content)
 
 
 def load_params(path: str | Path) -> Params:

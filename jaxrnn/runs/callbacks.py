@@ -1,16 +1,15 @@
-"""What a run writes while it trains: metrics, TensorBoard events, a progress bar, checkpoints.
+"""The outputs of a run in progress: metrics, TensorBoard events, a progress bar, checkpoints.
 
 The runner opens its callbacks as context managers and calls `after_call` on each, in order, after
 every call of the compiled loop. A user's own callbacks come last.
 """
 
-import os
 import signal
 import time
 from pathlib import Path
 from typing import Self
 
-from jaxrnn.runs import checkpoints, metrics, run_directory
+from jaxrnn.runs import checkpoints, files, metrics, run_directory
 from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.provenance import utc_now
 from jaxrnn.runs.tensorboard import Events
@@ -31,7 +30,7 @@ class Callback:
         """Clean up, however training ended."""
 
     def after_call(self, run_state: RunState) -> None:
-        """See the run after a call; `run_state.histories[-1]` is what that call logged.
+        """Receive the run after a call; `run_state.histories[-1]` is what that call logged.
 
         The arrays of `run_state.state` are only valid until this returns.
         """
@@ -85,8 +84,8 @@ class ProgressBar(Callback):
         """Update the bar."""
         if self._config.seeds > 1:
             for seed in sorted(run_state.diverged.keys() - self._named):
-                where = f"seed {seed} is not finite at step {run_state.diverged[seed]}"
-                self._progress.print_above(f"note: {where}, and is frozen")
+                where = f"seed {seed} diverged at step {run_state.diverged[seed]}"
+                self._progress.print_above(f"note: {where} and is frozen")
             self._named |= run_state.diverged.keys()
         step = min(run_state.step, self._config.train.steps)
         self._progress.update(step, last_loss(run_state.histories))
@@ -117,7 +116,7 @@ class CheckpointWriter(Callback):
         # Before step N only one measurement is left, and the last checkpoint is of N updates.
         last = run_state.step == self._config.train.steps
         if run_state.is_over or ((self._asked_to_stop or due) and not last):
-            os.fsync(self._directory.metrics.fileno())
+            files.sync(self._directory.path / run_directory.METRICS)
             position = {"next_step": run_state.step, "seconds": run_state.seconds}
             folder = self._directory.path / run_directory.CHECKPOINTS
             updates = most_updates(run_state.state)

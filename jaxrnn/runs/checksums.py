@@ -1,9 +1,10 @@
-"""Checksums of a directory, in a file SHA256SUMS that `sha256sum -c` can read."""
+"""A SHA256SUMS file for a directory, which `sha256sum -c` can check."""
 
 import hashlib
 from pathlib import Path
 
-from jaxrnn.runs.files import sha256_of, sync, write_text
+from jaxrnn import atomic
+from jaxrnn.runs.files import sha256_of, sync
 
 SUMS = "SHA256SUMS"
 
@@ -16,8 +17,8 @@ def seal(folder: Path) -> None:
     """
     inside = sorted(folder.rglob("*"), key=str)
     names = [path.relative_to(folder).as_posix() for path in inside if path.is_file()]
-    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names)
-    write_text(folder / SUMS, _header(lines.encode()).decode() + lines)
+    lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names).encode()
+    atomic.write(folder / SUMS, _header(lines) + lines)
     for path in (*inside, folder):
         sync(path)
 

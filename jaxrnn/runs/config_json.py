@@ -1,9 +1,9 @@
-"""What config.json holds of a run, and how the run is rebuilt from it.
+"""Experiments as JSON: how config.json stores one, and how it is rebuilt.
 
 In Python                      in JSON
 None, bool, int, float, str    the same; inf, -inf and nan: {"float": "inf"}
 tuple, list                    a list, read back as a tuple
-dict                           an object; {"dict": {...}} if it looks like a line below
+dict                           an object; {"dict": {...}} if it could be mistaken for a row below
 FrozenDict                     {"frozen_dict": {...}}
 dataclass, Flax module         {"type": "jaxrnn.cells.lstm:LSTMCell", "features": 128, ...}
 function, class                {"function": "jax.numpy:tanh"}, {"class": "jax.numpy:bfloat16"}
@@ -30,24 +30,24 @@ LEAVES: dict[str, Callable[[str], Any]] = {"float": float, "path": Path, "dtype"
 MAPPINGS: dict[str, type] = {"dict": dict, "frozen_dict": FrozenDict}
 NAMES = ("function", "class")
 MARKS = {*LEAVES, *MAPPINGS, *NAMES}
-"""What can be the one key of an object that stands for something else than a dict."""
+"""An object with one of these as its only key does not stand for a dict."""
 
 
 def to_json(value: Any, where: str = "") -> Any:
-    """Turn a value into one that `json.dumps` can write and `from_json` makes equal to it again.
+    """Convert a value to JSON values, from which `from_json` makes an equal value.
 
-    Of a dataclass or Flax module every field is written, so that a default that changes later
-    changes no run. Only a field at a default that has no name, such as an initialiser made by a
+    Every field of a dataclass or Flax module is written, so that a later change of a default
+    changes no run. Only a field at a default without a name, such as an initializer made by a
     factory, is left out.
 
     Args:
-      value: what the table above has, made of nothing else.
-      where: what errors call it. Parts are named from there: "model.recurrent.cell.features".
+      value: made of the types in the table above.
+      where: its name in error messages, such as "model.recurrent.cell"; parts extend it.
 
     Raises:
       TypeError: if a part cannot be written.
-      ValueError: if a part was defined at a prompt or in a notebook, or one Flax module stands in
-        two places: they share parameters, and modules made from the file would not.
+      ValueError: if one Flax module occurs twice: the two share parameters, and modules rebuilt
+        from the file would not.
 
     >>> to_json({"rates": (0.5, math.inf), "activation": nn.tanh})
     {'rates': [0.5, {'float': 'inf'}], 'activation': {'function': 'jax.numpy:tanh'}}
@@ -56,15 +56,17 @@ def to_json(value: Any, where: str = "") -> Any:
 
 
 def from_json(value: Any, script: Path | None = None, where: str = "") -> Any:
-    """Undo `to_json`. Names are looked up, and dataclasses and modules made; nothing else is run.
+    """Rebuild a value that `to_json` converted.
+
+    This imports modules and calls the constructors of dataclasses and Flax modules, nothing else.
 
     Args:
-      value: what `json.loads` gives.
-      script: where the names of `__main__` are looked up, as `names.find` does.
-      where: what errors call it.
+      value: from `json.loads`.
+      script: the script to find the names of `__main__` in; see `import_paths.find`.
+      where: its name in error messages.
 
     Raises:
-      ValueError: if something named is not there any more, or has other fields.
+      ValueError: if something named no longer exists, or has other fields.
 
     >>> from jaxrnn.cells import LSTMCell
     >>> from_json(to_json(LSTMCell(8, dtype=jax.numpy.bfloat16))).dtype.__name__
@@ -89,8 +91,26 @@ def from_json(value: Any, script: Path | None = None, where: str = "") -> Any:
         raise ValueError(_at(where, f"{content!r} cannot be a {mark}")) from error
 
 
+def names_in_main(written: Any) -> list[str]:
+    """List the functions and classes of `__main__` in what `to_json` returned.
+
+    >>> names_in_main({"task": {"type": "__main__:Echo", "alphabet": "ab"}})
+    ['Echo']
+    """
+    if isinstance(written, list):
+        return [name for part in written for name in names_in_main(part)]
+    if not isinstance(written, dict):
+        return []
+    names = [
+        part.removeprefix("__main__:")
+        for key, part in written.items()
+        if key in ("type", *NAMES) and isinstance(part, str) and part.startswith("__main__:")
+    ]
+    return names + [name for part in written.values() for name in names_in_main(part)]
+
+
 def _write(value: Any, where: str, modules: dict[int, str]) -> Any:
-    """As `to_json`; `modules` has, by its id, where each Flax module was met."""
+    """Convert a value; `modules` maps the id of each Flax module met so far to its name."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (bool, int, str):
@@ -105,18 +125,18 @@ def _write(value: Any, where: str, modules: dict[int, str]) -> Any:
         return _write_parts(value, where, modules)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _write_fields(value, where, modules)
-    if isinstance(value, np.dtype) and value.isbuiltin:  # its name says all of it
+    if isinstance(value, np.dtype) and value.isbuiltin:  # its name identifies it
         return {"dtype": value.name}
     if callable(value):
         return {NAMES[isinstance(value, type)]: _name_of(value, where)}
     what, remedy = f"a {type(value).__name__}", "use numbers, strings, tuples, dicts or dataclasses"
     if isinstance(value, np.ndarray | jax.Array):
-        what, remedy = "an array", "make it where it is used"
+        what, remedy = "an array", "compute it where it is used"
     raise TypeError(_at(where, f"{what} cannot be written in config.json; {remedy}"))
 
 
 def _write_parts(value: Mapping[Any, Any], where: str, modules: dict[int, str]) -> Any:
-    """A dict, marked if it would be taken for something else."""
+    """Convert a dict, marked as one if it could be mistaken for something else."""
     for key in value:
         if type(key) is not str:
             raise TypeError(_at(where, f"keys must be strings in config.json, not {key!r}"))
@@ -132,7 +152,7 @@ def _read_parts(parts: dict[str, Any], script: Path | None, where: str) -> dict[
 
 
 def _write_fields(value: Any, where: str, modules: dict[int, str]) -> dict[str, Any]:
-    """A dataclass or module: its type, and its fields by name."""
+    """Convert a dataclass or module to its type and its fields by name."""
     is_module = isinstance(value, nn.Module)
     if is_module and id(value) in modules:
         message = f"the same module as {modules[id(value)]}, so they share parameters"
@@ -143,7 +163,7 @@ def _write_fields(value: Any, where: str, modules: dict[int, str]) -> dict[str, 
     for name, field in _fields(type(value)).items():
         part = getattr(value, name)
         if is_module and name == "name" and part is None:
-            continue  # Flax finds one
+            continue  # Flax chooses one
         if name == "type":
             raise TypeError(_at(where, "a field must not be called type in config.json; rename it"))
         try:
@@ -157,26 +177,28 @@ def _write_fields(value: Any, where: str, modules: dict[int, str]) -> dict[str, 
 def _read_fields(value: dict[str, Any], script: Path | None, where: str) -> Any:
     fields = dict(value)
     name = fields.pop("type")
-    made = _find(name, script, where)
-    if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
+    cls = _find(name, script, where)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise ValueError(
-            _at(where, f"{name} is no dataclass or Flax module; {import_paths.REMEDY}")
+            _at(where, f"{name} is not a dataclass or Flax module; {import_paths.REMEDY}")
         )
-    odd = [field for field in fields if field not in _fields(made)]
-    if odd:
-        raise ValueError(_at(where, f"{name} has no field {odd[0]!r}; {import_paths.REMEDY}"))
+    unknown = [field for field in fields if field not in _fields(cls)]
+    if unknown:
+        raise ValueError(_at(where, f"{name} has no field {unknown[0]!r}; {import_paths.REMEDY}"))
     parts = _read_parts(fields, script, where)
     try:
-        return made(**parts)
+        return cls(**parts)
     except (TypeError, ValueError) as error:
-        problem = f"{name} cannot be made ({import_paths.first_line(error)}); {import_paths.REMEDY}"
+        problem = (
+            f"{name} cannot be created ({import_paths.first_line(error)}); {import_paths.REMEDY}"
+        )
         raise ValueError(_at(where, problem)) from error
 
 
-def _fields(made: type) -> dict[str, dataclasses.Field]:
-    """What a dataclass is made of; a Flax module's parent is none of it."""
-    fields = {field.name: field for field in dataclasses.fields(made) if field.init}
-    if issubclass(made, nn.Module):
+def _fields(cls: type) -> dict[str, dataclasses.Field]:
+    """Return the fields that are written, by name: those of `__init__`, without a Flax parent."""
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    if issubclass(cls, nn.Module):
         del fields["parent"]
     return fields
 

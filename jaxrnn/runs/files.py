@@ -1,8 +1,4 @@
-"""Atomic, durable writes, and SHA-256 of files.
-
-This is the only module that calls fsync or renames a file into place, except that callbacks.py
-syncs metrics.jsonl, which it keeps open.
-"""
+"""JSON files, durable renames, and SHA-256 of files."""
 
 import hashlib
 import json
@@ -10,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxrnn import atomic
 from jaxrnn.text.characters import escape_unprintable
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file atomically; see `write_text`.
+    """Replace a JSON file atomically; see `atomic.write`.
 
     Args:
       path: the file; its folder must exist.
@@ -24,35 +21,9 @@ def write_json(path: Path, value: Any) -> None:
       OSError: if it cannot be written; the old file is unchanged.
       TypeError, ValueError: if it contains something JSON cannot hold, or a number is not finite.
     """
-    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically: after a kill, the file is either the old or the new one.
-
-    The text is first written to `NAME.partial` beside the file, so two processes must not write
-    the same file.
-
-    Args:
-      path: the file; its folder must exist.
-      text: the new contents, written as UTF-8.
-
-    Raises:
-      OSError: if it cannot be written; the old file is unchanged.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        # A file name may hold bytes that are not UTF-8; as \udcXX they survive a trip through JSON.
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # a full-disk error does not name the file
-        raise
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    # A file name may hold bytes that are not UTF-8; as \udcXX they survive a trip through JSON.
+    atomic.write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""Names in a file for functions and classes: "jax.numpy:tanh", "jaxrnn.cells.lstm:LSTMCell".
+"""Names for functions and classes in a file: "jax.numpy:tanh", "jaxrnn.cells.lstm:LSTMCell".
 
-What the user's script defines is named "__main__:Echo", and looked up in that script again: in the
-running one, or in one that is loaded, by its path, as a module.
+A class that the user's script defines is named "__main__:Echo". To find it again, the running
+script is searched if it is the same one; otherwise the script is loaded as a module. Only a session
+that defines it again can find a class that was defined at a prompt or in a notebook.
 """
 
 import importlib
@@ -14,21 +15,21 @@ from types import CodeType, ModuleType
 from typing import Any
 
 PUBLIC = ("jax.numpy", "jax.nn", "flax.linen", "optax")
-"""Where a thing is looked for first: what it says of itself is often a private module."""
+"""Searched first, because `__module__` is often a private module."""
 
 SCRIPT = "__jaxrnn_script__"
-"""What a loaded script is called; not `__main__`, so that it defines things and runs nothing."""
+"""The module name of a loaded script; not `__main__`, so that it runs nothing."""
 
-REMEDY = "bring back what made the run (manifest.json has the versions), or mend config.json"
+REMEDY = "restore the code that made the run (manifest.json has the versions), or edit config.json"
 
-_scripts: dict[Path, ModuleType] = {}  # those that were loaded
+_scripts: dict[Path, ModuleType] = {}  # loaded so far
 _loading: list[Path] = []
 
 
 def script_of_main() -> Path | None:
-    """The script that is running, as an absolute path.
+    """Return the absolute path of the running script.
 
-    None at a prompt, in a notebook, after `python -c`, and when jaxrnn itself is what runs.
+    It is None at a prompt, in a notebook, after `python -c`, and for `python -m jaxrnn`.
     """
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)  # set by python -m
@@ -39,16 +40,15 @@ def script_of_main() -> Path | None:
 
 
 def loading_script() -> bool:
-    """Whether a script is being loaded just now. It must then not start anything."""
+    """Tell whether a script is being loaded now; if so, it must not start a run."""
     return bool(_loading)
 
 
 def name_of(value: Any) -> str:
-    """The "module:qualified name" of a function or class.
+    """Return the "module:qualified name" of a function or class.
 
     Raises:
-      TypeError: if that would not lead back to the very same object.
-      ValueError: if it was defined at a prompt or in a notebook, where no later run can find it.
+      TypeError: if that name does not lead back to the same object.
 
     >>> import jax
     >>> name_of(jax.nn.relu), name_of(jax.lax.tanh), name_of(Path)
@@ -58,19 +58,15 @@ def name_of(value: Any) -> str:
     for home in (*PUBLIC, getattr(value, "__module__", None)):
         if home not in sys.modules or _get(sys.modules[home], name) is not value:
             continue
-        if home == "__main__" and script_of_main() is None:
-            raise ValueError(
-                f"{name} is not defined in a file, so no later run could find it; put it in one"
-            )
         return f"{'__main__' if home.startswith(SCRIPT) else home}:{name}"
     if inspect.ismethod(value):
         what = f"the bound method {name}"
     elif name.endswith("<lambda>"):
         what = "a lambda"
     elif "<locals>" in name:
-        what = f"{name}, which is made inside a function,"
+        what = f"{name}, which is defined inside a function,"
     elif name:
-        what = f"{name}, which is not what its module has under this name,"
+        what = f"{name}, which is no longer what its module calls {name},"
     else:
         what = f"a {type(value).__name__}"
     how = "define it at" if isinstance(value, type) else "define it with def at"
@@ -78,12 +74,13 @@ def name_of(value: Any) -> str:
 
 
 def find(name: str, script: Path | None = None) -> Any:
-    """The function or class of a "module:qualified name".
+    """Find the function or class of a "module:qualified name".
 
     Args:
       name: from `name_of`.
-      script: what `__main__` stands for; if None, the running script. It is loaded once, unless it
-        is the running one. What stands beside it can be imported, as when python runs it.
+      script: the script that `__main__` stands for; None for the running script, prompt or
+        notebook. It is loaded once, unless it is the running one. Modules beside it can be
+        imported, as when python runs it.
 
     Raises:
       ValueError: if there is no such script, module or name any more.
@@ -101,6 +98,11 @@ def find(name: str, script: Path | None = None) -> Any:
                 f"{name} cannot be imported ({first_line(error)}); {REMEDY}"
             ) from error
     found = _get(module, path)
+    if found is None and home == "__main__" and script is None:
+        raise ValueError(
+            f"{path} was defined at a prompt or in a notebook; define it again and call"
+            ' jaxrnn.resume there, or put it in a script and write the path of that as "script"'
+        )
     if found is None:
         file = getattr(module, "__file__", None) or home
         raise ValueError(f"there is no {path!r} in {file}; {REMEDY}")
@@ -108,24 +110,22 @@ def find(name: str, script: Path | None = None) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _get(module: ModuleType, path: str) -> Any:
-    """What a module has under a qualified name, such as "Outer.Inner"; None if nothing."""
+    """Look up a qualified name such as "Outer.Inner" in a module; None if it is not there."""
     first, *rest = path.split(".")
-    found = vars(module).get(first)  # not getattr: some modules warn of names they have no more
+    found = vars(module).get(first)  # not getattr, because some modules warn about removed names
     for part in rest:
         found = getattr(found, part, None)
     return found
 
 
 def _script_module(script: Path | None) -> ModuleType:
-    """The running script, or one that is loaded when it is asked for first."""
+    """Return the running script, prompt or notebook, or a script that is loaded on first use."""
     running = script_of_main()
-    if script is None and running is None:
-        raise ValueError('it is defined in a script; give the path of that as "script"')
     if script is None or (running is not None and running.resolve() == script.resolve()):
         return sys.modules["__main__"]
     path = script.resolve()
@@ -135,23 +135,23 @@ def _script_module(script: Path | None) -> ModuleType:
 
 
 class _Text(SourceFileLoader):
-    """Loads a script as python runs it: from its text, not from bytecode kept of an older one."""
+    """Loads a script from its text, as python runs it, not from cached bytecode."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _load(path: Path) -> None:
-    """Run a script as a module, so that it is in `_scripts`."""
+    """Run a script as a module and add it to `_scripts`."""
     if not path.is_file():
         raise ValueError(
-            f'there is no script {path}; put it back, or write where it is in config.json: "script"'
+            f'there is no script {path}; restore it, or change the path "script" in config.json'
         )
     name = f"{SCRIPT}{len(_scripts) or ''}"
     spec = spec_from_file_location(name, path, loader=_Text(name, str(path)))
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[name] = _scripts[path] = module  # dataclasses look their module up there
+    sys.modules[name] = _scripts[path] = module  # where dataclasses look up their module
     _put_first_on_path(path.parent)
     _loading.append(path)
     try:
@@ -159,7 +159,7 @@ def _load(path: Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name], _scripts[path]
         raise ValueError(
-            f"{path} cannot be loaded ({first_line(error)}); what it runs, and not just defines,"
+            f"{path} cannot be loaded ({first_line(error)}); code that runs the experiment"
             ' must be under if __name__ == "__main__":'
         ) from error
     finally:
@@ -167,6 +167,6 @@ def _load(path: Path) -> None:
 
 
 def _put_first_on_path(folder: Path) -> None:
-    """Import from there first, as python does from the folder of the script that it runs."""
+    """Import from this folder first, as python does for the script that it runs."""
     if str(folder) not in sys.path[:1]:
         sys.path.insert(0, str(folder))

@@ -1,29 +1,29 @@
-"""What the machine is: devices, processor, memory."""
+"""Facts about the machine: devices, processor, memory."""
 
 import contextlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+CPUINFO = Path("/proc/cpuinfo")
 _MODEL = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part")
 _VECTORS = ("sse4", "avx", "amx", "fma", "f16c", "asimd", "sve", "bf16")
 
 
 def output_of(
-    *command: str, environment: dict[str, str] | None = None, patience: float = 5.0
+    *command: str, environment: dict[str, str] | None = None, timeout: float = 5.0
 ) -> bytes | None:
-    """What a command prints; None if it is not there, fails or takes too long.
+    """Run a command and return what it prints; None if it is missing, fails or takes too long.
 
     Args:
       command: the program and its arguments.
-      environment: the variables it gets; this process's own if None.
-      patience: how many seconds it may take.
+      environment: its environment variables; this process's own if None.
+      timeout: in seconds.
     """
     try:
         return subprocess.run(
@@ -31,7 +31,7 @@ def output_of(
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=patience,
+            timeout=timeout,
             check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
@@ -39,10 +39,10 @@ def output_of(
 
 
 def devices() -> dict[str, Any]:
-    """The devices that JAX computes on, of all processes, as JSON values.
+    """Describe JAX's devices, those of all processes, in JSON values.
 
     Raises:
-      RuntimeError: if JAX has none of the kind that it was told to use.
+      RuntimeError: if JAX_PLATFORMS names a kind of device that is not there.
     """
     found = jax.devices()
     return {
@@ -54,12 +54,12 @@ def devices() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """The processor, as JSON values: its model, its vector instructions, how many may be used.
+    """Describe the processor in JSON values: model, vector instructions, number of usable CPUs.
 
-    Cloud machines of several generations can share one model name, so what tells them apart is in
-    the model, too.
+    Cloud machines of several generations can share one model name, so the model includes family,
+    model and stepping numbers.
     """
-    facts = _first_processor()
+    facts = cpuinfo()
     model = [facts["model name"]] if "model name" in facts else []
     model += [f"{name} {facts[name]}" for name in _MODEL if name in facts]
     if not model and sys.platform == "darwin":
@@ -81,32 +81,30 @@ class Memory(NamedTuple):
 
 
 def usable_cpus() -> int | None:
-    """How many CPUs this process may run on."""
+    """Count the CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def memory() -> Memory:
-    """The machine's memory."""
-    import psutil  # not at the top: most starts do without
+    """Return the machine's total and available memory."""
+    import psutil  # not at the top, because most commands do not need it
 
     found = psutil.virtual_memory()
     return Memory(found.total, found.available)
 
 
-def _first_processor() -> dict[str, str]:
-    """What Linux says of the first processor, by name; nothing elsewhere."""
+def cpuinfo() -> dict[str, str]:
+    """Read the first processor's entry in Linux's /proc/cpuinfo; empty on other systems."""
     facts = {}
-    for line in _lines("/proc/cpuinfo"):
-        name, colon, value = line.partition(":")
-        if not colon:
-            break  # the next processor is the same
-        facts[name.strip()] = value.strip()
+    with (
+        contextlib.suppress(OSError),
+        CPUINFO.open(encoding="utf-8", errors="replace") as file,
+    ):
+        for line in file:
+            name, colon, value = line.partition(":")
+            if not colon:
+                break  # the other processors are the same
+            facts[name.strip()] = value.strip()
     return facts
-
-
-def _lines(path: str) -> Iterator[str]:
-    """The lines of a file as they are asked for, none if it cannot be read."""
-    with contextlib.suppress(OSError), Path(path).open(encoding="utf-8", errors="replace") as file:
-        yield from file

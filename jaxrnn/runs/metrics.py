@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line a logged step and seed, and what is read of it."""
+"""metrics.jsonl: one JSON line per logged step and seed."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from jaxrnn.errors import RunError
 from jaxrnn.training.history import History
 
 CLOCK = "clock"
-"""The key of what differs from run to run: when a line was written, and after how much work."""
+"""The key of what differs between equal runs: the time of writing, and the seconds of training."""
 
 
 def append(file: BinaryIO, history: History, clock: Mapping[str, Any]) -> None:
-    """Write a line for each step and seed; not-a-number is written as null, for JSON has none."""
+    """Write a line for each step and seed; numbers that are not finite become null."""
     columns = {name: values.tolist() for name, values in history.values.items()}
     lines = []
     for r, step in enumerate(history.steps.tolist()):
@@ -27,7 +27,7 @@ def append(file: BinaryIO, history: History, clock: Mapping[str, Any]) -> None:
         file.write("".join(lines).encode())
         file.flush()
     except OSError as error:
-        error.filename = file.name  # a full disk does not say where
+        error.filename = file.name  # a full-disk error does not name the file
         raise
 
 
@@ -38,14 +38,14 @@ def _null(value: Any) -> Any:
 
 
 def read(path: Path, before: int | None = None) -> History:
-    """What a metrics.jsonl holds. A last step that a kill cut short is left out.
+    """Read a metrics.jsonl, without a last step that a kill left incomplete.
 
     Args:
       path: the file.
-      before: leave out this step and all after it.
+      before: leave out this step and all later ones.
 
     Raises:
-      RunError: if a line is no such line, or the lines are not each seed at each step in turn.
+      RunError: if a line is damaged, or a line for a step and seed is missing or out of order.
       OSError: if the file cannot be read.
     """
     rows = _rows(path, before)
@@ -53,7 +53,7 @@ def read(path: Path, before: int | None = None) -> History:
     rows = rows[: len(rows) - len(rows) % max(len(seeds), 1)]
     steps = [row["step"] for row in rows[:: len(seeds) or 1]]
     if [(row["step"], row["seed"]) for row in rows] != [(n, s) for n in steps for s in seeds]:
-        raise RunError(f"{path} does not have each seed at each logged step, in turn")
+        raise RunError(f"{path} lacks a line for some step and seed, or its lines are out of order")
     names = [name for name in rows[0] if name not in ("step", "seed", CLOCK)] if rows else []
     values = {name: _array([row[name] for row in rows], len(seeds)) for name in names}
     return History(np.array(seeds, np.int64), np.array(steps, np.int64), values)
@@ -82,17 +82,17 @@ def _rows(path: Path, before: int | None) -> list[dict[str, Any]]:
                 row = json.loads(line)
                 step, _, _ = row["step"], row["seed"], row["loss"]
             except (ValueError, KeyError, TypeError):
-                raise RunError(f"{path}, line {number}, is not a line of metrics") from None
+                raise RunError(f"{path}, line {number}, does not contain metrics") from None
             if before is not None and step >= before:
                 break
             if rows and row.keys() != rows[0].keys():
-                raise RunError(f"{path}, line {number}, has other metrics than the first")
+                raise RunError(f"{path}, line {number}, has other metrics than the first line")
             rows.append(row)
     return rows
 
 
 def _array(column: Sequence[Any], seeds: int) -> np.ndarray:
-    """A column of rows -> [S, R, ...]; null becomes not-a-number."""
+    """Convert a column of rows to an array [S, R, ...]; null becomes NaN."""
     array = np.array([_nan(value) for value in column])
     return np.moveaxis(array.reshape(-1, seeds, *array.shape[1:]), 0, 1)
 

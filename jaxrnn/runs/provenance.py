@@ -1,6 +1,6 @@
-"""What surrounds a run and can change its bits: code, versions, settings, machine.
+"""Provenance: the code, versions, settings and machine behind a run, which can change its bits.
 
-A run writes it down; one that is resumed or repeated compares it with what it finds.
+A new run records it in manifest.json. `resume` and `verify` compare it with the current process.
 """
 
 import datetime
@@ -23,9 +23,9 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "chex", "numpy", "orbax-checkpoint"),
     *("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu"),
 )
-ENVIRONMENT = (
+VARIABLES = (
     *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE"),
-    *("NPROC", "PJRT_NPROC"),  # how many threads XLA makes, however many CPUs it may use
+    *("NPROC", "PJRT_NPROC"),  # override the number of XLA's threads
 )
 SETTINGS = (
     "jax_enable_x64",
@@ -42,9 +42,9 @@ SETTINGS = (
     "jax_disable_most_optimizations",
     "jax_optimization_level",
 )
-"""The settings of JAX that change what is computed, or in which order."""
+"""JAX's settings that change what is computed, or in which order."""
 
-_COMPARED = ("code", "versions", "environment", "settings", "devices", "cpu", "system")
+_COMPARED = ("code", "versions", "variables", "settings", "devices", "cpu", "system")
 _HARMLESS = {("versions", "chex"), ("versions", "orbax-checkpoint"), ("system", "name")}
 _NAMES = {
     ("code", "script"): "the script's repository",
@@ -60,25 +60,25 @@ _NAMES = {
     ("cpu", "usable"): "the number of usable CPUs",
     ("system", "libc"): "the C library",
 }
-_NOTHING = {"versions": "not installed", "environment": "not set", "settings": "not set"}
+_NOTHING = {"versions": "not installed", "variables": "not set", "settings": "not set"}
 _MISSING = object()
 
 
-def surroundings(script: Path | None = None) -> dict[str, Any]:
-    """What surrounds this process, as JSON values. What cannot be found out is None.
+def collect(script: Path | None = None) -> dict[str, Any]:
+    """Collect the provenance of this process as JSON values; unknown facts are None.
 
     Args:
-      script: the file that the experiment is in, if it is in one.
+      script: the script that defines the experiment; None if there is none.
 
     Raises:
-      RuntimeError: if JAX has no device of the kind that it was told to use.
+      RuntimeError: if JAX_PLATFORMS names a kind of device that is not there.
     """
     return {
         "command": [sys.executable, *sys.argv],
         "python": platform.python_version(),
         "code": code(script),
         "versions": versions(),
-        "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
         "settings": settings(),
         "devices": machine.devices(),
         "cpu": machine.cpu(),
@@ -90,14 +90,14 @@ def surroundings(script: Path | None = None) -> dict[str, Any]:
 
 
 def differences(then: Any, now: dict[str, Any]) -> list[str]:
-    """What differs between two surroundings and can change bits, a plain phrase each.
+    """List the differences that can change a run's bits, one short phrase each.
 
-    If nothing does, a run gives the same bits in both. Python, chex and Orbax may differ: none of
-    them computes. The number of usable CPUs may not: XLA divides work among its threads by it.
+    Without any, a run gives the same bits in both environments. Python, chex and Orbax may differ,
+    because none of them computes. The number of usable CPUs may not: XLA splits work by it.
 
     Args:
-      then: what an earlier process wrote. What is not in it, or is odd, counts as different.
-      now: what `surroundings` returns.
+      then: what an earlier process collected. Missing or malformed facts count as different.
+      now: from `collect`.
 
     >>> then = {"versions": {"jax": "0.10.1", "jaxlib": "0.10.1", "chex": "0.1.91"}}
     >>> now = {"versions": {"jax": "0.10.1", "jaxlib": "0.12.0", "chex": "0.1.92"}}
@@ -110,30 +110,30 @@ def differences(then: Any, now: dict[str, Any]) -> list[str]:
         before, after = old.get(fact, _MISSING), new.get(fact, _MISSING)
         if before != after and fact not in _HARMLESS:
             name = _NAMES.get(fact, escape_unprintable(fact[1]))
-            phrases.append(f"{name} was {_say(fact, before)}, is {_say(fact, after)}")
+            phrases.append(f"{name} was {_format(fact, before)}, is {_format(fact, after)}")
     return phrases
 
 
 def code(script: Path | None) -> dict[str, Any]:
-    """Which code runs, as JSON values.
+    """Identify the code that runs, as JSON values.
 
     Returns:
-      "script_sha256": the script's own fingerprint, as git may not track it;
-      "script", "jaxrnn": the states of the repositories that they are in (see
-      `repository.state_of`); None for one that is in none.
+      "script_sha256": the checksum of the script, which git may not track;
+      "script", "jaxrnn": the states of their git repositories (see `repository.state_of`); None
+      outside a repository.
     """
     files = {"script": script, "jaxrnn": Path(jaxrnn.__file__)}
     roots = {name: file and repository.root_of(file.resolve()) for name, file in files.items()}
     states = {root: root and repository.state_of(root) for root in set(roots.values())}
     try:
-        fingerprint = script and sha256_of(script)
+        checksum = script and sha256_of(script)
     except OSError:
-        fingerprint = None
-    return {"script_sha256": fingerprint} | {name: states[root] for name, root in roots.items()}
+        checksum = None
+    return {"script_sha256": checksum} | {name: states[root] for name, root in roots.items()}
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of jaxrnn and of `PACKAGES`; None for one that is not installed."""
+    """Return the versions of jaxrnn and `PACKAGES`; None for a package that is not installed."""
     found: dict[str, str | None] = {"jaxrnn": jaxrnn.__version__}
     for name in PACKAGES:
         try:
@@ -144,12 +144,12 @@ def versions() -> dict[str, str | None]:
 
 
 def settings() -> dict[str, Any]:
-    """JAX's `SETTINGS` as JSON values, and "prng", the generator that runs draw from.
+    """Return JAX's `SETTINGS` as JSON values, and "prng", the random number generator of runs.
 
-    A setting that this JAX has not is None.
+    A setting that this version of JAX lacks is None.
     """
     values = {name: jax.config.values.get(name) for name in SETTINGS}
-    generator = []  # looked at while tracing, which compiles nothing
+    generator = []  # read while tracing, which compiles nothing
     jax.eval_shape(lambda: generator.append(str(jax.random.key_impl(rng.root_key(0)))))
     partitionable = "partitionable" if values["jax_threefry_partitionable"] else "not partitionable"
     plain = (bool, int, float, type(None))
@@ -159,14 +159,14 @@ def settings() -> dict[str, Any]:
 
 
 def utc_now() -> str:
-    """The time in UTC to the millisecond, such as 2026-01-31T12:34:56.789Z."""
+    """Return the time in UTC to the millisecond, such as 2026-01-31T12:34:56.789Z."""
     now = datetime.datetime.now(datetime.UTC)
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _facts(surroundings: Any) -> dict[tuple[str, str], Any]:
-    """What is compared, by section and name."""
-    sections = surroundings if isinstance(surroundings, dict) else {}
+def _facts(collected: Any) -> dict[tuple[str, str], Any]:
+    """Select the facts to compare, by section and name."""
+    sections = collected if isinstance(collected, dict) else {}
     return {
         (section, name): value
         for section in _COMPARED
@@ -175,7 +175,7 @@ def _facts(surroundings: Any) -> dict[tuple[str, str], Any]:
     }
 
 
-def _say(fact: tuple[str, str], value: Any) -> str:
+def _format(fact: tuple[str, str], value: Any) -> str:
     if value is _MISSING:
         return "not recorded"
     if value is None:

@@ -32,8 +32,11 @@ def write(folder: Path, tree: Any) -> None:
     # Orbax refuses arrays without elements; they need no file.
     arrays = {name: array for name, array in _by_name(tree).items() if array.size}
     orbax = _orbax()
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_ignore_late_writes, hook)
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(arrays))
+    sys.unraisablehook = hook  # it stays only after an error, when other writes may still end
 
 
 def read(folder: Path, like: Any, partial: bool = False) -> Any:
@@ -130,18 +133,21 @@ def _target(orbax: Any, like: Any) -> Any:
     return orbax.ArrayRestoreArgs(sharding=sharding, dtype=like.dtype, global_shape=like.shape)
 
 
+def _ignore_late_writes(hook: Any, unraisable: Any) -> None:
+    """Do not report a write that ends after the event loop of a failed save was closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
 @functools.cache
 def _orbax() -> Any:
-    """Import Orbax and hide what it prints: its threads log each error that is also raised.
+    """Import Orbax and hide its log messages: its threads log each error that is also raised.
 
-    The filters and the hook stay installed, because some messages come long after a failed write:
-    unretrieved exceptions when they are garbage collected, and writes that finish after their
-    event loop is closed. Python reports the latter only to sys.unraisablehook.
+    The filters stay installed, because unretrieved exceptions are logged when they are garbage
+    collected, long after a failed write.
     """
     import orbax.checkpoint
 
-    before, closed = sys.unraisablehook, "Event loop is closed"
-    sys.unraisablehook = lambda lost: str(lost.exc_value) == closed or before(lost)
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
     return orbax.checkpoint

@@ -1,4 +1,4 @@
-"""Which code runs: the state of a git repository."""
+"""The state of the git repository that some code is in."""
 
 import hashlib
 import os
@@ -9,26 +9,26 @@ from jaxrnn.runs.machine import output_of
 
 
 def root_of(file: Path) -> Path | None:
-    """The folder of the git repository that a file is in; None for one that pip installed."""
+    """Find the root of a file's git repository; None for a file that pip installed."""
     if not {"site-packages", "dist-packages"}.isdisjoint(file.parts):
         return None  # a virtual environment inside some repository is not part of it
     return next((folder for folder in file.parents if (folder / ".git").exists()), None)
 
 
 def state_of(root: Path) -> dict[str, Any] | None:
-    """The state of a git repository, as JSON values.
+    """Describe the state of a git repository in JSON values.
 
-    Files that git does not track are not looked at: in a large folder that takes long.
+    Untracked files are ignored, because listing them can take long.
 
     Returns:
-      "commit": its 40 digits, None before the first one;
-      "dirty": whether a file that git tracks is not as it was committed;
-      "changes": the SHA-256 of what was changed, so that two dirty states can be told apart.
-      None if git is not installed, or cannot say.
+      "commit": 40 hexadecimal digits; None before the first commit;
+      "dirty": whether a tracked file has uncommitted changes;
+      "changes": the SHA-256 of those changes, which tells two dirty states apart.
+      None if git is not installed or fails.
     """
-    # A git hook sets GIT_DIR and more, which would show another repository than this one.
+    # A git hook sets GIT_DIR and more, which would point at another repository.
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
-    environment["GIT_OPTIONAL_LOCKS"] = "0"  # only look
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # read-only
 
     def git(*arguments: str) -> bytes | None:
         command = ("git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments)

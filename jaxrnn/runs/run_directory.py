@@ -1,11 +1,11 @@
-"""A run on disk: one directory, taken by one process at a time.
+"""A run on disk: a directory that one process works in at a time.
 
-config.json     rebuilds the run
-manifest.json   its status, and what it was made with
-metrics.jsonl   one line a logged step and seed; whoever works in the directory holds a lock on it
-checkpoints/    all that going on needs
-tensorboard/    the metrics once more, as TensorBoard reads them
-*.png           pictures
+config.json     the experiment, from which the run is rebuilt
+manifest.json   status and provenance
+metrics.jsonl   one line per logged step and seed; locked by the process that works on the run
+checkpoints/    what resuming needs
+tensorboard/    the metrics as TensorBoard events
+*.png           plots
 """
 
 import contextlib
@@ -23,62 +23,62 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PICTURE = "curves.png"
-_UNBEGUN = {METRICS, MANIFEST, f"{MANIFEST}.partial", f"{CONFIG}.partial"}
-_TAKEN = "another process works on the run in {}; wait for it, or stop it first"
+_BEFORE_START = {METRICS, MANIFEST, f"{MANIFEST}.partial", f"{CONFIG}.partial"}
+_LOCKED = "another process works on the run in {}; wait for it, or stop it first"
 
 
 def resume_command(path: Path) -> str:
-    """The command that goes on with a run, to be pasted into a shell."""
+    """Return the shell command that resumes a run."""
     return f"python -m jaxrnn resume {shlex.quote(str(path))}"
 
 
 class RunDirectory(NamedTuple):
-    """A run's directory, taken by this process."""
+    """The directory of a run that this process works on."""
 
     path: Path
-    metrics: BinaryIO  # metrics.jsonl, open for writing at its end, and locked
+    metrics: BinaryIO  # metrics.jsonl, locked, and open for appending
 
 
 @contextlib.contextmanager
 def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
-    """Make a directory for a new run. If an error ends it before it has measured, it is removed.
+    """Create a directory for a new run; remove it if an error occurs before the first metrics.
 
     Args:
-      name: names the parent of numbered directories: `runs/<name>/0001`, `0002`, ...
-      run_dir: a directory of the user's choice instead, new or empty.
+      name: the parent of numbered directories: `runs/<name>/0001`, `0002`, ...
+      run_dir: a new or empty directory to use instead; None for the next number.
 
     Yields:
       the directory, with an empty metrics.jsonl.
 
     Raises:
-      FileExistsError: if `run_dir` holds a run or anything else; nothing in it is touched.
-      OSError: if the directory cannot be made or written.
+      FileExistsError: if `run_dir` is not empty; nothing in it is changed.
+      OSError: if the directory cannot be created or written.
     """
-    path, made = _make_numbered(Path("runs") / name) if run_dir is None else _take(run_dir)
+    path, created = _next_number(Path("runs") / name) if run_dir is None else _take(run_dir)
     try:
         metrics = _claim(path)
     except OSError:
-        _remove_empty(made)
+        _remove_empty(created)
         raise
     with _closed_after(metrics):
         try:
             yield RunDirectory(path, metrics)
-        except Exception:  # not Ctrl-C, nor SIGTERM: such a run is to be gone on with
+        except Exception:  # not Ctrl-C or SIGTERM: such a run can be resumed
             if not (path / METRICS).stat().st_size:
                 for file in (METRICS, CONFIG, MANIFEST):
                     (path / file).unlink(missing_ok=True)
                 for folder in (CHECKPOINTS, TENSORBOARD):
                     shutil.rmtree(path / folder, ignore_errors=True)
-                _remove_empty(made)
+                _remove_empty(created)
             raise
 
 
 @contextlib.contextmanager
 def open_run(path: Path) -> Iterator[RunDirectory]:
-    """Take the directory of a run that is there.
+    """Lock the directory of an existing run.
 
     Raises:
-      OSError: if there is no run, if it cannot be written, or if another process works on it.
+      OSError: if there is no run, it cannot be written, or another process works on it.
     """
     require_run(path)
     try:
@@ -91,14 +91,14 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
 
 
 def require_run(path: Path) -> None:
-    """Refuse a directory that holds no run, with a FileNotFoundError."""
+    """Raise FileNotFoundError if a directory contains no run."""
     for file in (CONFIG, METRICS):
         if not (path / file).is_file():
-            raise FileNotFoundError(f"{path} holds no run: there is no {file} in it")
+            raise FileNotFoundError(f"{path} contains no run: it has no {file}")
 
 
-def is_taken(path: Path) -> bool:
-    """Whether another process works on the run in this directory."""
+def is_locked(path: Path) -> bool:
+    """Tell whether another process works on a run."""
     with (path / METRICS).open("rb") as metrics:
         try:
             fcntl.flock(metrics, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -108,45 +108,45 @@ def is_taken(path: Path) -> bool:
 
 
 def require_idle(path: Path) -> None:
-    """Refuse a directory that holds no run, or one that another process works on.
+    """Check that a directory contains a run that no other process works on.
 
     Raises:
-      OSError: if so.
+      OSError: if not.
     """
     require_run(path)
-    if is_taken(path):
-        raise BlockingIOError(_TAKEN.format(path))
+    if is_locked(path):
+        raise BlockingIOError(_LOCKED.format(path))
 
 
-def _make_numbered(parent: Path) -> tuple[Path, list[Path]]:
-    """Make the first free directory `parent/NNNN`; returns as `_make`."""
+def _next_number(parent: Path) -> tuple[Path, list[Path]]:
+    """Create the directory `parent/NNNN` with the next free number; return as `_create`."""
     numbers = [int(entry.name) for entry in parent.glob("*") if entry.name.isdecimal()]
     for number in itertools.count(max(numbers, default=0) + 1):
         with contextlib.suppress(FileExistsError):  # another process took this number
-            return _make(parent / f"{number:04d}")
+            return _create(parent / f"{number:04d}")
     raise AssertionError("there is always a next number")
 
 
 def _take(path: Path) -> tuple[Path, list[Path]]:
-    """Take the directory that the user named: a new or an empty one; returns as `_make`.
+    """Create the directory that the user named, or take it if it is empty; return as `_create`.
 
-    What a kill left of a run before it began counts as empty: there is nothing to go on with.
+    One with the files of a run that was killed before it started counts as empty.
     """
     if not path.is_dir():
-        return _make(path)
+        return _create(path)
     inside = {entry.name for entry in path.iterdir()}
-    if CONFIG in inside or (METRICS in inside and not inside <= _UNBEGUN):
+    if CONFIG in inside or (METRICS in inside and not inside <= _BEFORE_START):
         raise FileExistsError(_in_use(path))
-    if not inside <= _UNBEGUN:
+    if not inside <= _BEFORE_START:
         raise FileExistsError(f"{path} is not empty; choose another run directory")
     return path, []
 
 
-def _make(path: Path) -> tuple[Path, list[Path]]:
-    """Make a directory that was not there.
+def _create(path: Path) -> tuple[Path, list[Path]]:
+    """Create a directory and its missing parents.
 
     Returns:
-      the directory, and those of it and its parents that were made, innermost first.
+      the directory, and all directories that were created, innermost first.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -154,19 +154,19 @@ def _make(path: Path) -> tuple[Path, list[Path]]:
         path.mkdir()
     except OSError as error:
         _remove_empty(missing[1:])
-        raise type(error)(f"cannot make the run directory {path}: {error.strerror}") from None
+        raise type(error)(f"cannot create the run directory {path}: {error.strerror}") from None
     return path, missing
 
 
 def _in_use(path: Path) -> str:
     return (
-        f"{path} already holds a run; go on with it by `{resume_command(path)}`, or choose another"
+        f"{path} already contains a run; resume it with `{resume_command(path)}`, or choose another"
         " run directory"
     )
 
 
 def _claim(path: Path) -> BinaryIO:
-    """Take a new directory for this process, and find out whether files can be made here."""
+    """Lock a new directory for this process."""
     try:
         metrics = (path / METRICS).open("ab")
     except OSError as error:
@@ -175,22 +175,22 @@ def _claim(path: Path) -> BinaryIO:
         _lock(path, metrics)
         if not metrics.tell() and not (path / CONFIG).exists():
             return metrics
-    metrics.close()  # another process was quicker
+    metrics.close()  # another process was faster
     raise FileExistsError(_in_use(path))
 
 
 def _lock(path: Path, metrics: BinaryIO) -> None:
-    """Keep others out; the lock goes with the process, however it ends."""
+    """Lock out other processes; the lock ends with this process, even if it is killed."""
     try:
         fcntl.flock(metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         metrics.close()
-        raise BlockingIOError(_TAKEN.format(path)) from None
+        raise BlockingIOError(_LOCKED.format(path)) from None
 
 
 @contextlib.contextmanager
 def _closed_after(metrics: BinaryIO) -> Iterator[None]:
-    """Close the file at the end. After an error, what could not be written is no second one."""
+    """Close the file at the end; if an error is on its way, hide a second one from closing."""
     try:
         yield
     except BaseException:
@@ -201,7 +201,7 @@ def _closed_after(metrics: BinaryIO) -> Iterator[None]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove directories, innermost first, but nothing that others put there."""
+    """Remove the directories that are empty, innermost first."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -1,4 +1,7 @@
-"""config.json and manifest.json: what a run is made of, what it was made with, how it goes."""
+"""A run's config.json, which rebuilds the experiment, and manifest.json: its status and provenance.
+
+A session is one process's work on a run: a run that was resumed twice has three.
+"""
 
 import math
 import sys
@@ -11,32 +14,32 @@ from jaxrnn.runs.files import read_json, sha256_of, write_json
 from jaxrnn.training.config import ExperimentConfig
 
 
-def config_of(study: ExperimentConfig) -> dict[str, Any]:
-    """What config.json will hold of a study.
+def config_of(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the contents of a run's config.json.
 
     Raises:
-      RunError: if a part of it cannot be written.
+      RunError: if a part of the experiment cannot be written as JSON.
     """
     script = import_paths.script_of_main()
     try:
-        study_json = config_json.to_json(study)
+        experiment = config_json.to_json(config)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
-    loss = study.task.memoryless_loss
+    loss = config.task.memoryless_loss
     if loss is not None and not math.isfinite(loss):
         raise RunError("the task's memoryless_loss must be a finite number, or None")
-    return {"experiment": study_json, "script": str(script) if script else None}
+    return {"experiment": experiment, "script": str(script) if script else None}
 
 
-def begin(path: Path, study: ExperimentConfig) -> None:
+def begin(path: Path, config: ExperimentConfig) -> None:
     """Write both files of a new run.
 
     Raises:
-      RunError: if a part of the study cannot be written.
-      OSError: if a file cannot be.
+      RunError: if a part of the experiment cannot be written as JSON.
+      OSError: if a file cannot be written.
     """
-    rebuilds, batch = config_of(study), study.batch_shape
-    facts = {
+    written, batch = config_of(config), config.batch_shape
+    manifest = {
         "status": "running",
         "created": provenance.utc_now(),
         "sessions": [],
@@ -45,107 +48,116 @@ def begin(path: Path, study: ExperimentConfig) -> None:
             for name, array in batch._asdict().items()
             if array is not None
         },
-        "seeds_side_by_side": study.vmap_size,
-        "memoryless_loss": study.task.memoryless_loss,
-        "folder": str(Path.cwd()),
-        "data_files": {str(file): sha256_of(Path(file)) for file in study.task.files},
-        "surroundings": provenance.surroundings(_script(rebuilds)),
+        "vmap_size": config.vmap_size,
+        "memoryless_loss": config.task.memoryless_loss,
+        "working_directory": str(Path.cwd()),
+        "data_files": {str(file): sha256_of(Path(file)) for file in config.task.files},
+        "provenance": provenance.collect(_script(written)),
     }
-    write_json(path / run_directory.MANIFEST, facts)
-    write_json(path / run_directory.CONFIG, rebuilds)
+    write_json(path / run_directory.MANIFEST, manifest)
+    write_json(path / run_directory.CONFIG, written)
+
+
+def only_in_session(path: Path) -> str | None:
+    """Name something of the experiment that was defined at a prompt or in a notebook; else None."""
+    written = _read(path / run_directory.CONFIG, "experiment", "script")
+    names = config_json.names_in_main(written["experiment"])
+    return names[0] if names and not written["script"] else None
 
 
 def load_config(path: Path) -> ExperimentConfig:
-    """The study of a run, rebuilt from its config.json.
+    """Rebuild the experiment of a run from its config.json.
 
     Raises:
-      RunError: if the file is damaged, or names what is not there any more.
+      RunError: if the file is damaged, or names something that no longer exists.
       OSError: if it cannot be read.
     """
-    rebuilds = _read(path / run_directory.CONFIG, "experiment", "script")
+    file = path / run_directory.CONFIG
+    written = _read(file, "experiment", "script")
     try:
-        study = config_json.from_json(rebuilds["experiment"], _script(rebuilds), "experiment")
+        config = config_json.from_json(written["experiment"], _script(written), "experiment")
     except ValueError as error:
-        raise RunError(f"{path / run_directory.CONFIG}: {error}") from error
-    if not isinstance(study, ExperimentConfig):
-        raise RunError(f"{path / run_directory.CONFIG} holds no experiment")
-    return study
+        raise RunError(f"{file}: {error}") from error
+    if not isinstance(config, ExperimentConfig):
+        raise RunError(f"{file} contains no experiment")
+    return config
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A run's manifest.json.
+    """Read a run's manifest.json.
 
     Raises:
       RunError: if it is damaged.
       OSError: if it cannot be read.
     """
-    return _read(path / run_directory.MANIFEST, "status", "sessions", "surroundings", "data_files")
+    return _read(path / run_directory.MANIFEST, "status", "sessions", "provenance", "data_files")
 
 
 def memoryless_loss(path: Path) -> float | None:
-    """The loss of the best predictor without memory, if the manifest is there to say it."""
+    """Return the loss of the best predictor without memory; None if the manifest has none."""
     return load(path).get("memoryless_loss") if (path / run_directory.MANIFEST).exists() else None
 
 
 def differences(path: Path) -> list[str]:
-    """What may give this process other bits than the run had; nothing if they must be equal."""
-    script, facts = _script(_read(path / run_directory.CONFIG, "script")), load(path)
-    found = provenance.differences(facts["surroundings"], provenance.surroundings(script))
-    for session in facts["sessions"]:
-        gone_on = f"when it was gone on with at step {session['from']}, "
-        found += [gone_on + difference for difference in session.get("differences", ())]
+    """List what may give this process other bits than the run; if empty, they must be equal."""
+    script, manifest = _script(_read(path / run_directory.CONFIG, "script")), load(path)
+    found = provenance.differences(manifest["provenance"], provenance.collect(script))
+    for session in manifest["sessions"]:
+        resumed = f"when it was resumed at step {session['from_step']}, "
+        found += [resumed + difference for difference in session.get("differences", ())]
     return found
 
 
 def check_data(path: Path) -> None:
-    """Refuse data files that are not what the run began with, with a RunError."""
-    facts = load(path)
-    for file, digest in facts["data_files"].items():
+    """Raise RunError if a data file is missing or has changed since the run started."""
+    manifest = load(path)
+    for file, digest in manifest["data_files"].items():
         if not Path(file).exists():
-            raise RunError(f"there is no {file} here; the run began in {facts.get('folder')}")
+            started_in = manifest.get("working_directory")
+            raise RunError(f"there is no {file} here; the run was started in {started_in}")
         if sha256_of(Path(file)) != digest:
-            raise RunError(f"{file} is not what the run in {path} began with; put it back")
+            raise RunError(f"{file} has changed since the run in {path} started; restore it")
 
 
 def begin_session(path: Path, step: int) -> None:
-    """Say in the manifest that this process works on the run, from this step on."""
-    facts, script = load(path), _script(_read(path / run_directory.CONFIG, "script"))
+    """Record that this process works on the run, from this step on."""
+    manifest, script = load(path), _script(_read(path / run_directory.CONFIG, "script"))
     session: dict[str, Any] = {"command": [sys.executable, *sys.argv]}
-    session |= {"began": provenance.utc_now(), "from": step}
-    now = provenance.surroundings(script) if facts["sessions"] else facts["surroundings"]
-    if found := provenance.differences(facts["surroundings"], now):
+    session |= {"started": provenance.utc_now(), "from_step": step}
+    now = provenance.collect(script) if manifest["sessions"] else manifest["provenance"]
+    if found := provenance.differences(manifest["provenance"], now):
         session["differences"] = found
-    sessions = [*facts["sessions"], session]
-    write_json(path / run_directory.MANIFEST, facts | {"status": "running", "sessions": sessions})
+    manifest |= {"status": "running", "sessions": [*manifest["sessions"], session]}
+    write_json(path / run_directory.MANIFEST, manifest)
 
 
 def end_session(
     path: Path, status: str, step: int, diverged: dict[int, int], stopped: dict[int, int]
 ) -> None:
-    """Say in the manifest how it ended: "finished", "interrupted" or "diverged"."""
-    facts = load(path)
-    *before, session = facts["sessions"]
-    if "ended" in session:  # nothing was left to do
+    """Record how the session ended: "finished", "interrupted" or "diverged"."""
+    manifest = load(path)
+    *earlier, session = manifest["sessions"]
+    if "ended" in session:  # the run had already ended
         return
-    sessions = [*before, session | {"ended": provenance.utc_now(), "to": step}]
-    ends = {
+    session |= {"ended": provenance.utc_now(), "to_step": step}
+    manifest |= {
         "status": status,
-        "sessions": sessions,
-        "not_finite": diverged,
+        "sessions": [*earlier, session],
+        "diverged": diverged,
         "stopped_early": stopped,
     }
-    write_json(path / run_directory.MANIFEST, facts | ends)
+    write_json(path / run_directory.MANIFEST, manifest)
 
 
 def _read(file: Path, *keys: str) -> dict[str, Any]:
     try:
-        facts = read_json(file)
+        contents = read_json(file)
     except ValueError as error:
         raise RunError(str(error)) from error
-    if not isinstance(facts, dict) or not facts.keys() >= set(keys):
+    if not isinstance(contents, dict) or not contents.keys() >= set(keys):
         raise RunError(f"{file} is not the {file.name} of a run of jaxrnn")
-    return facts
+    return contents
 
 
-def _script(rebuilds: dict[str, Any]) -> Path | None:
-    return Path(rebuilds["script"]) if rebuilds.get("script") else None
+def _script(written: dict[str, Any]) -> Path | None:
+    return Path(written["script"]) if written.get("script") else None

@@ -101,11 +101,16 @@ def run(
     if import_paths.loading_script():
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
     compilation_cache.enable()
-    run_metadata.config_of(config)  # refuses what cannot be written before anything is made
+    run_metadata.config_of(config)  # raises before anything is created
     name, wanted = name or _name(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         config = vmap_tuning.choose_vmap_size(config)
         run_metadata.begin(directory.path, config)
+        if name := run_metadata.only_in_session(directory.path):
+            note(
+                f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"
+                " verified only from there, not from the command line"
+            )
         loop = TrainLoop(config)
         return _work(directory, loop, RunState(0, loop.blank), None, asked, callbacks)
 
@@ -159,8 +164,8 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
     wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step)).tolist())
     if (history.seeds.tolist(), history.steps.tolist()) != wanted:
         raise RunError(
-            f"{file} lacks lines that were there when {restored.path} was saved; put them back, or"
-            " start again in another directory"
+            f"{file} lacks lines that it had when {restored.path} was saved; restore them, or start"
+            " again in another directory"
         )
     require_same_metrics(run_dir, history, loop)
     diverged, stopped = seed_status(config, restored.state, step, history.values["loss"][:, -1])
@@ -222,6 +227,8 @@ def _work(
         )
     if status == "interrupted":
         command = run_directory.resume_command(path)
+        if run_metadata.only_in_session(path):
+            command = f"jaxrnn.resume({str(path)!r})"
         note(f"stopped at step {run_state.step}; resume with: {command}")
         signals.stop(asked_to_stop[0])
     return RunResult(
@@ -239,7 +246,7 @@ def _work(
 def _compile(loop: TrainLoop) -> tuple[CompiledLoop, float]:
     """Compile the loop; return it and the seconds that took.
 
-    Meanwhile import what saving needs, so that it need not be waited for later.
+    Meanwhile import what saving needs.
     """
     started = time.perf_counter()
     compiled = vmap_tuning.fit_memory(compile_loop(loop, meanwhile=_import_writers))

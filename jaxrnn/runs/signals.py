@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP, put off until it is safe to stop."""
+"""Ctrl-C, SIGTERM and SIGHUP, deferred until it is safe to stop."""
 
 import contextlib
 import signal
@@ -6,17 +6,18 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal is gone
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[list[signal.Signals]]:
-    """Remember the first signal, to be looked at when it is safe; the second acts at once.
+    """Record the first signal instead of acting on it; a second one acts at once.
 
-    Only the main thread hears signals, and one that was ignored (as by `nohup`) stays ignored.
+    Signals that were ignored before, as by `nohup`, stay ignored. In a thread other than the main
+    thread, nothing is deferred.
 
     Yields:
-      a list, empty until a signal comes.
+      a list that is empty until a signal arrives.
     """
     asked: list[signal.Signals] = []
     before = {}
@@ -40,7 +41,7 @@ def deferred() -> Iterator[list[signal.Signals]]:
 
 
 def stop(number: signal.Signals) -> None:
-    """End as a signal would: KeyboardInterrupt for Ctrl-C, else exit code 128 + its number."""
+    """Stop as the signal would: KeyboardInterrupt for Ctrl-C, else exit code 128 + its number."""
     if number is signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

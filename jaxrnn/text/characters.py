@@ -62,6 +62,24 @@ def decode(ids: np.ndarray, characters: tuple[str, ...]) -> str:
     return "".join(characters[i] for i in ids)
 
 
+def display(character: str) -> str:
+    r"""Return a printable form of one character, for labels, pages and messages.
+
+    Spaces and control characters have symbols, and a combining mark stands on a dotted circle.
+
+    >>> [display(character) for character in ("a", "\n", " ", "\x00", "\u0301", "\u2028")]
+    ['a', '↵', '␣', '␀', '◌́', '\\u2028']
+    """
+    symbols = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
+    if character in symbols:
+        return symbols[character]
+    if character < " ":
+        return chr(0x2400 + ord(character))
+    if unicodedata.category(character)[0] == "M":
+        return "\N{DOTTED CIRCLE}" + character
+    return escape_unprintable(character)
+
+
 def escape_unprintable(text: str) -> str:
     r"""Replace unprintable characters by their escapes, so that the text fits on one line.
 

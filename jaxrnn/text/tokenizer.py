@@ -16,7 +16,7 @@ import unicodedata
 import numpy as np
 
 from jaxrnn.errors import SettingError
-from jaxrnn.text.characters import escape_unprintable, normalize
+from jaxrnn.text.characters import display, normalize
 
 TOKENIZERS = ("characters", "bytes", "jamo")
 
@@ -122,19 +122,16 @@ class Decoder:
 def display_token(token: str, tokenizer: str = "characters") -> str:
     r"""A printable name of one token.
 
-    A space is shown as ␣, and a combining mark on a dotted circle.
+    It is a byte's number if that is not printable ASCII; otherwise see `characters.display`.
 
     >>> [display_token(token) for token in ("a", "\n", " ", "é")]
-    ['a', '\\n', '␣', 'é']
+    ['a', '↵', '␣', 'é']
     >>> [display_token(token, "bytes") for token in ("a", "\n", "é")]
     ['a', '0x0A', '0xE9']
     """
-    if token == " ":
-        return "␣"
     if tokenizer == "bytes" and not (token.isascii() and token.isprintable()):
         return f"0x{ord(token):02X}"
-    combining = unicodedata.category(token).startswith("M") and token.isprintable()
-    return f"\N{DOTTED CIRCLE}{token}" if combining else escape_unprintable(token)
+    return display(token)
 
 
 def normalize_newlines(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrnn.analysis import page, saturation, text_features
-from jaxrnn.analysis.page import Layer, make_page, shown
+from jaxrnn.analysis.page import Layer, display_text, make_page
 
 TEXT = 'Old:\n\n  "Say, (no)\n  more."\nA:\n\n  "Then (go) on."\n'
 NASTY = [
@@ -28,23 +28,23 @@ CHROMIUM = next(
 
 
 def pieces(text=TEXT, sizes=(7, 4), guesses=3, seed=0):
-    """What a page is made from, all of it random: units, guesses, probabilities, names, layers."""
+    """What a page is made from, all of it random: tokens, guesses, probabilities, names, layers."""
     draw = np.random.default_rng(seed)
-    units, names = list(text), sorted(set(text), reverse=True)
-    ids = draw.permuted(np.tile(np.arange(len(names)), (len(units), 1)), axis=1)[:, :guesses]
-    probabilities = -np.sort(-draw.dirichlet(np.ones(guesses + 1), len(units)))[:, :guesses]
+    tokens, names = list(text), sorted(set(text), reverse=True)
+    ids = draw.permuted(np.tile(np.arange(len(names)), (len(tokens), 1)), axis=1)[:, :guesses]
+    probabilities = -np.sort(-draw.dirichlet(np.ones(guesses + 1), len(tokens)))[:, :guesses]
     layers = [
         Layer(
             f"layer {i + 1}",
-            draw.uniform(-1, 1, (len(units), size)).astype(np.float32),
-            {name: draw.beta(0.2, 0.2, (len(units), size)) for name in gates},
+            draw.uniform(-1, 1, (len(tokens), size)).astype(np.float32),
+            {name: draw.beta(0.2, 0.2, (len(tokens), size)) for name in gates},
         )
         for i, (size, gates) in enumerate(zip(sizes, ("ifo", "zx"), strict=False))
     ]
     # One cell of the last layer follows the brackets, but for a little noise.
-    depth = text_features.features(units)["bracket depth"]
-    layers[-1].activations[:, 2] = -0.8 * depth + 0.05 * draw.normal(size=len(units))
-    return units, ids, probabilities, names, layers
+    depth = text_features.features(tokens)["bracket depth"]
+    layers[-1].activations[:, 2] = -0.8 * depth + 0.05 * draw.normal(size=len(tokens))
+    return tokens, ids, probabilities, names, layers
 
 
 class Parsed(HTMLParser):
@@ -89,9 +89,11 @@ def test_the_page_is_whole_by_itself():
 
 @pytest.mark.parametrize("length", [1, 2, 3, len(TEXT)])
 def test_the_numbers_come_back(length):
-    units, ids, probabilities, names, layers = pieces(TEXT[-length:], guesses=1)
-    data = Parsed(make_page("a", units, ids, probabilities, names, layers, {})).data
-    assert [data["symbols"][i] for i in data["text"]] == [[unit, shown(unit)] for unit in units]
+    tokens, ids, probabilities, names, layers = pieces(TEXT[-length:], guesses=1)
+    data = Parsed(make_page("a", tokens, ids, probabilities, names, layers, {})).data
+    assert [data["symbols"][i] for i in data["text"]] == [
+        [token, display_text(token)] for token in tokens
+    ]
     guessed = [data["symbols"][i][0] for i in data["guesses"]]
     assert guessed == [names[i] for i in ids.ravel()]
     np.testing.assert_allclose(data["probabilities"], probabilities.ravel(), atol=5e-5)
@@ -106,19 +108,19 @@ def test_the_numbers_come_back(length):
 
 
 def test_the_most_structured_cells_come_first_and_are_those_that_are_kept(monkeypatch):
-    units, *_, layers = arguments = pieces()
+    tokens, *_, layers = arguments = pieces()
     whole = Parsed(make_page("a", *arguments, {})).data["cells"]
     assert whole[0][:3] == [1, 2, "bracket depth"] and whole[0][3] < -0.9
     r = [abs(cell[3]) for cell in whole]
     assert r == sorted(r, reverse=True)
-    monkeypatch.setattr(page, "MOST_BYTES", 3 * len(units) + 1)
+    monkeypatch.setattr(page, "MOST_BYTES", 3 * len(tokens) + 1)
     parsed = Parsed(make_page("a", *arguments, {}))
     assert parsed.data["cells"] == whole[:3]
-    assert "Only the 3 most structured of 11 cells are here" in parsed.texts["note"]
+    assert "Only the 3 of 11 cells with the highest correlations are shown" in parsed.texts["note"]
     for i, (layer, packed) in enumerate(zip(layers, parsed.data["layers"], strict=True)):
         assert packed["kept"] == sorted(cell for at, cell, *_ in whole[:3] if at == i)
         rows = np.frombuffer(base64.b64decode(packed["packed"]), np.int8)
-        rows = rows.reshape(len(packed["kept"]), -1)[:, : len(units)]
+        rows = rows.reshape(len(packed["kept"]), -1)[:, : len(tokens)]
         kept = layer.activations[:, packed["kept"]].T
         np.testing.assert_allclose(rows / 127, kept, atol=0.5001 / 127)
     assert len(parsed.all("circle")) == 3 * 7 + 2 * 4, "gates are of all cells"
@@ -182,8 +184,8 @@ def test_nothing_in_a_text_is_taken_for_the_page():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"units": []}, "a page needs one unit and one layer or more"),
-        ({"layers": []}, "a page needs one unit and one layer or more"),
+        ({"tokens": []}, "a page needs at least one token and one layer"),
+        ({"layers": []}, "a page needs at least one token and one layer"),
         ({"guesses": np.zeros((3, 5), int)}, r"guesses must be \[L, K\] with L = 50"),
         ({"guesses": np.full((50, 3), 99)}, "guesses must all be from 0 to"),
         ({"guesses": np.full((50, 3), -1)}, "guesses must all be from 0 to"),
@@ -203,25 +205,25 @@ def test_nothing_in_a_text_is_taken_for_the_page():
 )
 def test_what_does_not_fit_is_refused(change, message):
     assert len(TEXT) == 50
-    names = ("units", "guesses", "probabilities", "names", "layers")
+    names = ("tokens", "guesses", "probabilities", "vocabulary", "layers")
     arguments = dict(zip(names, pieces(), strict=True)) | change
     with pytest.raises(ValueError, match=message):
         make_page(title="a", facts={}, **arguments)
 
 
 def test_guesses_that_are_no_integers_are_refused():
-    units, ids, probabilities, names, layers = pieces()
+    tokens, ids, probabilities, names, layers = pieces()
     with pytest.raises(TypeError, match="guesses must be integer"):
-        make_page("a", units, ids.astype(float), probabilities, names, layers, {})
+        make_page("a", tokens, ids.astype(float), probabilities, names, layers, {})
 
 
 def test_each_jamo_stands_alone_as_the_letter():
     finals = "ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
-    assert "".join(shown(chr(0x11A8 + i)) for i in range(27)) == finals
+    assert "".join(display_text(chr(0x11A8 + i)) for i in range(27)) == finals
     for jamo in (*range(0x1100, 0x1113), *range(0x1161, 0x1176)):
-        assert shown(chr(jamo)) != chr(jamo)
-        assert unicodedata.normalize("NFKD", shown(chr(jamo))) == chr(jamo)
-    assert shown("한") == "한" and shown("0xEA") == "0xEA"
+        assert display_text(chr(jamo)) != chr(jamo)
+        assert unicodedata.normalize("NFKD", display_text(chr(jamo))) == chr(jamo)
+    assert display_text("한") == "한" and display_text("0xEA") == "0xEA"
 
 
 @pytest.fixture
@@ -262,30 +264,30 @@ def classes(parsed, name):
 
 
 def levels(parsed):
-    """The colour of each unit, -20 to 20."""
+    """The colour of each token, -20 to 20."""
     return [
         next(int(name[1:]) for name in names if name[0] == "l" and name != "line")
-        for names in classes(parsed, "unit")
+        for names in classes(parsed, "token")
     ]
 
 
 COLOURS = """
-  seen.colours = units.map(unit => getComputedStyle(unit).backgroundColor);
-  seen.texts = units.map(unit => unit.textContent);
+  seen.colours = tokens.map(token => getComputedStyle(token).backgroundColor);
+  seen.texts = tokens.map(token => token.textContent);
 """
 
 
 def test_a_browser_colours_the_text_by_the_most_structured_cell(browse):
-    units, ids, _, names, layers = arguments = pieces()
+    tokens, ids, _, names, layers = arguments = pieces()
     seen, parsed = browse(make_page("a", *arguments, {}), COLOURS)
     assert parsed.texts["chosen"].startswith("cell 2 of layer 2 - bracket depth, r = −0.9")
-    assert seen["texts"] == [unit if unit == " " else shown(unit) for unit in units]
+    assert seen["texts"] == [token if token == " " else display_text(token) for token in tokens]
     cell = layers[1].activations[:, 2]
     np.testing.assert_allclose(np.array(levels(parsed)) / 20, cell, atol=0.03)
     assert len(set(seen["colours"])) == len(set(levels(parsed))), "each level has its own colour"
     assert len(classes(parsed, "line")) == TEXT.count("\n")
     assert len(classes(parsed, "guess")) == ids.size
-    came = sum(names[i] == units[t + 1] for t in range(len(units) - 1) for i in ids[t])
+    came = sum(names[i] == tokens[t + 1] for t in range(len(tokens) - 1) for i in ids[t])
     assert len(classes(parsed, "true")) == came > 0
     assert [tag["data-cell"] for tag in parsed.all("circle") if tag.get("class")] == ["2.2"] * 2
     options = parsed.all("option")
@@ -329,7 +331,7 @@ CONTROLS = """
   dot.dispatchEvent(new Event("click", {bubbles: true}));
   log("dot");
   key("ArrowRight", true); key("ArrowRight", true); seen.exact = by("exact").textContent;
-  units[5].dispatchEvent(new Event("pointerover", {bubbles: true}));
+  tokens[5].dispatchEvent(new Event("pointerover", {bubbles: true}));
   seen.pointed = by("exact").textContent;
   const visible = () => document.querySelectorAll(".guess")[0].checkVisibility();
   seen.guesses = [visible()]; by("guesses").click(); seen.guesses.push(visible());
@@ -341,7 +343,7 @@ CONTROLS = """
 
 
 def test_every_control_moves_the_cell(browse):
-    units, ids, probabilities, names, layers = arguments = pieces()
+    tokens, ids, probabilities, names, layers = arguments = pieces()
     made = make_page("a", *arguments, {})
     order = [tuple(cell[:2]) for cell in Parsed(made).data["cells"]]
     seen, parsed = browse(made, CONTROLS)
@@ -357,8 +359,8 @@ def test_every_control_moves_the_cell(browse):
     assert seen["most"] == "4"
     for name, t in {"exact": 1, "pointed": 5}.items():
         value = f"{layers[0].activations[t, 3]:.2f}".replace("-", "−")
-        assert seen[name].startswith(f"{shown(units[t])} at {t}: {value[:-1]}")
-        best = f"{shown(names[ids[t, 0]])} {100 * probabilities[t, 0]:.0f}%"
+        assert seen[name].startswith(f"{display_text(tokens[t])} at {t}: {value[:-1]}")
+        best = f"{display_text(names[ids[t, 0]])} {100 * probabilities[t, 0]:.0f}%"
         assert f"expected next: {best} · " in seen[name]
     assert seen["guesses"] == [True, False]
     assert seen["paper"][0] == seen["paper"][2] != seen["paper"][1]
@@ -370,6 +372,6 @@ def test_a_nasty_text_is_harmless_in_a_browser(browse):
     seen, parsed = browse(nasty_page(), COLOURS)
     [body] = parsed.all("body")
     assert "data-hit" not in body and "error" not in seen
-    assert seen["texts"] == [shown(unit) for unit in NASTY]
+    assert seen["texts"] == [display_text(token) for token in NASTY]
     [syllable] = [tag for tag in parsed.all("span") if "data-whole" in tag]
     assert syllable["data-whole"] == "한"

@@ -1,4 +1,4 @@
-"""A canary for compilers that give wrong numbers: it died of jaxlib 0.10.2 on the CPU."""
+"""The check for compilers that give wrong numbers."""
 
 import jax
 import numpy as np
@@ -12,23 +12,23 @@ def test_jit_agrees_with_eager():
     result = miscompile_check()
     np.testing.assert_array_equal(result.eager, result.expected)
     np.testing.assert_array_equal(result.compiled, result.expected)
-    assert result.alive
+    assert result.passed
     assert str(result) == "jit and eager agree (1073741824)"
 
 
-def test_it_is_exact_whatever_jax_is_set_to():
+def test_it_is_exact_under_any_setting_of_jax():
     with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"):
-        assert miscompile_check().alive
+        assert miscompile_check().passed
 
 
 @pytest.mark.parametrize("row", [0, 7, 32768])
 @pytest.mark.parametrize("field", ["eager", "compiled"])
 @pytest.mark.parametrize("value", [1071645696.0, np.nan])
-def test_one_wrong_number_kills_it(row, field, value):
+def test_one_wrong_number_fails(row, field, value):
     right = np.arange(32769, dtype=np.float32) ** 2
     wrong = right.copy()
     wrong[row] = value
     result = MiscompileCheck(right, right, right)._replace(**{field: wrong})
-    assert not result.alive
-    assert f"of row {row} " in str(result)
+    assert not result.passed
+    assert f"row {row} is " in str(result)
     assert f"{value:.10g}" in str(result)

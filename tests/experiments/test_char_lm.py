@@ -111,7 +111,7 @@ def test_another_process_writes_the_same(environment, cache_home, trained_runs):
     assert written() == text
 
 
-def test_the_verbs_as_a_user_calls_them(call, trained_runs):
+def test_the_commands_as_a_user_calls_them(call, trained_runs):
     file = str(Path(jaxrnn.__file__).with_name("__main__.py"))
     verb = partial(call, partial(runpy.run_path, file, run_name="__main__"), "jaxrnn")
     done = verb(*sample(trained_runs))
@@ -241,7 +241,7 @@ def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_
     Path("copy/config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match="does not fit its task: inputs must be"):
         loading.load("copy")
-    with pytest.raises(FileNotFoundError, match="none holds no run"):
+    with pytest.raises(FileNotFoundError, match="none contains no run"):
         loading.load("none")
 
 
@@ -262,7 +262,7 @@ def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
     logits, _ = cast(Any, one.model.apply({"params": one.params}, ids[None]))
     chances = np.asarray(jax.nn.log_softmax(logits[0]))
     nats = -chances[np.arange(len(ids) - 1), ids[1:]].mean()
-    assert f"{nats / np.log(2):.3f} a unit of this text" in text
+    assert f"{nats / np.log(2):.3f} per token" in text
     argmax = [cast(Any, one.config.task).vocabulary[i] for i in chances.argmax(-1)]
     assert [data["symbols"][place][0] for place in data["guesses"][::5]] == argmax
     layer, cell, *_ = data["cells"][0]
@@ -293,13 +293,13 @@ def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
     Path("raw").write_bytes(KOREAN.encode()[1:50])  # no UTF-8, but bytes
     page(trained_runs / "bytes", "raw", out=out)
     assert capsys.readouterr().err == ""
-    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 0 is none"):
+    with pytest.raises(RunError, match="raw is not valid UTF-8: see the byte at offset 0"):
         page(trained_runs / "jamo", "raw", out=out)
     page(trained_runs / "rain", "in Spain", out=out)
-    assert "there is no file 'in Spain', so it is taken for the text" in capsys.readouterr().err
+    assert "there is no file 'in Spain', so this is the text to show" in capsys.readouterr().err
 
 
-def test_only_what_is_shown_must_be_known(trained_runs, tmp_path):
+def test_only_the_tokens_shown_must_be_in_the_vocabulary(trained_runs, tmp_path):
     run_dir, out = trained_runs / "rain", tmp_path / "page.html"
     Path("mixed.txt").write_text("in the plain.QQ")
     for text in ("mixed.txt", "in the plain.QQ"):
@@ -309,31 +309,31 @@ def test_only_what_is_shown_must_be_known(trained_runs, tmp_path):
 
 
 @pytest.mark.parametrize("raw", ["in thé".encode()[:-1], b"\xef\xbb\xbfin\xff the plain"])
-def test_a_file_that_is_no_text_cannot_be_shown(trained_runs, raw):
-    """It ends within a character; or the mark at its beginning counts among its bytes."""
+def test_a_file_that_is_not_utf8_is_refused(trained_runs, raw):
+    """It ends within a character; or the offset includes the byte order mark."""
     Path("raw").write_bytes(raw)
-    with pytest.raises(RunError, match="raw is not UTF-8: the byte at offset 5 is none"):
+    with pytest.raises(RunError, match="raw is not valid UTF-8: see the byte at offset 5"):
         visualize(trained_runs / "rain", "raw", out=Path("page.html"))
 
 
-def test_a_state_without_bounds_is_shown_as_shares_of_its_largest(trained_runs, monkeypatch):
-    """That of an IRNN; and of one unit alone no loss is known."""
+def test_an_unbounded_state_is_scaled_by_its_maximum(trained_runs, monkeypatch):
+    """An IRNN has one. For a text of one token, the loss is unknown."""
     state = np.array([[[3.0, -6.0, 1.5, 0.0]]])  # [1, T, H]
     monkeypatch.setattr("jaxrnn.analysis.visualize.read_gates", lambda *_: [{"h": state}])
     text, data = page(trained_runs / "rain", "i", out=Path("page.html"))
     rows = np.frombuffer(base64.b64decode(data["layers"][0]["packed"]), np.int8).reshape(4, -1)
     np.testing.assert_allclose(rows[:, 0] / 127, [0.5, -1, 0.25, 0], atol=0.005)
-    assert "none: one unit alone" in text
+    assert "unknown for one token" in text
 
 
-def test_what_cannot_be_shown_is_refused(trained_runs, tmp_path):
+def test_visualize_refuses_bad_input(trained_runs, tmp_path):
     with pytest.raises(SettingError, match="max tokens must be at least 1"):
         visualize(trained_runs / "rain", "in", max_tokens=0)
     with pytest.raises(SettingError, match="there is no text to show"):
         visualize(trained_runs / "rain", "")
     with pytest.raises(SettingError, match="not in the vocabulary: Q"):
         visualize(trained_runs / "rain", "Quay")
-    with pytest.raises(RunError, match="is no regular file"):
+    with pytest.raises(RunError, match="is not a regular file"):
         visualize(trained_runs / "rain", str(tmp_path))
     with pytest.raises(IsADirectoryError, match="the page cannot be a directory"):
         visualize(trained_runs / "rain", "in", out=tmp_path)

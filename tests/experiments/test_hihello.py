@@ -93,7 +93,7 @@ def test_the_script_prints_the_lab(run, tmp_path):
         assert lines[2 * n + 1] == f"\tPrediction str:  {word}"
     assert lines[99] == "\tPrediction str:  ihello"
     sentence = re.fullmatch(
-        r"Learned 'ihello': right from step (\d+) on; the training took .* ms after .* s"
+        r"Learned 'ihello': correct from step (\d+); the training took .* ms after .* s"
         r" of compiling, on cpu; plots are in runs/hihello/0001\.",
         lines[100],
     )
@@ -204,7 +204,7 @@ BAD = {
     "more units than numbers": (["--hidden-size", "10000000000"], "less than 2**31"),
     "more steps than numbers": (["--steps", "3000000000"], "less than 2**31"),
     "rate beyond single precision": (["--learning-rate", "1e300"], "learning rate must be"),
-    "line break in a name": (["--run-dir", "fi\nle/../file"], "cannot make the run directory"),
+    "line break in a name": (["--run-dir", "fi\nle/../file"], "cannot create the run directory"),
     "infinite rate": (["--learning-rate", "inf"], "learning rate must be a positive finite"),
     "no number": (["--learning-rate", "nan"], "learning rate must be a positive finite number"),
     "negative seed": (["--seed", "-1"], "seed must be at least 0"),
@@ -214,9 +214,9 @@ BAD = {
     "too many layers": (["--layers", "101"], "layers must be at most 100"),
     "unknown option": (["--stepz", "3"], "--stepz"),
     "no value": (["--steps"], "--steps"),
-    "run directory below a file": (["--run-dir", "file/run"], "cannot make the run directory"),
-    "run directory is a file": (["--run-dir", "file"], "cannot make the run directory"),
-    "run directory in use": (["--run-dir", "used"], "already holds a run"),
+    "run directory below a file": (["--run-dir", "file/run"], "cannot create the run directory"),
+    "run directory is a file": (["--run-dir", "file"], "cannot create the run directory"),
+    "run directory in use": (["--run-dir", "used"], "already contains a run"),
     "run directory not empty": (["--run-dir", "."], "is not empty"),
 }
 

@@ -25,6 +25,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Stack
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs.config_json import MARKS, from_json, to_json
+from jaxrnn.runs.import_paths import REMEDY
 
 
 def through_file(written):
@@ -288,13 +289,13 @@ DEF = "cannot be written in config.json; define it with def at the top of its fi
     ("value", "message"),
     [
         (lambda x: x, f"a lambda {DEF}"),
-        (local(1), f"local.<locals>.inner, which is made inside a function, {DEF}"),
+        (local(1), f"local.<locals>.inner, which is defined inside a function, {DEF}"),
         (Twice().method, f"the bound method Twice.method {DEF}"),
         (Twice(), f"a Twice {DEF}"),
         (partial(nn.gelu, approximate=False), f"a partial {DEF}"),
-        (renamed, f"local, which is not what its module has under this name, {DEF}"),
-        (np.zeros(2), "an array cannot be written in config.json; make it where it is used"),
-        (jnp.zeros(()), "an array cannot be written in config.json; make it where it is used"),
+        (renamed, f"local, which is no longer what its module calls local, {DEF}"),
+        (np.zeros(2), "an array cannot be written in config.json; compute it where it is used"),
+        (jnp.zeros(()), "an array cannot be written in config.json; compute it where it is used"),
         ({1, 2}, "a set cannot be written in config.json; use numbers, strings,"),
         (np.complex64(1), "a complex cannot"),
         (np.longdouble(1), "a longdouble cannot"),
@@ -324,16 +325,14 @@ def test_a_class_made_inside_a_function_is_refused():
     class Local:
         size: int = 1
 
-    message = (
-        r"^task: test_a.*<locals>.Local, which is made inside a function, cannot .*; define it at"
-    )
+    message = r"^task: test_a.*<locals>.Local, which is defined inside a function, .*; define it at"
     for value in (Local(), Local):
         with pytest.raises(TypeError, match=message):
             to_json({"task": value})
 
 
 SETTINGS = f"{__name__}:Settings"
-MEND = "; bring back what made the run (manifest.json has the versions), or mend config.json"
+MEND = f"; {REMEDY}"
 
 
 @pytest.mark.parametrize(
@@ -345,13 +344,16 @@ MEND = "; bring back what made the run (manifest.json has the versions), or mend
         ({"type": SETTINGS, "step": 3}, f"{SETTINGS} has no field 'step'{MEND}"),
         ({"type": SETTINGS, "steps": 3, "total": 6}, f"{SETTINGS} has no field 'total'{MEND}"),
         ({"type": "flax.linen:Dropout", "parent": None}, "flax.linen:Dropout has no field 'parent"),
-        ({"type": SETTINGS}, f"{SETTINGS} cannot be made (TypeError: "),
+        ({"type": SETTINGS}, f"{SETTINGS} cannot be created (TypeError: "),
         (
             {"type": SETTINGS, "steps": 0},
-            f"{SETTINGS} cannot be made (ValueError: steps must be at least 1){MEND}",
+            f"{SETTINGS} cannot be created (ValueError: steps must be at least 1){MEND}",
         ),
-        ({"type": "builtins:eval", "source": "1"}, "builtins:eval is no dataclass or Flax module"),
-        ({"type": "pathlib:Path"}, "pathlib:Path is no dataclass"),
+        (
+            {"type": "builtins:eval", "source": "1"},
+            "builtins:eval is not a dataclass or Fl",
+        ),
+        ({"type": "pathlib:Path"}, "pathlib:Path is not a dataclass"),
         ({"type": "Settings"}, "Settings cannot be imported"),
         ({"type": 3}, "3 cannot be imported"),
         ({"function": ""}, " cannot be imported (ValueError: Empty module name)"),

@@ -13,7 +13,13 @@ from flax import linen as nn
 
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.runs import import_paths
-from jaxrnn.runs.config_json import from_json, loading_script, script_of_main, to_json
+from jaxrnn.runs.config_json import (
+    from_json,
+    loading_script,
+    names_in_main,
+    script_of_main,
+    to_json,
+)
 
 ECHO = """
 from __future__ import annotations  # dataclasses then look their own module up
@@ -201,7 +207,7 @@ def test_a_script_that_cannot_be_loaded(tmp_path, code, message):
     path = tmp_path / "a.py"
     path.write_text(code)
     with pytest.raises(
-        ValueError, match=rf"^task: {path} cannot be loaded {message}.*; what it runs"
+        ValueError, match=rf"^task: {path} cannot be loaded {message}.*; code that runs"
     ):
         from_json({"type": "__main__:Echo"}, path, "task")
     assert not loading_script() and "__jaxrnn_script__" not in sys.modules
@@ -211,26 +217,28 @@ def test_a_script_that_cannot_be_loaded(tmp_path, code, message):
 
 def test_a_script_or_name_that_is_gone(script, run_as_main):
     written = {"task": {"type": "__main__:Gone"}}
-    with pytest.raises(ValueError, match=rf"^task: there is no 'Gone' in {script}; bring back"):
+    with pytest.raises(ValueError, match=rf"^task: there is no 'Gone' in {script}; restore"):
         from_json(written, script)
-    with pytest.raises(
-        ValueError, match=r"^task: there is no script /nosuch/a.py; put it back, or"
-    ):
+    with pytest.raises(ValueError, match=r"^task: there is no script /nosuch/a.py; restore it, or"):
         from_json(written, Path("/nosuch/a.py"))
     run_as_main()
-    with pytest.raises(ValueError, match=r"^task: it is defined in a script; give the path"):
+    with pytest.raises(ValueError, match=r"^task: Gone was defined at a prompt or in a notebook"):
         from_json(written)
 
 
-def test_what_is_defined_in_no_file_is_refused(run_as_main, tmp_path):
+def test_what_is_defined_at_a_prompt_is_found_where_it_is_defined_again(run_as_main):
+    echo = "import dataclasses\n@dataclasses.dataclass\nclass Echo: width: int = 3"
     main = run_as_main()
-    define(main, "class Echo: pass\ndef double(x): return 2 * x")
-    for name in ("Echo", "double"):
-        with pytest.raises(
-            ValueError, match=rf"^task: {name} is not defined in a file, so no later"
-        ):
-            to_json({"task": vars(main)[name]})
-    assert to_json(nn.relu) == {"function": "jax.nn:relu"}
+    define(main, echo + "\ndef double(x): return 2 * x")
+    written = to_json({"task": main.Echo(5), "scale": main.double, "relu": nn.relu})
+    assert names_in_main(written) == ["Echo", "double"]
+    assert from_json(written) == {"task": main.Echo(5), "scale": main.double, "relu": nn.relu}
+    other = run_as_main()  # another session
+    with pytest.raises(ValueError, match=r"^task: Echo was defined at a prompt or in a notebook;"):
+        from_json(written)
+    define(other, echo + "\ndef double(x): return x + x")
+    found = from_json(written)
+    assert found["task"] == other.Echo(5) and found["scale"] is other.double
 
 
 def test_the_running_script(run_as_main, script, monkeypatch):

@@ -43,15 +43,16 @@ CPU part\t: 0xd0c
     ],
     ids=["x86", "ARM"],
 )
-def test_linux_tells_the_processor(monkeypatch, text, model, vectors):
-    monkeypatch.setattr(machine, "_lines", lambda path: iter(text.splitlines(keepends=True)))
+def test_cpu_on_linux(monkeypatch, tmp_path, text, model, vectors):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     found = machine.cpu()
     assert (found["model"], found["vectors"]) == (model, vectors)
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_elsewhere_something_else_does(monkeypatch, system):
-    monkeypatch.setattr(machine, "_lines", lambda path: iter(()))
+def test_cpu_elsewhere(monkeypatch, tmp_path, system):
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
     monkeypatch.setattr(sys, "platform", system)
     answers = {"machdep.cpu.brand_string": b"Apple M4\n"}
     monkeypatch.setattr(machine, "output_of", lambda *command: answers[command[-1]])
@@ -84,5 +85,5 @@ def test_a_command_that_fails_is_none():
     assert machine.output_of(*python, "raise SystemExit(1)") is None
     assert machine.output_of("/no/such/command") is None
     start = time.monotonic()
-    assert machine.output_of(*python, "import time; time.sleep(60)", patience=0.2) is None
+    assert machine.output_of(*python, "import time; time.sleep(60)", timeout=0.2) is None
     assert time.monotonic() - start < 30

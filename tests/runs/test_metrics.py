@@ -112,9 +112,9 @@ def test_cut_and_read_before_a_step_agree(path, history, before):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"[1]\n", "line 7, is not a line of metrics"),
-        (b"\n", "line 7, is not"),
-        (b'{"step": 30, "seed": 7}\n', "line 7, is not"),
+        (b"[1]\n", "line 7, does not contain metrics"),
+        (b"\n", "line 7, does not"),
+        (b'{"step": 30, "seed": 7}\n', "line 7, does not"),
         (b'{"step": 30, "seed": 7, "loss": 1}\n', "line 7, has other metrics than the first"),
     ],
 )
@@ -130,7 +130,7 @@ def test_lines_out_of_turn_are_refused(path, places):
     with path.open("a") as file:
         for step, seed in places:
             file.write(json.dumps(row | {"step": step, "seed": seed}) + "\n")
-    with pytest.raises(RunError, match="each seed at each logged step, in turn"):
+    with pytest.raises(RunError, match="lacks a line for some step and seed"):
         metrics.read(path)
 
 

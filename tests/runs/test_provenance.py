@@ -32,9 +32,9 @@ STATE = {"commit": "0123456789abcdef" + 24 * "0", "dirty": True, "changes": "f" 
 @pytest.fixture
 def now():
     """What surrounds the tests, but for the states of the repositories, which all are known."""
-    surroundings = provenance.surroundings(Path(__file__))
-    surroundings["code"] |= {"script": dict(STATE), "jaxrnn": dict(STATE)}
-    return surroundings
+    collected = provenance.collect(Path(__file__))
+    collected["code"] |= {"script": dict(STATE), "jaxrnn": dict(STATE)}
+    return collected
 
 
 def leaves(value, path=()):
@@ -46,9 +46,9 @@ def leaves(value, path=()):
     }
 
 
-def changed(surroundings, path, value):
+def changed(collected, path, value):
     """A copy with another value at a path; or without it, if that is None."""
-    other = copy.deepcopy(surroundings)
+    other = copy.deepcopy(collected)
     *folders, name = path
     place = other
     for folder in folders:
@@ -65,7 +65,7 @@ def test_they_are_json(now):
 
 
 def test_nothing_differs_from_itself(now):
-    again = provenance.surroundings(Path(__file__))
+    again = provenance.collect(Path(__file__))
     again["code"] = now["code"]
     assert provenance.differences(json.loads(json.dumps(now)), again) == []
 
@@ -86,7 +86,7 @@ def test_a_difference_says_what_was_and_what_is(now):
         (("versions", "jaxlib"), "0.10.1", "0.12.0", "jaxlib was 0.10.1, is 0.12.0"),
         (("cpu", "usable"), 64, 2, "the number of usable CPUs was 64, is 2"),
         (("settings", "jax_enable_x64"), True, False, "jax_enable_x64 was True, is False"),
-        (("environment", "XLA_FLAGS"), "--a\n", "", r"XLA_FLAGS was --a\n, is empty"),
+        (("variables", "XLA_FLAGS"), "--a\n", "", r"XLA_FLAGS was --a\n, is empty"),
         (
             ("code", "jaxrnn"),
             STATE,
@@ -161,12 +161,12 @@ def test_the_settings_are_those_in_force():
 
 
 def test_the_environment_and_the_command_are_those_in_force(monkeypatch):
-    for name in provenance.ENVIRONMENT:
+    for name in provenance.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setattr(sys, "argv", ["script.py", "--text", "\udcff"])
-    found = provenance.surroundings()
-    environment = {name: value for name, value in found["environment"].items() if value is not None}
+    found = provenance.collect()
+    environment = {name: value for name, value in found["variables"].items() if value is not None}
     assert environment == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
     assert found["command"] == [sys.executable, "script.py", "--text", "\udcff"]
     assert found["python"] == ".".join(map(str, sys.version_info[:3])) or "rc" in found["python"]
@@ -177,10 +177,10 @@ def test_the_scripts_own_fingerprint(tmp_path):
     assert provenance.code(None)["script_sha256"] is None
     assert provenance.code(script)["script_sha256"] is None
     script.write_text("first")
-    then = provenance.surroundings(script)
+    then = provenance.collect(script)
     assert then["code"]["script_sha256"] == hashlib.sha256(b"first").hexdigest()
     script.write_text("other")
-    now = provenance.surroundings(script)
+    now = provenance.collect(script)
     now["code"]["jaxrnn"] = then["code"]["jaxrnn"]  # someone may be at work on it
     [phrase] = provenance.differences(then, now)
     assert phrase.startswith("the script's SHA-256 was a7937b64b8caa58f")

@@ -125,9 +125,9 @@ def test_the_code_is_the_scripts_and_jaxrnns(root, tmp_path):
     link.symlink_to(root / "folder/lab.py")
     assert provenance.code(link)["script"] == code["script"]
     assert provenance.code(tmp_path / "none.py")["script"] is None
-    before = provenance.surroundings(link)
+    before = provenance.collect(link)
     (root / "folder/lab.py").write_text("other\n")
-    after = provenance.surroundings(link)
+    after = provenance.collect(link)
     after["code"]["jaxrnn"] = before["code"]["jaxrnn"]  # someone may be at work on it
     phrases = provenance.differences(before, after)
     assert [phrase.partition(" was ")[0] for phrase in phrases] == [

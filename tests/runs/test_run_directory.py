@@ -127,14 +127,14 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path):
     process = context.Process(target=hold, args=(path, held, done))
     process.start()
     assert held.wait(60)
-    assert run_directory.is_taken(path)
+    assert run_directory.is_locked(path)
     with pytest.raises(BlockingIOError, match="another process works on the run in"):
         run_directory.require_idle(path)
     with pytest.raises(BlockingIOError, match="another process"), run_directory.open_run(path):
         pass
     process.kill()
     process.join()
-    assert not run_directory.is_taken(path)
+    assert not run_directory.is_locked(path)
     with run_directory.open_run(path) as again:
         again.metrics.write(b"more\n")
     assert (path / "metrics.jsonl").read_bytes() == b"{}\nmore\n"
@@ -145,7 +145,7 @@ def test_a_directory_without_a_run_is_not_opened(tmp_path, missing):
     for name in {"config.json", "metrics.jsonl"} - {missing}:
         (tmp_path / name).write_text("{}")
     with (
-        pytest.raises(FileNotFoundError, match=f"no {missing} in it"),
+        pytest.raises(FileNotFoundError, match=f"it has no {missing}"),
         run_directory.open_run(tmp_path),
     ):
         pass
@@ -171,12 +171,12 @@ def test_numbers_taken_at_the_same_moment_differ(tmp_path, monkeypatch):
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(OSError, match="cannot make"),
+        pytest.raises(OSError, match="cannot create"),
         run_directory.new_run("lab", tmp_path / "file/run"),
     ):
         pass
     with (
-        pytest.raises(OSError, match="cannot make"),
+        pytest.raises(OSError, match="cannot create"),
         run_directory.new_run("lab", tmp_path / "new" / ("x" * 300)),
     ):
         pass

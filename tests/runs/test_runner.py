@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import chex
 import jax
@@ -105,15 +106,15 @@ def test_files_of_a_run(finished):
         "targets": "int32[3, 5]",
         "weights": "float32[3, 5]",
     }
-    assert manifest["seeds_side_by_side"] == 1
+    assert manifest["vmap_size"] == 1
     (session,) = manifest["sessions"]
-    assert (session["from"], session["to"]) == (0, 23)
-    assert manifest["created"] <= session["began"] <= session["ended"]
+    assert (session["from_step"], session["to_step"]) == (0, 23)
+    assert manifest["created"] <= session["started"] <= session["ended"]
     assert session["command"][0] == sys.executable
-    around = manifest["surroundings"]
-    assert around["versions"]["jaxlib"] == jaxlib.version.__version__
-    assert {"devices", "cpu", "environment", "settings", "code"} <= around.keys()
-    assert around["settings"]["prng"].startswith("threefry2x32")
+    provenance = manifest["provenance"]
+    assert provenance["versions"]["jaxlib"] == jaxlib.version.__version__
+    assert {"devices", "cpu", "variables", "settings", "code"} <= provenance.keys()
+    assert provenance["settings"]["prng"].startswith("threefry2x32")
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert list(rows[0]) == ["step", "seed", "loss", "accuracy", "grad_norm", "clock"]
     assert rows[-1]["clock"].keys() == {"utc", "seconds"}
@@ -146,7 +147,7 @@ def test_info_describes_the_run(finished, copy):
     facts = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(facts | {"status": "running"}))
     text = info.of_run(copy)
-    assert f"{copy}: broken off" in text
+    assert f"{copy}: killed" in text
     assert f"python -m jaxrnn resume {copy}" in text
 
 
@@ -162,7 +163,7 @@ def test_a_diverged_seed_is_recorded_and_reported(tmp_path, capsys):
             np.isnan(history.values["loss"][seed]), np.arange(41) >= broke
         )
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
-    assert manifest["not_finite"] == {str(seed): step for seed, step in result.diverged.items()}
+    assert manifest["diverged"] == {str(seed): step for seed, step in result.diverged.items()}
     assert manifest["status"] == "finished"
     assert not np.asarray(result.solved)[list(result.diverged)].any()
     assert f"over the {6 - len(result.diverged)} that stayed finite" in summarize(result)
@@ -179,7 +180,7 @@ def test_the_run_ends_when_every_seed_diverged(tmp_path):
     step = int(str(ended.value).split("at step ")[1].split(";")[0])
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert manifest["status"] == "diverged"
-    assert max(manifest["not_finite"].values()) == step
+    assert max(manifest["diverged"].values()) == step
     restored = checkpoints.restore(tmp_path / "a/checkpoints", TrainLoop(config).blank)
     assert restored is not None
     assert str(restored.path) in str(ended.value)
@@ -208,11 +209,39 @@ def test_changed_data_files_are_refused(tmp_path):
     assert manifest["data_files"] == {str(arrays): hashlib.sha256(b"some text").hexdigest()}
     run_metadata.check_data(run_dir)
     arrays.rename(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match=f"the run began in {Path.cwd()}"):
+    with pytest.raises(RunError, match=f"the run was started in {Path.cwd()}"):
         runner.resume(run_dir)
     arrays.write_text("other text")
-    with pytest.raises(RunError, match=r"data\.txt is not what the run in .* began with"):
+    with pytest.raises(RunError, match=r"data\.txt has changed since the run in"):
         runner.resume(run_dir)
+
+
+def test_a_task_from_a_notebook_runs_and_resumes_there_alone(tmp_path, monkeypatch, capsys):
+    def session():
+        """A new `__main__` without a file, with a task defined in it."""
+        main = ModuleType("__main__")
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        code = "import example_tasks\nclass Mine(example_tasks.Echo): pass"
+        exec(code, vars(main))
+        return main
+
+    class Stop(runner.Callback):
+        def after_call(self, run_state: RunState) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    config = replace(CONFIG, task=session().Mine())
+    run_dir = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(config, run_dir=run_dir, callbacks=[Stop()])
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("note: Mine is defined at a prompt or in a notebook")
+    assert last.endswith(f"resume with: jaxrnn.resume({str(run_dir)!r})")
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    with pytest.raises(RunError, match="Mine was defined at a prompt or in a notebook; define it"):
+        runner.resume(run_dir)
+    session()
+    resumed = runner.resume(run_dir)
+    chex.assert_trees_all_equal(resumed.state, train_in_memory(config).state)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -278,7 +307,7 @@ def test_a_signal_in_the_last_call_does_not_interrupt(tmp_path, monkeypatch):
     [
         ("config.json", "{", "config.json"),
         ("config.json", "{}", "is not the config.json of a run"),
-        ("config.json", '{"experiment": 3, "script": null}', "holds no experiment"),
+        ("config.json", '{"experiment": 3, "script": null}', "contains no experiment"),
         ("manifest.json", "[]", "is not the manifest.json of a run"),
     ],
 )
@@ -291,7 +320,7 @@ def test_damaged_files_are_named(copy, name, content, message):
 def test_missing_metrics_lines_are_found(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:2] + lines[3:]))
-    with pytest.raises(RunError, match="lacks lines that were there when"):
+    with pytest.raises(RunError, match="lacks lines that it had when"):
         runner.resume(copy)
 
 

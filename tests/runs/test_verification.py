@@ -47,7 +47,7 @@ def change(run_dir, step, seed, **values):
 def move(run_dir):
     """As if it had been made with another jaxlib."""
     manifest = json.loads((run_dir / "manifest.json").read_text())
-    manifest["surroundings"]["versions"]["jaxlib"] = "0.0.1"
+    manifest["provenance"]["versions"]["jaxlib"] = "0.0.1"
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -139,7 +139,7 @@ def test_a_run_from_another_machine_is_compared_within_a_tolerance(copy, off, ho
 def test_resuming_elsewhere_is_reported(copy):
     """Started and verified here, but resumed on another machine in between."""
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["sessions"].append({"from": 4, "differences": ["jaxlib was 1, is 2"]})
+    manifest["sessions"].append({"from_step": 4, "differences": ["jaxlib was 1, is 2"]})
     (copy / "manifest.json").write_text(json.dumps(manifest))
     text, holds = verify(copy)
     assert holds

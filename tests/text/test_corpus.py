@@ -253,7 +253,7 @@ def test_a_link_to_a_file_is_followed(file, tmp_path):
         (b"", "bytes", "is empty"),
         (b"\xef\xbb\xbf", "jamo", "is empty"),
         (b"\xef\xbb\xbfaaa", "characters", "has only one distinct character, a, so"),
-        (b"\r\n\r\n", "characters", r"has only one distinct character, \\n, so"),
+        (b"\r\n\r\n", "characters", r"has only one distinct character, ↵, so"),
         (b"\n", "bytes", "has only one distinct byte, 0x0A, so"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Time jaxrnn beside its peers, in one run: layers, train steps, many seeds, whole processes.
+"""Time jaxrnn and its peers in one run: layers, train steps, many seeds, whole processes.
 
-The peers are what `pip install -e '.[bench]'` brings; one that is not installed is named and left
-out. Runs are interleaved, A B A B, because shared machines change speed. A ratio is what a system
-took as a multiple of what the first took in the same turn: its median and quartiles over the turns.
+`pip install -e '.[bench]'` installs the peers; those that are missing are named and left out. The
+systems take turns, A B A B, because shared machines change speed. A ratio is a system's time
+relative to the first system in the same turn; the table has its median and quartiles over turns.
 """
 
 import os
@@ -21,55 +21,55 @@ from jaxrnn.errors import SettingError
 from jaxrnn.runs.files import write_json
 from jaxrnn.text.characters import escape_unprintable
 
-Suite = Literal["layer", "train", "training", "seeds", "startup", "scaling", "overhead", "study"]
+Suite = Literal["layer", "train", "training", "seeds", "startup", "scaling", "overhead", "sweep"]
 
-PICTURES = (".png", ".svg", ".pdf")
+PLOTS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Time jaxrnn beside its peers and beside itself."""
+    """Time jaxrnn and its peers."""
 
     suite: Literal["all"] | Suite = "all"
-    """layer: one layer, forward and backward; train: a step of a language model; training: the 50
-    steps of hihello; seeds: many networks at once; startup: the whole process of hihello; scaling:
-    time, memory and compilation against the sizes, and long sequences in chunks; overhead: a run
-    with all that it writes, beside its bare loop; study: many seeds as one process, beside one a
-    seed."""
+    """layer: one layer, forward and backward; train: a train step of a language model; training:
+    the 50 steps of hihello; seeds: many networks at once; startup: the whole process of hihello;
+    scaling: time, memory and compilation over sizes, and long sequences; overhead: a run with
+    metrics and checkpoints against its bare loop; sweep: one process for many seeds against one
+    process per seed."""
     repeats: int = 9
-    """Counted turns of each system, after a call that is not counted."""
+    """Timed turns of each system."""
     json: Path | None = None
-    """A file for the rows: suite, case, measure, system, seconds and ratios."""
+    """Write the measurements to this JSON file."""
     plot: Path | None = None
-    """A file for a picture of the ratios: PNG, SVG or PDF."""
+    """Write a plot of the ratios to this PNG, SVG or PDF file."""
     seeds: int = 1000
-    """Networks of hihello in the suite `seeds`."""
+    """Networks of hihello in the seeds suite."""
     models: int = 64
-    """Language models in the suite `seeds`."""
+    """Language models in the seeds suite."""
     longest: int = 4096
-    """Time steps of the longest sequence of the suite `scaling`."""
+    """Time steps of the longest sequence in the scaling suite."""
     steps: int = 1000
-    """Training steps of the suite `overhead`."""
-    study_seeds: int = 256
-    """Networks of the suite `study`."""
-    study_steps: int = 500
-    """Training steps of the suite `study`."""
+    """Training steps of the overhead suite."""
+    sweep_seeds: int = 256
+    """Networks of the sweep suite."""
+    sweep_steps: int = 500
+    """Training steps of the sweep suite."""
 
     def __post_init__(self) -> None:
-        counts = "repeats", "seeds", "models", "longest", "steps", "study_seeds", "study_steps"
+        counts = "repeats", "seeds", "models", "longest", "steps", "sweep_seeds", "sweep_steps"
         check_counts(self, *counts)
         if self.longest < 16:
             raise ValueError("longest must be at least 16")
-        if self.plot is not None and self.plot.suffix not in PICTURES:
-            raise ValueError(f"plot must end in one of {', '.join(PICTURES)}")
+        if self.plot is not None and self.plot.suffix not in PLOTS:
+            raise ValueError(f"plot must end in one of {', '.join(PLOTS)}")
 
 
 def main(config: Config) -> None:
-    """Print a table for each measurement as it is made, then write what was asked for."""
+    """Print a table after each measurement, and write the files that were asked for."""
     for path in (config.json, config.plot):
-        if path is not None and not path.parent.is_dir():  # said now, not after the work
+        if path is not None and not path.parent.is_dir():  # fail before the measurements
             raise SettingError(
-                f"there is no folder {escape_unprintable(str(path.parent))}: make it first"
+                f"there is no folder {escape_unprintable(str(path.parent))}: create it first"
             )
         if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
             raise SettingError(
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
             )
     absent = peers.missing()
     if absent:
-        print(f"not installed, so left out: {', '.join(absent)} (pip install -e '.[bench]')")
+        print(f"left out, not installed: {', '.join(absent)} (pip install -e '.[bench]')")
     measured: list[Row] = []
     suites = {
         "layer": layer.layer,
@@ -87,17 +87,17 @@ def main(config: Config) -> None:
         "startup": lab.startup,
         "scaling": partial(scaling.scaling, longest=config.longest),
         "overhead": partial(harness.overhead, steps=config.steps),
-        "study": partial(harness.study, seeds=config.study_seeds, steps=config.study_steps),
+        "sweep": partial(harness.sweep, seeds=config.sweep_seeds, steps=config.sweep_steps),
     }
     for name in suites if config.suite == "all" else [config.suite]:
-        made: Iterable[list[Row] | str] = suites[name](config.repeats)
-        for part in made:
+        parts: Iterable[list[Row] | str] = suites[name](config.repeats)
+        for part in parts:
             if isinstance(part, str):
                 print(f"  ({part})", flush=True)
             else:
                 print(table(part), flush=True)
                 measured += part
-            if config.json is not None:  # after each, so that a run cut short leaves what it has
+            if config.json is not None:  # after each part, in case the run is interrupted
                 write_json(config.json, [asdict(row) for row in measured])
     if config.plot is not None:
         picture.ratios(config.plot, measured)

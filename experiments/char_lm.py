@@ -37,7 +37,7 @@ class Config:
     """Train a recurrent language model on a text file."""
 
     text: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The text, UTF-8; with --tokenizer bytes any file."""
+    """The text: UTF-8, or any file with --tokenizer bytes."""
     tokenizer: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(TOKENIZERS) + "}")] = (
         "characters"
     )
@@ -55,7 +55,7 @@ class Config:
     dropout: float = 0.0
     """Dropout rate between layers and before the readout."""
     batch_size: int = 50
-    """How many rows the text is split into; one batch has a window of each."""
+    """Rows that the text is split into; each batch has one window of every row."""
     sequence_length: int = 50
     """Tokens per window: how far back gradients go."""
     epochs: int = 10
@@ -63,11 +63,11 @@ class Config:
     steps: int | None = None
     """Training steps, instead of --epochs."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    """The optimiser."""
+    """The optimizer."""
     learning_rate: float = 4e-3
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate decays to 0; constant: not at all."""
+    """How the learning rate decays to 0; constant for no decay."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
@@ -85,13 +85,13 @@ class Config:
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
-    """How many networks to train at once, with seeds SEED, SEED+1, ..."""
+    """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
-    """How many of them to vmap over; None measures what is fastest on this machine."""
+    """How many networks to vmap over; by default the fastest number, which is measured."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """The directory of the run, new or empty; default: a new number in runs/char_lm."""
+    """A new or empty directory for the run; by default the next number in runs/char_lm."""
     no_plots: bool = False
-    """Draw no curves."""
+    """Do not plot the curves."""
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -108,7 +108,7 @@ class Config:
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """The experiment: task, model and training settings.
+    """Return the experiment: task, model and training settings.
 
     Raises:
       RunError, OSError: if the text cannot be used.
@@ -145,7 +145,7 @@ def make_config(config: Config) -> ExperimentConfig:
 
 
 def main(config: Config) -> None:
-    """Train, print a summary and draw the curves."""
+    """Train, print a summary and plot the curves."""
     cli.run_and_report(
         make_config(config), run_dir=config.run_dir, name="char_lm", plots=not config.no_plots
     )

@@ -1,4 +1,4 @@
-"""`char_lm.py` in PyTorch: the same model, text, batches and optimiser.
+"""`char_lm.py` in PyTorch: the same model, text, batches, optimizer and kind of device.
 
     python experiments/char_lm_torch.py --text FILE --out metrics.jsonl
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 from char_lm import Config, make_config
+from suites.peers import torch_device
 from torch import nn
 
 from jaxrnn import cli
@@ -66,7 +67,7 @@ class Model(nn.Module):
 
 
 def first_params(experiment: ExperimentConfig) -> Params:
-    """The initial parameters of the first seed in jaxrnn."""
+    """Return jaxrnn's initial parameters for the first seed."""
     key = child_key(root_key(np.uint32(experiment.seed)), "init")
     optimizer = make_optimizer(experiment.train)
     return init_state(
@@ -75,7 +76,7 @@ def first_params(experiment: ExperimentConfig) -> Params:
 
 
 def set_params(model: Model, experiment: ExperimentConfig, params: Params) -> None:
-    """Set the model's weights to parameters of jaxrnn."""
+    """Set the model's weights to jaxrnn's parameters."""
     weights = to_torch(cast(Any, experiment.model).recurrent, params["recurrent"])
     model.lstm.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     readout = {name: np.array(array) for name, array in params["readout"].items()}
@@ -85,8 +86,8 @@ def set_params(model: Model, experiment: ExperimentConfig, params: Params) -> No
 
 
 def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of `Language.sample_batch`, epoch after epoch: inputs [B, T], targets [B, T]."""
-    ids = torch.from_numpy(task.corpus.train.astype(np.int64))
+    """Yield the batches of `Language.sample_batch`: inputs [B, T], targets [B, T]."""
+    ids = torch.from_numpy(task.corpus.train.astype(np.int64)).to(torch_device())
     rows, length, step = task.batch_size, task.sequence_length, 0
     part = task.batches_per_epoch * length
     while True:
@@ -98,16 +99,19 @@ def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 @torch.no_grad()
 def validate(model: Model, task: Language) -> float:
-    """The loss over the validation part, from the same batches as jaxrnn."""
+    """Return the loss over the validation part, from the same batches as jaxrnn."""
     model.eval()
     arrays, carry, total, count = task.arrays(), None, 0.0, 0.0
+    device = torch_device()
     for n in range(task.num_validation_batches(arrays)):
         batch = jax.device_get(task.validation_batch(jnp.int32(n), arrays))
-        ids, targets = (torch.from_numpy(np.array(a, np.int64)) for a in batch[:2])
-        weights = torch.from_numpy(np.array(batch.weights))
+        ids, targets = (torch.tensor(np.array(a, np.int64), device=device) for a in batch[:2])
+        weights = torch.tensor(np.array(batch.weights), device=device)
         logits, carry = model(ids, carry)
-        if not n:  # nothing comes before row 0
-            carry = tuple(state.index_fill(1, torch.tensor([0]), 0.0) for state in carry)
+        if not n:  # row 0 is the start of the text
+            carry = tuple(
+                state.index_fill(1, torch.tensor([0], device=device), 0.0) for state in carry
+            )
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         total += float((losses * weights).sum())
         count += float(weights.sum())
@@ -142,19 +146,19 @@ def train(
     """Train; yields step, loss, validation loss and seconds of training at each validation."""
     seconds, losses = 0.0, updates(config, experiment, model)
     for step in range(experiment.train.steps + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         loss = next(losses)
-        seconds += time.perf_counter() - began
+        seconds += time.perf_counter() - start
         if experiment.is_validated(step):
             now = {"step": step, "loss": loss.item(), "seconds": round(seconds, 3)}
             yield now | {"validation_loss": validate(model, cast(Language, experiment.task))}
 
 
 def main(config: PeerConfig) -> None:
-    """Train, write the lines, and print the best."""
+    """Train, write the lines, and print the lowest validation loss."""
     experiment = make_config(config)
     torch.manual_seed(config.seed)
-    model = Model(config, experiment.task.output_size)
+    model = Model(config, experiment.task.output_size).to(torch_device())
     set_params(model, experiment, first_params(experiment))
     lines = []
     with config.out.open("w") as file:

@@ -1,6 +1,6 @@
-"""The peer of `hihello.py`: the same lab in PyTorch, written as its users would write it.
+"""`hihello.py` in PyTorch, for `benchmark.py`: the same lab as a PyTorch user would write it.
 
-Not part of jaxrnn. `benchmark.py` runs it beside `hihello.py`; it needs `pip install torch`.
+Not part of jaxrnn; it needs `pip install torch`.
 """
 
 # pyright: reportMissingImports=false
@@ -13,13 +13,13 @@ CHARACTERS = list(dict.fromkeys(TEXT))
 
 
 class Model(nn.Module):
-    """An LSTM read out to a score for each character, at every time step."""
+    """An LSTM with a linear readout at every time step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(len(CHARACTERS), HIDDEN, batch_first=True)
         self.readout = nn.Linear(HIDDEN, len(CHARACTERS))
-        with torch.no_grad():  # the forget gate's bias; PyTorch adds two of them
+        with torch.no_grad():  # forget gate bias 1; PyTorch adds two biases
             self.lstm.bias_ih_l0[HIDDEN : 2 * HIDDEN].fill_(1.0)
             self.lstm.bias_hh_l0[HIDDEN : 2 * HIDDEN].fill_(0.0)
 
@@ -29,7 +29,7 @@ class Model(nn.Module):
 
 
 def train(seed: int = 0) -> list[tuple[float, torch.Tensor]]:
-    """Train from a seed; returns each step's loss, before its update, and prediction, after it."""
+    """Train; return each step's loss before its update and prediction after it."""
     torch.manual_seed(seed)
     ids = torch.tensor([[CHARACTERS.index(character) for character in TEXT]])
     inputs = nn.functional.one_hot(ids[:, :-1], len(CHARACTERS)).float()

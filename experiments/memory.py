@@ -1,4 +1,4 @@
-"""How long can a recurrent network remember? The adding and the copy memory problem.
+"""How long can a recurrent network remember? The adding and copy memory problems.
 
     python experiments/memory.py --task adding --sequence-length 200 --cell gru
     python experiments/memory.py --task copy --delay 100
@@ -50,11 +50,11 @@ class Config:
     steps: int = 2000
     """Training steps (Adam updates)."""
     batch_size: int = 50
-    """Sequences per step, new ones at each."""
+    """Sequences per batch."""
     learning_rate: float = 1e-3
     """Adam's peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate decays to 0; constant: not at all."""
+    """How the learning rate decays to 0; constant for no decay."""
     clip_norm: float = 1.0
     """Maximum global norm of the gradient."""
     log_every: int = 10
@@ -62,13 +62,13 @@ class Config:
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
-    """How many networks to train at once, with seeds SEED, SEED+1, ..."""
+    """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
-    """How many of them to vmap over; None measures what is fastest on this machine."""
+    """How many networks to vmap over; by default the fastest number, which is measured."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """The directory of the run, new or empty; default: a new number in runs/memory."""
+    """A new or empty directory for the run; by default the next number in runs/memory."""
     no_plots: bool = False
-    """Draw no curves."""
+    """Do not plot the curves."""
 
     def __post_init__(self) -> None:
         for name, choices in (("task", LENGTH_OF), ("cell", CELLS)):
@@ -84,7 +84,7 @@ class Config:
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """The experiment: task, model and training settings."""
+    """Return the experiment: task, model and training settings."""
     name = LENGTH_OF[config.task]
     length = getattr(config, name)
     lengths = {} if length is None else {name: length}
@@ -102,7 +102,7 @@ def make_config(config: Config) -> ExperimentConfig:
 
 
 def main(config: Config) -> None:
-    """Train, print a summary and draw the curves."""
+    """Train, print a summary and plot the curves."""
     cli.run_and_report(
         make_config(config), run_dir=config.run_dir, name="memory", plots=not config.no_plots
     )

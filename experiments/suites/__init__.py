@@ -1,1 +1,1 @@
-"""The suites of `benchmark.py`, and the peers that they stand beside."""
+"""The suites of `benchmark.py`, and the peers that they compare with."""

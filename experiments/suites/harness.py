@@ -1,4 +1,4 @@
-"""What the harness costs, and what a study of many seeds saves."""
+"""The cost of the harness, and what one process for many seeds saves."""
 
 import itertools
 import tempfile
@@ -26,7 +26,7 @@ from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.types import Metrics
 from suites.timing import Row, interleave, rows, run_python
 
-SAVE_EVERY = 3.0  # seconds; 60 are the default, but the run is to have some saves within it
+SAVE_EVERY = 3.0  # seconds instead of 60, so that the run saves several times
 
 SCRIPT = """
 import sys
@@ -40,31 +40,30 @@ train = jr.TrainConfig(steps, log_every=50)
 config = jr.ExperimentConfig(jr.Adding(20, 20), model, train, first, seeds)
 jr.run(config, run_dir=Path(sys.argv[1]))
 """
-"""What a user would write for a study, or for one run of it."""
+"""What a user would write to train some seeds."""
 
 
 def overhead(
     repeats: int, steps: int, hidden: int = 128, length: int = 64
 ) -> Iterator[list[Row] | str]:
-    """A run with metrics, TensorBoard's events and checkpoints, beside its bare loop.
+    """Time a run with metrics, TensorBoard events and checkpoints, and its bare loop.
 
-    The clock of the run goes from its compiled program to the return of `experiment.run`: it has
-    everything that is written between the first step and the last checkpoint, and the last look
-    that the bare loop does without. Both programs are compiled beforehand.
+    The run is timed from its compiled program to the return of `jaxrnn.run`. This includes all that
+    it writes, and the last measurement, which the bare loop lacks. Both are compiled beforehand.
     """
     task = Adding(length, batch_size=64)
     model = SequenceModel(Recurrent(LSTMCell(hidden)), task.output_size)
-    # Slow learning lets a difference in the last bit grow no further, so a larger one is a mistake.
+    # At a low learning rate rounding differences do not grow, so a larger one is an error.
     train = TrainConfig(steps, learning_rate=1e-4, checkpoint_seconds=SAVE_EVERY)
-    study = ExperimentConfig(task, model, train)
-    bare = jax.jit(partial(bare_loop, study)).lower(study.seed_numbers[0]).compile()
-    compiled = compile_loop(TrainLoop(study))
+    experiment = ExperimentConfig(task, model, train)
+    bare = jax.jit(partial(bare_loop, experiment)).lower(experiment.seed_numbers[0]).compile()
+    compiled = compile_loop(TrainLoop(experiment))
     params: dict[str, Any] = {}
     saves: list[int] = []
 
     def run_bare() -> float:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(bare(study.seed_numbers[0]))
+        state, _ = jax.block_until_ready(bare(experiment.seed_numbers[0]))
         seconds = time.perf_counter() - start
         params["bare"] = jax.device_get(state.params)
         return seconds
@@ -81,23 +80,23 @@ def overhead(
             mock.patch.object(runner, "compile_loop", hand_over),
             mock.patch.object(checkpoints, "save", wraps=checkpoints.save) as save,
         ):
-            result = runner.run(study, run_dir=Path(folder))
+            result = runner.run(experiment, run_dir=Path(folder))
             seconds = time.perf_counter() - starts[0]
         params["harness"] = jax.tree.map(lambda leaf: leaf[0], result.state.params)
         saves.append(save.call_count)
         return seconds
 
-    systems = {"in the harness": run_harness, "the bare loop": run_bare}
+    systems = {"harness": run_harness, "bare loop": run_bare}
     seconds = interleave(systems, repeats, own_clock=True)
     yield rows("overhead", f"LSTM, H={hidden}, B=64, T={length}", f"{steps} steps", seconds)
-    apart = difference(params["harness"], params["bare"])
-    ends = "with the same bits" if apart == 0 else f"within {apart:.1g} of each other"
-    yield f"checkpoints a run: {min(saves)} to {max(saves)}; the parameters end {ends}"
+    error = difference(params["harness"], params["bare"])
+    equal = "bitwise equal" if error == 0 else f"equal to within {error:.1g}"
+    yield f"checkpoints per run: {min(saves)} to {max(saves)}; the final parameters are {equal}"
 
 
-def bare_loop(study: ExperimentConfig, seed: jax.Array) -> tuple[TrainState, Metrics]:
-    """The same training as one scan, with nothing around it."""
-    task, model, optimizer = study.task, study.model, make_optimizer(study.train)
+def bare_loop(experiment: ExperimentConfig, seed: jax.Array) -> tuple[TrainState, Metrics]:
+    """Train in one scan, without a harness."""
+    task, model, optimizer = experiment.task, experiment.model, make_optimizer(experiment.train)
     train_step = make_train_step(task, model, optimizer)
     init, data, dropout = (child_key(root_key(seed), name) for name in ("init", "data", "dropout"))
 
@@ -105,19 +104,19 @@ def bare_loop(study: ExperimentConfig, seed: jax.Array) -> tuple[TrainState, Met
         batch = task.sample_batch(jax.random.fold_in(data, n), n)
         return train_step(state, batch, jax.random.fold_in(dropout, n))
 
-    state = init_state(init, task, model, optimizer, study.batch_shape)
-    return jax.lax.scan(step, state, jnp.arange(study.train.steps, dtype=jnp.int32))
+    state = init_state(init, task, model, optimizer, experiment.batch_shape)
+    return jax.lax.scan(step, state, jnp.arange(experiment.train.steps, dtype=jnp.int32))
 
 
 def difference(some: Any, others: Any) -> float:
-    """The largest difference between two trees of arrays."""
+    """Return the largest difference between two trees of arrays."""
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), some, others)))
 
 
-def study(repeats: int, seeds: int, steps: int) -> Iterator[list[Row]]:
-    """Whole processes: all seeds as one study, beside a process for each, one after the other.
+def sweep(repeats: int, seeds: int, steps: int) -> Iterator[list[Row]]:
+    """Time one process for all seeds, and one process per seed, one after another.
 
-    Of those a few are run, and their times multiplied.
+    Only a few of the latter are run, and their times are multiplied.
     """
     with tempfile.TemporaryDirectory() as name:
         folder, numbers = Path(name), itertools.count()
@@ -136,4 +135,4 @@ def study(repeats: int, seeds: int, steps: int) -> Iterator[list[Row]]:
         seconds = interleave(systems, repeats)
     for name in seconds:
         seconds[name] *= seeds if name.startswith(each) else 1
-    yield rows("study", f"LSTM, H=8, B=20, T=20, S={seeds}", "whole processes", seconds)
+    yield rows("sweep", f"LSTM, H=8, B=20, T=20, S={seeds}", "whole processes", seconds)

@@ -1,4 +1,4 @@
-"""The lab of `hihello.py`: its whole process and its training, beside the same in PyTorch."""
+"""The lab of `hihello.py`: the whole process and the training alone, in jaxrnn and PyTorch."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ SCRIPTS = Path(hihello.__file__).parent
 
 
 def startup(repeats: int) -> Iterator[list[Row]]:
-    """Whole processes: with an empty compilation cache, with a filled one, and the peer's.
+    """Time whole processes with an empty and a filled compilation cache, and PyTorch's.
 
-    And of the first of them what tracing and compiling alone take.
+    Also time tracing and compiling alone.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -33,19 +33,19 @@ def startup(repeats: int) -> Iterator[list[Row]]:
             script = str(SCRIPTS / "hihello_torch.py")
             systems[peers.PYTORCH] = partial(run_python, script, folder=folder)
         seconds = interleave(systems, repeats)
-    yield rows("startup", "hihello without pictures", "whole process", seconds)
+    yield rows("startup", "hihello without plots", "whole process", seconds)
     seconds = interleave({"jaxrnn": fresh}, repeats)
     yield rows("startup", "hihello", "tracing and compiling", seconds)
 
 
 def fresh() -> None:
-    """Trace and compile the program of hihello as if for the first time."""
+    """Trace and compile hihello without caches."""
     jax.clear_caches()
     compiled(hihello_config())
 
 
 def training(repeats: int) -> Iterator[list[Row]]:
-    """Initialisation and all 50 steps, with the prediction after each; compiled beforehand."""
+    """Time initialization and 50 steps with a prediction after each; compiled beforehand."""
     systems: dict[str, Callable[[], object]] = {"jaxrnn": compiled(hihello_config())}
     if peers.PYTORCH not in peers.missing():
         import hihello_torch
@@ -55,17 +55,17 @@ def training(repeats: int) -> Iterator[list[Row]]:
 
 
 def hihello_config(seeds: int = 1) -> ExperimentConfig:
-    """What `hihello.py` trains, with what it logs."""
+    """Return the experiment of `hihello.py`."""
     return hihello.make_config(hihello.Config(seeds=seeds))
 
 
-def compiled(study: ExperimentConfig) -> Callable[..., object]:
-    """All steps of a study, from nothing, as a call of its compiled program."""
-    program = TrainLoop(study)
-    stretch = compile_loop(program)
-    every = 0, study.train.steps + 1  # the last only looks
+def compiled(experiment: ExperimentConfig) -> Callable[..., object]:
+    """Compile an experiment; return a function that initializes and trains all its seeds."""
+    loop = TrainLoop(experiment)
+    program = compile_loop(loop)
+    all_steps = 0, experiment.train.steps + 1  # the last one only measures
 
-    def run(seeds: np.ndarray = study.seed_numbers) -> object:
-        return stretch(program.blank, seeds, *every)
+    def run(seeds: np.ndarray = experiment.seed_numbers) -> object:
+        return program(loop.blank, seeds, *all_steps)
 
     return run

@@ -1,4 +1,4 @@
-"""Whole train steps of a language model, beside PyTorch."""
+"""Train steps of a language model, in jaxrnn and PyTorch."""
 
 import contextlib
 import tempfile
@@ -24,48 +24,47 @@ Sizes = tuple[int, int, int]
 SIZES: tuple[Sizes, ...] = ((2, 128, 50), (1, 512, 50), (1, 32, 16))
 """Layers, H and B; T is 50, the vocabulary 65."""
 
-SAME = 1e-3
-"""How far the first losses may lie apart: rounding, and a dozen updates that let it grow."""
+TOLERANCE = 1e-3
+"""Tolerance of the first losses: rounding differences grow over a dozen updates."""
 
 
 def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> Iterator[list[Row]]:
-    """Updates of one network, from the same weights on the same batches, the systems in turn."""
+    """Time updates of one network, from the same weights on the same batches."""
     measured, rate = product("train")
     yield measured
     for layers, hidden, batch in sizes:
-        with random_config((layers, hidden, batch)) as (config, study):
+        with random_config((layers, hidden, batch)) as (config, experiment):
             runs = {
-                "jaxrnn": losses(study, steps),
-                "jaxrnn, nn.scan": losses(scanned(study), steps),
+                "jaxrnn": losses(experiment, steps),
+                "jaxrnn, nn.scan": losses(scanned(experiment), steps),
             }
             if peers.PYTORCH not in peers.missing():
-                runs[peers.PYTORCH] = peer_losses(config, study, steps)
+                runs[peers.PYTORCH] = peer_losses(config, experiment, steps)
             compare({system: next(run) for system, run in runs.items()})
             calls = {system: cast(Any, run).__next__ for system, run in runs.items()}
             burst = 1 if hidden >= 512 else 3
             seconds = interleave(calls, repeats, burst)
-        a_step = {system: taken / steps for system, taken in seconds.items()}
+        per_step = {system: taken / steps for system, taken in seconds.items()}
         case = f"language model, {layers}x{hidden}, B={batch}, T={config.sequence_length}"
-        tokens, vocabulary = batch * config.sequence_length, study.task.output_size
+        tokens, vocabulary = batch * config.sequence_length, experiment.task.output_size
         flops = 6.0 * tokens * weights(layers, hidden, vocabulary)
-        yield rows("train", case, "a train step", a_step, flops, rate)
+        yield rows("train", case, "train step", per_step, flops, rate)
 
 
 def weights(layers: int, hidden: int, vocabulary: int) -> int:
-    """How many weights a token meets: of the LSTMs, but for the lowest kernel, and the readout.
+    """Count the weights in a token's matrix products: all but the first layer's input kernel.
 
-    Each costs a product and a sum forward, and two of both backward. What a one-hot token picks
-    from the lowest kernel is no product.
+    Each weight costs two operations forward and four backward. The first layer's input is one-hot,
+    so its kernel is indexed, not multiplied.
     """
     return (2 * layers - 1) * hidden * 4 * hidden + hidden * vocabulary
 
 
 @contextlib.contextmanager
 def random_config(sizes: Sizes) -> Iterator[tuple[char_lm.Config, ExperimentConfig]]:
-    """What `char_lm.py` trains, on text in which nothing can be learned; while the file is there.
+    """Configure `char_lm.py` on 200,000 random characters of 65, in a temporary file.
 
-    The text is 200,000 characters of 65. Of the steps there are more than will be taken, as the
-    last one only looks.
+    There are more steps than will be run, because the last one only measures.
     """
     layers, hidden, batch = sizes
     rng = np.random.default_rng(0)
@@ -78,42 +77,43 @@ def random_config(sizes: Sizes) -> Iterator[tuple[char_lm.Config, ExperimentConf
         yield config, char_lm.make_config(replace(config, steps=10**6, log_every=10**6))
 
 
-def scanned(study: ExperimentConfig) -> ExperimentConfig:
-    """The same study, its layers step by step with `nn.scan`."""
-    model = cast(LanguageModel, study.model)
+def scanned(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Return the same experiment with layers that use `nn.scan`."""
+    model = cast(LanguageModel, experiment.model)
     stack = cast(Stack, model.recurrent)
     layers = tuple(cast(Recurrent, layer).clone(implementation="scan") for layer in stack.layers)
-    return replace(study, model=model.clone(recurrent=stack.clone(layers=layers)))
+    return replace(experiment, model=model.clone(recurrent=stack.clone(layers=layers)))
 
 
-def losses(study: ExperimentConfig, steps: int) -> Iterator[np.ndarray]:
-    """The losses of so many more steps, each time; of the first network, if there are several."""
-    program = TrainLoop(study)
-    compiled, state = compile_loop(program), program.blank
-    for start in range(0, study.train.steps, steps):
-        state, metrics = compiled(state, study.seed_numbers, start, start + steps)
+def losses(experiment: ExperimentConfig, steps: int) -> Iterator[np.ndarray]:
+    """Train so many more steps at each call; yields the first network's losses."""
+    loop = TrainLoop(experiment)
+    compiled, state = compile_loop(loop), loop.blank
+    for start in range(0, experiment.train.steps, steps):
+        state, metrics = compiled(state, experiment.seed_numbers, start, start + steps)
         jax.block_until_ready(state)
         yield np.asarray(metrics["loss"])[0, :steps]
 
 
 def peer_losses(
-    config: char_lm.Config, study: ExperimentConfig, steps: int
+    config: char_lm.Config, experiment: ExperimentConfig, steps: int
 ) -> Iterator[np.ndarray]:
-    """The same of the same model in PyTorch."""
+    """Do the same with the same model in PyTorch."""
     import char_lm_torch
+    import torch
 
     peer = char_lm_torch.PeerConfig(**vars(config))
-    model = char_lm_torch.Model(peer, study.task.output_size)
-    char_lm_torch.set_params(model, study, char_lm_torch.first_params(study))
-    each = char_lm_torch.updates(peer, study, model)
+    model = char_lm_torch.Model(peer, experiment.task.output_size).to(peers.torch_device())
+    char_lm_torch.set_params(model, experiment, char_lm_torch.first_params(experiment))
+    each = char_lm_torch.updates(peer, experiment, model)
     while True:
-        yield np.array([next(each).item() for _ in range(steps)])
+        yield torch.stack([next(each) for _ in range(steps)]).cpu().numpy()
 
 
 def compare(first: dict[str, np.ndarray]) -> None:
-    """Refuse to time systems that do not do the same."""
+    """Raise AssertionError if the systems' losses differ."""
     ours, *others = first.values()
     for other in others:
-        apart = float(np.abs(ours - other).max())
-        if not apart < SAME:
-            raise AssertionError(f"the first losses of {', '.join(first)} lie {apart:.2g} apart")
+        error = float(np.abs(ours - other).max())
+        if not error < TOLERANCE:
+            raise AssertionError(f"the first losses of {', '.join(first)} differ by {error:.2g}")

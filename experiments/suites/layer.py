@@ -1,4 +1,4 @@
-"""One layer, forward and backward, beside the same layer in other systems."""
+"""One layer, forward and backward, in jaxrnn and its peers."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,23 +9,23 @@ import numpy as np
 from jaxrnn.cells import CELLS
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.types import Params
-from suites.peers import System, compiled, peers
+from suites.peers import System, compiled, peers, to_numpy
 from suites.timing import Row, interleave, product, rows
 
 SIZES = (
     *((1, 6, 5), (32, 64, 64), (64, 64, 128), (64, 128, 256)),
     *((64, 64, 512), (128, 32, 1024), (1, 1024, 256), (16, 512, 128)),
 )
-"""B, T, and H, which F is, too."""
+"""B, T, and H = F."""
 
-SAME = 1e-4
-"""How far outputs, and gradients of the inputs, may lie apart: a share of their largest."""
+TOLERANCE = 1e-4
+"""Tolerance of outputs and input gradients, relative to their largest value."""
 
 GATES = {"lstm": 4, "gru": 3}
 
 
 def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iterator[list[Row]]:
-    """Forward alone, forward and backward, and the seconds that compiling took."""
+    """Time forward, forward and backward, and compiling."""
     measured, rate = product("layer")
     yield measured
     for kind, gates in GATES.items():
@@ -33,7 +33,7 @@ def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iter
             case = f"{kind.upper()}, B={batch}, T={steps}, H={hidden}"
             systems = dict(ready(kind, batch, steps, hidden))
             compare(case, systems)
-            # The products with the inputs and with h; backward has twice as many.
+            # Products with the inputs and with h; the backward pass has twice as many.
             flops = 2.0 * batch * steps * (2 * hidden) * gates * hidden
             burst = max(1, min(10, int(1e10 / flops)))
             for measure, times, calls in (
@@ -51,7 +51,7 @@ def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iter
 
 
 def ready(kind: str, batch: int, steps: int, hidden: int) -> Iterator[tuple[str, System]]:
-    """The layer as it comes, step by step, and its peers: same weights, inputs and gradient."""
+    """Yield jaxrnn's layer, fused and scanned, and its peers, with the same weights and inputs."""
     keys = jax.random.split(jax.random.key(0), 3)
     inputs, gradient = jax.random.normal(keys[0], (2, batch, steps, hidden))
     ours = {
@@ -70,12 +70,14 @@ def outputs(layer: Recurrent, params: Params, inputs: jax.Array) -> jax.Array:
 
 
 def compare(case: str, systems: dict[str, System]) -> None:
-    """Refuse to time systems that do not compute the same."""
+    """Raise AssertionError if the systems compute different numbers."""
     first = None
     for name, system in systems.items():
-        found = [np.asarray(system.forward()), np.asarray(system.both()[1])]
+        found = [to_numpy(system.forward()), to_numpy(system.both()[1])]
         first = found if first is None else first
-        for ours, theirs in zip(first, found, strict=True):
-            apart = np.abs(ours - theirs).max() / np.abs(ours).max()
-            if not apart < SAME:
-                raise AssertionError(f"{case}: {name} lies {apart:.2g} from {next(iter(systems))}")
+        for right, other in zip(first, found, strict=True):
+            error = np.abs(right - other).max() / np.abs(right).max()
+            if not error < TOLERANCE:
+                raise AssertionError(
+                    f"{case}: {name} differs from {next(iter(systems))} by {error:.2g}"
+                )

@@ -1,8 +1,8 @@
-"""One recurrent layer in other systems, with the weights of ours.
+"""One recurrent layer in other libraries, with the same weights.
 
-Each peer is a function of our layer, its parameters, the inputs [B, T, F] and the gradient of the
-outputs [B, T, H]; it returns a `System`. One that has no such layer, or is not installed, is not
-in `peers`' answer. They are written as those systems' documentation writes them.
+Each peer is a function of jaxrnn's layer, its parameters, the inputs [B, T, F] and the gradient of
+the outputs [B, T, H]; it returns a `System`. `peers` leaves out libraries that are not installed or
+lack such a layer. The code follows the libraries' own documentation.
 """
 
 # pyright: reportMissingImports=false
@@ -25,17 +25,17 @@ from suites.timing import timed
 
 PYTORCH = "PyTorch"
 PACKAGES = {PYTORCH: "torch", "Keras": "keras", "Equinox": "equinox", "Haiku": "haiku"}
-"""What `pip install -e '.[bench]'` brings, and what each is imported as."""
+"""The peers that `pip install -e '.[bench]'` installs, and their packages."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A layer that is ready to be timed.
+    """A layer to time.
 
     Attributes:
       forward: outputs [B, T, H].
-      both: the gradients of the parameters, and those of the inputs [B, T, F].
-      compile_s: the seconds that compiling both took; None where nothing is compiled.
+      both: the gradients of the parameters, and of the inputs [B, T, F].
+      compile_s: seconds to compile both; None if nothing is compiled.
     """
 
     forward: Callable[[], Any]
@@ -44,14 +44,14 @@ class System:
 
 
 def missing() -> list[str]:
-    """The peers that are not installed."""
+    """Return the peers that are not installed."""
     return [peer for peer, package in PACKAGES.items() if not importlib.util.find_spec(package)]
 
 
 def peers(
     layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array
 ) -> Iterator[tuple[str, System]]:
-    """Every peer that is installed and has this layer, by name."""
+    """Yield each installed peer that has this layer, with its name."""
     lstm = isinstance(layer.cell, LSTMCell)
     hidden = layer.cell.features
     data = params, inputs, gradient
@@ -72,7 +72,7 @@ def peers(
 
 
 def compiled(apply: Any, weights: Any, inputs: jax.Array, gradient: jax.Array) -> System:
-    """A system of JAX: `apply(weights, inputs)` gives the outputs."""
+    """Compile a JAX layer, given as `apply(weights, inputs)`."""
 
     def both(weights: Any, inputs: jax.Array, gradient: jax.Array) -> Any:
         return jax.vjp(apply, weights, inputs)[1](gradient)
@@ -84,38 +84,55 @@ def compiled(apply: Any, weights: Any, inputs: jax.Array, gradient: jax.Array) -
     )
 
 
+def torch_device() -> str:
+    """Return PyTorch's name for the kind of device that JAX uses."""
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Convert an array of any peer, also a tensor on a GPU."""
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
+
 def flax(cell: nn.RNNCellBase, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
-    """`nn.RNN` around one of Flax's cells, whose parameters have the names of ours."""
+    """Flax: `nn.RNN` with one of its cells, which name their parameters as jaxrnn does."""
     layer: Any = nn.RNN(cell)
     apply = lambda params, inputs: layer.apply({"params": params}, inputs)  # noqa: E731
     return compiled(apply, params, inputs, gradient)
 
 
 def torch(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
-    """`torch.nn.LSTM` or `GRU`, as imported: with as many threads as PyTorch takes."""
+    """PyTorch: `torch.nn.LSTM` or `GRU`, on a GPU if JAX uses one, with its default threads."""
     import torch
 
+    device = torch_device()
     kind = torch.nn.LSTM if isinstance(layer.cell, LSTMCell) else torch.nn.GRU
-    theirs = kind(inputs.shape[-1], layer.cell.features, batch_first=True)
-    tensor: Any = lambda array: torch.from_numpy(np.array(array))  # noqa: E731
+    theirs = kind(inputs.shape[-1], layer.cell.features, batch_first=True).to(device)
+    tensor: Any = lambda array: torch.from_numpy(np.array(array)).to(device)  # noqa: E731
     theirs.load_state_dict({name: tensor(each) for name, each in to_torch(layer, params).items()})
     x, d_outputs = tensor(inputs).requires_grad_(), tensor(gradient)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def forward() -> Any:
         with torch.no_grad():
-            return theirs(x)[0]
+            outputs = theirs(x)[0]
+        wait()
+        return outputs
 
     def both() -> tuple[Any, Any]:
         theirs.zero_grad()
         x.grad = None
         theirs(x)[0].backward(d_outputs)
+        wait()
         return [each.grad for each in theirs.parameters()], x.grad
 
     return System(forward, both)
 
 
 def keras(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
-    """`keras.layers.LSTM` or `GRU` on JAX, called without a state of its own."""
+    """Keras: `keras.layers.LSTM` or `GRU` on JAX, by `stateless_call`."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
@@ -131,11 +148,11 @@ def keras(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Arr
 
 
 def equinox(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
-    """A cell of `equinox.nn`, scanned over time, under `vmap` over the batch."""
+    """Equinox: a cell of `equinox.nn`, scanned over time and vmapped over the batch."""
     import equinox as eqx
 
     features, hidden = inputs.shape[-1], layer.cell.features
-    weights = to_torch(layer, params)  # the same matrices, but for the biases
+    weights = to_torch(layer, params)  # the same, except for the biases
     lstm = isinstance(layer.cell, LSTMCell)
     kind: Any = eqx.nn.LSTMCell if lstm else eqx.nn.GRUCell
     bias, of_h = weights["bias_ih_l0"], weights["bias_hh_l0"]
@@ -166,7 +183,7 @@ def equinox(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.A
 
 
 def haiku(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
-    """`haiku.LSTM` under `dynamic_unroll`; it adds 1 to the forget gate's bias itself."""
+    """Haiku: `haiku.LSTM` and `dynamic_unroll`; it adds 1 to the forget gate's bias."""
     import haiku as hk
 
     def outputs(inputs: jax.Array) -> jax.Array:

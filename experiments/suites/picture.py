@@ -1,4 +1,4 @@
-"""The ratios of a benchmark as a picture."""
+"""A plot of a benchmark's ratios."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -9,21 +9,21 @@ from matplotlib.ticker import FuncFormatter
 
 from suites.timing import PRODUCT, Row
 
-COLOURS = (
+COLORS = (
     *("#22313f", "#c8553d", "#588157", "#7b6d8d", "#d4a017"),
     *("#3d7ea6", "#8a8a8a", "#8c2f39", "#e58fb1", "#5fb7b0"),
 )
 
 
 def ratios(path: Path, measured: Sequence[Row]) -> None:
-    """A panel for each suite and measure: what each system took, the first of its case being 1.
+    """Plot each system's time relative to the first, in a panel for each suite and measure.
 
-    A mark is the median, a line behind it goes from the first quartile to the third. Compilation,
-    memory and the machine's own rate are left to the table.
+    A dot is the median, and the line through it spans the quartiles. Compilation, memory and the
+    machine's matmul rate are left out.
 
     Args:
-      path: the picture to write; its ending says of what kind.
-      measured: rows of one suite or more, each measurement's together; some of them are drawn.
+      path: the file to write; its suffix chooses the format.
+      measured: rows of one or more suites.
     """
     timed = [
         row
@@ -41,13 +41,13 @@ def ratios(path: Path, measured: Sequence[Row]) -> None:
         systems = list(dict.fromkeys(row.system for row in rows))
         for n, system in enumerate(systems):
             own = [row for row in rows if row.system == system]
-            # Side by side within a case's line, so that none hides another.
+            # Spread within a case's row, so that none hides another.
             places = [names.index(row.case) + 0.6 * ((n + 0.5) / len(systems) - 0.5) for row in own]
-            colour = COLOURS[n % len(COLOURS)]
+            color = COLORS[n % len(COLORS)]
             lows, highs = [row.ratio_low for row in own], [row.ratio_high for row in own]
-            axis.hlines(places, lows, highs, color=colour)
-            axis.plot([row.ratio for row in own], places, "o", ms=4, color=colour, label=system)
-        axis.axvline(1.0, color=COLOURS[0], lw=0.8, zorder=0)
+            axis.hlines(places, lows, highs, color=color)
+            axis.plot([row.ratio for row in own], places, "o", ms=4, color=color, label=system)
+        axis.axvline(1.0, color=COLORS[0], lw=0.8, zorder=0)
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if _is_round(x) else ""))
@@ -56,7 +56,7 @@ def ratios(path: Path, measured: Sequence[Row]) -> None:
         axis.set_title(f"{suite}: {measure}", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[-1].set_xlabel("time, as a multiple of the first system's")
+    axes[-1].set_xlabel("time relative to the first system")
     figure.savefig(path, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""How time, memory and compilation grow with the sizes, and with the length above all."""
+"""How time, memory and compilation grow with the sizes, above all with the length."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from suites.timing import Row, interleave, memory_rows, rows
 
-BATCH, STEPS, HIDDEN = 16, 64, 64  # the sizes of what does not grow
+BATCH, STEPS, HIDDEN = 16, 64, 64  # while another size grows
 GROWING = {
     "T": (64, 256, 1024, 4096),
     "B": (1, 4, 16, 64, 256),
@@ -24,11 +24,11 @@ LAYERS = (1, 2, 4, 8)
 
 
 def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
-    """An LSTM's gradient against each size, compilation against T and layers, and chunks.
+    """Measure an LSTM's gradient over each size, compilation over T and layers, and chunks.
 
     Args:
       repeats: turns of each size.
-      longest: no T goes past it.
+      longest: the largest T.
     """
     lengths = [steps for steps in GROWING["T"] if steps <= longest] or [longest]
     for letter, sizes in (GROWING | {"T": lengths}).items():
@@ -38,7 +38,7 @@ def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
 
 
 def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[Row]]:
-    """The time of a token; for T the memory, too."""
+    """Measure the time per token and, over T, the memory."""
     calls: dict[str, Callable[[], object]] = {}
     tokens, memory = {}, {}
     for size in sizes:
@@ -55,14 +55,14 @@ def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[
     seconds = interleave(calls, repeats, burst=3)
     fixed = {"B": BATCH, "T": STEPS, "H": HIDDEN}
     case = "LSTM, " + ", ".join(f"{name}={fixed[name]}" for name in fixed if name != letter)
-    a_token = {name: taken / tokens[name] for name, taken in seconds.items()}
-    yield rows("scaling", case, "forward+backward, a token", a_token)
+    per_token = {name: taken / tokens[name] for name, taken in seconds.items()}
+    yield rows("scaling", case, "forward+backward, per token", per_token)
     if letter == "T":
         yield memory_rows("scaling", case, "forward+backward", memory)
 
 
 def compiling(repeats: int, lengths: list[int]) -> Iterator[list[Row]]:
-    """The seconds of tracing and compiling, of which nothing is kept."""
+    """Time tracing and compiling, without caches."""
     for case, sizes in (
         ("LSTM, B=16, H=64", {f"T={steps}": (1, steps) for steps in lengths}),
         ("LSTM, B=16, T=64, H=64", {f"layers={n}": (n, STEPS) for n in LAYERS}),
@@ -78,18 +78,18 @@ def compiling(repeats: int, lengths: list[int]) -> Iterator[list[Row]]:
 
 
 def fresh(layer: Any, variables: Any, inputs: jax.Array) -> None:
-    """Trace and compile as if for the first time."""
+    """Trace and compile without caches."""
     jax.clear_caches()
     gradient(layer, variables, inputs)
 
 
 def all_outputs(layer: Any, variables: Any, inputs: jax.Array) -> jax.Array:
-    """The sum of all outputs."""
+    """Return the sum of all outputs."""
     return jnp.sum(layer.apply(variables, inputs)[0])
 
 
 def last_state(layer: Any, variables: Any, inputs: jax.Array) -> jax.Array:
-    """The sum of the hidden state after the last step; nothing else of the layer is used."""
+    """Return the sum of the last hidden state; nothing else of the layer is used."""
     return jnp.sum(jax.tree.leaves(layer.apply(variables, inputs)[1])[-1])
 
 
@@ -102,19 +102,19 @@ def gradient(
     of: Callable[..., jax.Array] = all_outputs,
     arguments: int | tuple[int, ...] = (0, 1),
 ) -> Any:
-    """A compiled program: the gradient of a number, for the parameters (0) and the inputs (1)."""
+    """Compile the gradient of a scalar, with respect to parameters (0) and inputs (1)."""
     function = jax.grad(partial(of, layer), arguments)
     function = jax.vmap(function) if seeds else function
     return jax.jit(function).lower(variables, inputs).compile()
 
 
 def temporary(program: Any) -> int:
-    """The bytes that a program sets aside besides its arguments and results."""
+    """Return the bytes that a program allocates besides its arguments and results."""
     return program.memory_analysis().temp_size_in_bytes
 
 
 def chunks(repeats: int, longest: int) -> Iterator[list[Row]]:
-    """The last state's gradient over long sequences: an LSTM, in chunks of √T, and a minGRU."""
+    """Measure long sequences: an LSTM, also with remat chunks of √T, and a minGRU."""
     for steps in (longest // 16, longest // 4, longest):
         chunk = math.isqrt(steps)
         layers = {

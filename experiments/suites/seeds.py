@@ -1,4 +1,4 @@
-"""Many seeds in one program, beside one at a time."""
+"""Many seeds in one program, and one at a time."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from suites import language, peers
 from suites.lab import compiled, hihello_config
 from suites.timing import Row, interleave, rows, timed
 
-FEW = 20  # PyTorch's networks that are trained; their time is multiplied
+FEW = 20  # networks that PyTorch trains; their time is multiplied
 
 
 def seeds(repeats: int, networks: int, models: int) -> Iterator[list[Row]]:
-    """The lab from start to end, and steps of a small language model.
+    """Time whole trainings of the lab, and train steps of a small language model.
 
     Args:
       repeats: turns of each system.
@@ -27,15 +27,15 @@ def seeds(repeats: int, networks: int, models: int) -> Iterator[list[Row]]:
 
 
 def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
-    """Every network of hihello, trained for its 50 steps."""
+    """Time many networks of hihello, each trained for its 50 steps."""
     one, many, root = compiled(hihello_config()), hihello_config(networks), math.isqrt(networks)
-    grouped, compile_s = timed(compiled, replace(many, vmap_size=root))
+    chunked, compile_s = timed(compiled, replace(many, vmap_size=root))
     turns = many.seed_numbers[:, None]
     systems: dict[str, Callable[[], object]] = {
-        f"jaxrnn, groups of {root}": grouped,
-        "jaxrnn, side by side": compiled(replace(many, vmap_size=networks)),
-        "jaxrnn, in turn": compiled(replace(many, vmap_size=1)),
-        "jaxrnn, a call each": lambda: [one(seeds=seed) for seed in turns],
+        f"jaxrnn, vmap size {root}": chunked,
+        f"jaxrnn, vmap size {networks}": compiled(replace(many, vmap_size=networks)),
+        "jaxrnn, vmap size 1": compiled(replace(many, vmap_size=1)),
+        "jaxrnn, one call per seed": lambda: [one(seeds=seed) for seed in turns],
     }
     few = min(FEW, networks)
     several = f"{peers.PYTORCH} ({few}, multiplied)"
@@ -47,33 +47,33 @@ def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
     if several in seconds:
         seconds[several] *= networks / few
     yield rows("seeds", f"hihello, S={networks}", "50 steps", seconds)
-    compiling = {f"jaxrnn, groups of {root}": np.array([[compile_s]])}
+    compiling = {f"jaxrnn, vmap size {root}": np.array([[compile_s]])}
     yield rows("seeds", f"hihello, S={networks}", "compiling, once", compiling)
 
 
 def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list[Row]]:
-    """A train step of each of many language models, LSTM of H=32, B=16, T=50, vocabulary 65."""
-    with language.random_config((1, 32, 16)) as (config, study):
-        many = replace(study, seeds=models, vmap_size=1)
+    """Time a train step of many language models: LSTM, H=32, B=16, T=50, vocabulary 65."""
+    with language.random_config((1, 32, 16)) as (config, experiment):
+        many = replace(experiment, seeds=models, vmap_size=1)
         together = replace(many, vmap_size=models)
         systems: dict[str, Callable[[], object]] = {
-            "jaxrnn, in turn": steps_of(many, steps),
-            "jaxrnn, side by side": steps_of(together, steps),
-            "jaxrnn, nn.scan, side by side": steps_of(language.scanned(together), steps),
-            "jaxrnn, one model alone, multiplied": steps_of(study, steps),
+            "jaxrnn, vmap size 1": steps_of(many, steps),
+            f"jaxrnn, vmap size {models}": steps_of(together, steps),
+            f"jaxrnn, nn.scan, vmap size {models}": steps_of(language.scanned(together), steps),
+            "jaxrnn, one model, multiplied": steps_of(experiment, steps),
         }
         if peers.PYTORCH not in peers.missing():
-            run = language.peer_losses(config, study, steps)
-            systems[f"{peers.PYTORCH}, one model alone, multiplied"] = run.__next__
+            run = language.peer_losses(config, experiment, steps)
+            systems[f"{peers.PYTORCH}, one model, multiplied"] = run.__next__
         seconds = interleave(systems, repeats, burst=3)
     alone = [name for name in seconds if name.endswith("multiplied")]
-    a_step = {
+    per_step = {
         name: taken / steps * (models if name in alone else 1) for name, taken in seconds.items()
     }
     case = f"language model, H=32, B=16, T=50, S={models}"
-    yield rows("seeds", case, "a train step of each", a_step)
+    yield rows("seeds", case, "train step of each", per_step)
 
 
-def steps_of(study: ExperimentConfig, steps: int) -> Callable[[], object]:
-    """So many more steps of every network of a study, at each call."""
-    return language.losses(study, steps).__next__
+def steps_of(experiment: ExperimentConfig, steps: int) -> Callable[[], object]:
+    """Return a function that trains every network for so many more steps."""
+    return language.losses(experiment, steps).__next__

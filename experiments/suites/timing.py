@@ -1,4 +1,4 @@
-"""Timing: several systems side by side, calls or whole processes."""
+"""Timing of calls and whole processes, several systems in turn."""
 
 import os
 import subprocess
@@ -14,29 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PRODUCT = "matrix product"
-"""The measure of the machine's own rate."""
+PRODUCT = "matmul"
+"""The measure of the machine's matmul rate."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One system in one measurement, beside the first system of that measurement.
+    """One system in one measurement, relative to the first system of that measurement.
 
     Attributes:
-      suite: what the measurement belongs to.
+      suite: the suite.
       case: the sizes.
-      measure: what was timed.
-      system: who did it.
-      min_s: the least seconds.
-      median_s: their median; of both None where memory was measured, not time.
-      ratio: what it took as a multiple of what the first system took in the same turn, of which a
-        turn's burst gives the median; over the turns, the median. So 2 stands for a system that is
-        half as fast as the first. Of the memory likewise.
-      ratio_low: the first quartile of that multiple.
+      measure: what was measured.
+      system: the system.
+      min_s: the shortest time in seconds.
+      median_s: the median time; like `min_s`, None if memory was measured.
+      ratio: time relative to the first system in the same turn (the median of a burst), as the
+        median over turns: 2 means half as fast as the first. For memory, the ratio of bytes.
+      ratio_low: the first quartile of the ratio.
       ratio_high: the third quartile.
-      of_product: the share that it reaches, at its fastest, of the machine's own rate for a large
-        product of matrices; None where the work was not counted.
-      bytes: the memory that a compiled program sets aside besides its arguments and results.
+      of_product: its highest rate of floating-point operations, as a fraction of the machine's rate
+        in a large matmul; None if the operations were not counted.
+      bytes: the memory that a compiled program allocates besides its arguments and results.
     """
 
     suite: str
@@ -56,7 +55,7 @@ def timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     """Call a function and wait for its results.
 
     Returns:
-      the results, and the seconds until the last of them was ready.
+      the results, and the seconds until all of them were ready.
     """
     start = time.perf_counter()
     results = jax.block_until_ready(function(*args))
@@ -70,19 +69,19 @@ def interleave(
     *,
     own_clock: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Time several systems in turn, A B A B, so that a slow moment of the machine hits all.
+    """Time several systems in turn, A B A B, so that a slow moment of the machine affects all.
 
-    Each is called once uncounted first.
+    Each is called once before, which is not counted.
 
     Args:
-      systems: by name, what to call.
-      repeats: how many turns each gets.
-      burst: how many calls a turn has. More than one for calls of milliseconds, of which the
-        first finds the caches, and the second core, still taken up by the system before.
-      own_clock: whether a system returns the seconds that count, as only a part of the call does.
+      systems: functions to call, by name.
+      repeats: turns of each.
+      burst: calls per turn. Use more than one for calls of milliseconds: the first one finds the
+        processor's caches filled by another system.
+      own_clock: whether the systems return the seconds to count.
 
     Returns:
-      the seconds of each call, [repeats, burst] a system.
+      the seconds of each call, [repeats, burst] for each system.
     """
 
     def call(system: Callable[[], Any]) -> float:
@@ -106,18 +105,18 @@ def rows(
     flops: float | None = None,
     rate: float | None = None,
 ) -> list[Row]:
-    """What `interleave` measured, the first system standing as 1.
+    """Convert the seconds from `interleave` to rows.
 
     Args:
-      suite: what the measurement belongs to.
+      suite: the suite.
       case: the sizes.
       measure: what was timed.
       seconds: by system, [repeats, burst].
-      flops: the floating-point operations of a call, if they were counted.
-      rate: the machine's own, in operations a second, as `product` returns it.
+      flops: floating-point operations per call; None if not counted.
+      rate: the machine's operations per second, from `product`.
 
     Returns:
-      a row a system, in their order.
+      a row for each system, in the same order.
     """
     first = next(iter(seconds.values()))
     made = []
@@ -131,7 +130,7 @@ def rows(
 
 
 def memory_rows(suite: str, case: str, measure: str, taken: Mapping[str, int]) -> list[Row]:
-    """As `rows`, of bytes by system in place of seconds: counted once, so without a spread."""
+    """Convert bytes by system to rows; they are measured once, so they have no spread."""
     first = next(iter(taken.values()))
     ratios = {system: each / max(first, 1) for system, each in taken.items()}
     return [
@@ -141,15 +140,15 @@ def memory_rows(suite: str, case: str, measure: str, taken: Mapping[str, int]) -
 
 
 def product(suite: str, size: int = 2048, repeats: int = 5) -> tuple[list[Row], float]:
-    """The machine's own rate, by a product of two square float32 matrices.
+    """Measure the machine's rate in a product of two square float32 matrices.
 
     Args:
-      suite: what is measured against it, in the same run.
+      suite: the suite that the measurement is for.
       size: rows and columns.
-      repeats: counted products.
+      repeats: products that are counted.
 
     Returns:
-      the measurement, and operations a second of the fastest.
+      the measurement, and the operations per second of the fastest product.
     """
     matrix, flops = jnp.ones((size, size)), 2.0 * size**3
     multiply = jax.jit(jnp.matmul)
@@ -159,31 +158,31 @@ def product(suite: str, size: int = 2048, repeats: int = 5) -> tuple[list[Row], 
 
 
 def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None:
-    """Run a Python process of its own, as a user does: `python *arguments`.
+    """Run `python *arguments` in a new process, as a user does.
 
     Args:
-      arguments: the script, or "-c" and its text, and what it is given.
+      arguments: the script, or "-c" and its text, and its arguments.
       folder: the working directory.
-      cache: the user's cache directory, where compiled programs are kept; a new one if None.
+      cache: the user's cache directory, which holds compiled programs; None for a new one.
 
     Raises:
-      ChildProcessError: if it fails, with the last line that it said.
+      ChildProcessError: if it fails, with the last line of its standard error.
     """
     environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
     environment["XDG_CACHE_HOME"] = str(cache or tempfile.mkdtemp(dir=folder))
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        *_, said = ["nothing was said", *done.stderr.splitlines()]
-        raise ChildProcessError(f"python ended with code {done.returncode}: {said}")
+        *_, message = ["no message", *done.stderr.splitlines()]
+        raise ChildProcessError(f"python exited with code {done.returncode}: {message}")
 
 
 def table(measured: Sequence[Row]) -> str:
-    """A plain-text table of one measurement, as `rows` or `memory_rows` gives it.
+    """Format one measurement, from `rows` or `memory_rows`, as a plain-text table.
 
     >>> seconds = {"ours": np.array([[2.0], [1.0]]), "theirs": np.array([[1.0], [1.0]])}
     >>> print(table(rows("calls", "B=1", "all", seconds)))
-    calls: B=1, all                                      min      median   x the first (quartiles)
+    calls: B=1, all                                      min      median   relative (quartiles)
       ours                                            1.00 s      1.50 s   1.00
       theirs                                          1.00 s      1.00 s   0.75 (0.62 to 0.88)
     """
@@ -191,8 +190,8 @@ def table(measured: Sequence[Row]) -> str:
     title = f"{first.suite}: {first.case}, {first.measure}"
     shares = any(row.of_product is not None for row in measured)
     heads = f"{'min':>12}{'median':>12}" if first.bytes is None else f"{'':>12}{'memory':>12}"
-    lines = [f"{title:<44}{heads}   x the first (quartiles)"]
-    lines[0] += "  of the product's rate" * shares
+    lines = [f"{title:<44}{heads}   relative (quartiles)"]
+    lines[0] += "  of matmul rate" * shares
     for row in measured:
         spread = "" if row is first else f" ({row.ratio_low:.2f} to {row.ratio_high:.2f})"
         share = "" if row.of_product is None else f"{row.of_product:>15.0%}"

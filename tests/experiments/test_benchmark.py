@@ -1,4 +1,4 @@
-"""The stop-watches, and the suites of experiments/benchmark.py at sizes that take no time."""
+"""The timing functions, and the suites of experiments/benchmark.py at small sizes."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ from jaxrnn.training.config import ExperimentConfig
 
 
 class Later:
-    """A result that is ready after a while, as those of JAX are."""
+    """A result that is ready after a while, like JAX's."""
 
     def block_until_ready(self):
         time.sleep(0.05)
@@ -34,7 +34,7 @@ class Later:
 
 @pytest.fixture
 def no_cache(monkeypatch):
-    """The caches of the user, and of the tests that follow, stay as they are."""
+    """Leave the user's compilation cache alone."""
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
 
 
@@ -44,7 +44,7 @@ def test_timed_waits_until_the_last_result_is_ready():
     assert 0.05 <= seconds < 1
 
 
-def test_systems_take_turns_after_a_call_that_is_not_counted():
+def test_systems_take_turns_after_an_uncounted_call():
     called, ticks = [], itertools.count(1.0)
 
     def system(name):
@@ -67,8 +67,8 @@ def test_without_a_clock_of_their_own_the_calls_are_timed():
     assert seconds["long"].min() >= 0.03 > seconds["none"].min() > 0
 
 
-def test_a_ratio_is_that_of_the_same_turn():
-    # The machine is ten times slower in the last turn: that is in the seconds, not in the ratios.
+def test_ratios_compare_calls_of_the_same_turn():
+    # The machine is ten times slower in the last turn, which does not change the ratios.
     first = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0], [20.0, 20.0, 20.0]])
     other = np.array([[8.0, 8.0, 1.0], [4.0, 4.0, 4.0], [60.0, 60.0, 60.0]])
     own, row = rows("s", "c", "m", {"a": first, "b": other}, flops=6.0, rate=4.0)
@@ -80,18 +80,18 @@ def test_a_ratio_is_that_of_the_same_turn():
     assert rows("s", "c", "m", {"a": first})[0].of_product is None
 
 
-def test_a_table_has_seconds_ratios_and_shares():
+def test_a_table_has_seconds_ratios_and_rates():
     seconds = {"a": np.array([[4.0], [1.0], [3.0]]), "b": np.array([[2e-3], [5e-4], [1.5e-3]])}
     head, *lines = table(rows("suite", "case", "measure", seconds, 1e9, 4e12)).splitlines()
     assert head.startswith("suite: case, measure ")
-    assert head.endswith("of the product's rate")
+    assert head.endswith("of matmul rate")
     assert [line.split() for line in lines] == [
         ["a", "1.00", "s", "3.00", "s", "1.00", "0%"],
         ["b", "500.00", "µs", "1.50", "ms", "0.00", "(0.00", "to", "0.00)", "50%"],
     ]
 
 
-def test_memory_stands_in_a_table_without_a_spread():
+def test_a_memory_table_has_no_spread():
     measured = memory_rows("s", "c", "m", {"a": 2**20, "b": 3 * 2**20})
     assert [(row.bytes, row.ratio, row.min_s) for row in measured] == [
         (2**20, 1.0, None),
@@ -103,14 +103,14 @@ def test_memory_stands_in_a_table_without_a_spread():
     ]
 
 
-def test_the_rate_is_of_so_many_operations():
+def test_product_counts_its_operations():
     (row,), rate = product("suite", size=64, repeats=2)
     assert (row.suite, row.case, row.of_product) == ("suite", "64 x 64", 1.0)
     assert row.min_s
     assert rate * row.min_s == pytest.approx(2 * 64**3)
 
 
-def test_a_process_has_its_folder_its_arguments_and_a_cache_of_its_own(tmp_path, monkeypatch):
+def test_run_python_sets_folder_arguments_and_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/nowhere")
     code = """
 import os, sys
@@ -126,20 +126,20 @@ open(caches["XDG_CACHE_HOME"] + "/entry", "w")
     assert said == [empty] * 3 + [empty.replace("[]", "['entry']")]
 
 
-def test_a_process_that_fails_is_named_by_its_last_line(tmp_path):
+def test_run_python_raises_with_the_last_line(tmp_path):
     with pytest.raises(ChildProcessError, match="code 3: the reason"):
         code = "import sys; print('first\\nthe reason', file=sys.stderr); sys.exit(3)"
         run_python("-c", code, folder=tmp_path)
-    with pytest.raises(ChildProcessError, match="code 1: nothing was said"):
+    with pytest.raises(ChildProcessError, match="code 1: no message"):
         run_python("-c", "import os; os._exit(1)", folder=tmp_path)
 
 
-def test_a_start_has_its_processes_and_its_compilation(monkeypatch):
+def test_startup_suite(monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     done = []
     monkeypatch.setattr(lab, "run_python", lambda *_, folder, cache=None: done.append(cache))
     monkeypatch.setattr(jax, "clear_caches", lambda: done.append("cleared"))
-    monkeypatch.setattr(lab, "compiled", lambda study: done.append(study.train.steps))
+    monkeypatch.setattr(lab, "compiled", lambda experiment: done.append(experiment.train.steps))
     processes, compiling = lab.startup(repeats=1)
     assert [row.system for row in processes] == ["jaxrnn, empty cache", "jaxrnn, filled cache"]
     assert done[:2] == done[2:4] == [None, done[1]] and done[1].name == "warm"
@@ -147,17 +147,17 @@ def test_a_start_has_its_processes_and_its_compilation(monkeypatch):
     assert done[4:] == ["cleared", 50] * 2
 
 
-def test_a_call_is_a_whole_training_from_nothing():
-    study = lab.hihello_config(seeds=2)
+def test_a_call_initializes_and_trains():
+    experiment = lab.hihello_config(seeds=2)
     call = lab.compiled(
-        ExperimentConfig(study.task, study.model, study.train, seeds=2, vmap_size=2)
+        ExperimentConfig(experiment.task, experiment.model, experiment.train, seeds=2, vmap_size=2)
     )
-    again = jax.device_get(call())  # what a call was given must be there for the next
+    again = jax.device_get(call())  # a call must not consume its arguments
     state, metrics = jax.device_get(call())
     chex.assert_trees_all_equal(again, (state, metrics))
     assert state.step.tolist() == [50, 50]
     assert metrics["loss"].shape == (2, 51)
-    assert np.all(metrics["loss"] > 0)  # the last look was taken, too
+    assert np.all(metrics["loss"] > 0)  # also at the last step
     assert np.all(metrics["loss"][:, -1] < 0.1 * metrics["loss"][:, 0])
     _, others = jax.device_get(call(seeds=np.array([5, 0], np.uint32)))
     np.testing.assert_array_equal(others["loss"][1], metrics["loss"][0])
@@ -165,10 +165,10 @@ def test_a_call_is_a_whole_training_from_nothing():
 
 
 @pytest.mark.slow
-def test_layers_stand_beside_their_peers(monkeypatch):
+def test_layer_suite(monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     own, *parts = layer.layer(1, sizes=((2, 3, 4),))
-    assert [row.measure for row in own] == ["matrix product"]
+    assert [row.measure for row in own] == ["matmul"]
     measured = [row for part in parts for row in part]
     systems = ["jaxrnn", "jaxrnn, nn.scan", "Flax, OptimizedLSTMCell", "Flax, LSTMCell"]
     lstm = [row for row in measured if row.case == "LSTM, B=2, T=3, H=4"]
@@ -185,7 +185,7 @@ def test_layers_stand_beside_their_peers(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_peers_that_are_installed_compute_the_same(kind):
-    """With weights that differ everywhere, biases, too; of all that this environment has."""
+    """With different values in all weights and biases; for all peers installed here."""
     ours = Recurrent(CELLS[kind](5))
     inputs = jax.random.normal(jax.random.key(0), (3, 4, 2))
     gradient = jax.random.normal(jax.random.key(2), (3, 4, 5))
@@ -202,42 +202,42 @@ def test_peers_that_are_installed_compute_the_same(kind):
     assert len(systems) >= (3 if kind == "lstm" else 2)
     layer.compare("case", systems)
     wrong = peers.System(lambda: 2 * np.asarray(systems["ours"].forward()), systems["ours"].both)
-    with pytest.raises(AssertionError, match="case: wrong lies 1 from ours"):
+    with pytest.raises(AssertionError, match="case: wrong differs from ours by 1"):
         layer.compare("case", systems | {"wrong": wrong})
 
 
 @pytest.mark.slow
-def test_many_seeds_stand_beside_one_at_a_time(no_cache, monkeypatch):
+def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))
     assert [[row.system for row in part] for part in measured] == [
-        [f"jaxrnn, {how}" for how in ("groups of 1", "side by side", "in turn", "a call each")],
-        ["jaxrnn, groups of 1"],
+        ["jaxrnn, vmap size 1", "jaxrnn, vmap size 2", "jaxrnn, one call per seed"],
+        ["jaxrnn, vmap size 1"],
         [
-            "jaxrnn, in turn",
-            "jaxrnn, side by side",
-            "jaxrnn, nn.scan, side by side",
-            "jaxrnn, one model alone, multiplied",
+            "jaxrnn, vmap size 1",
+            "jaxrnn, vmap size 2",
+            "jaxrnn, nn.scan, vmap size 2",
+            "jaxrnn, one model, multiplied",
         ],
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_time_memory_and_compilation_are_set_against_the_sizes(monkeypatch):
+def test_scaling_measures_time_memory_and_compilation(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))
     time_of_t, memory, time_of_s, steps, layers, *_ = scaling.scaling(1, longest=64)
     assert [row.system for row in time_of_t] == ["T=16", "T=64"]
-    assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, but for the weights
+    assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, except for the weights
     assert [row.system for row in time_of_s] == ["S=1", "S=3"]
     assert [row.system for row in steps] == ["T=16", "T=64"]
     assert [row.system for row in layers] == ["layers=1", "layers=2"]
 
 
 @pytest.mark.slow
-def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatch):
-    """As if each call took a second, whatever it did."""
+def test_times_per_token_and_of_all_models(no_cache, monkeypatch):
+    """Each call takes one second here."""
 
     def clock(systems, repeats, burst=1):
         return {name: np.ones((repeats, burst)) for name in systems}
@@ -254,27 +254,30 @@ def test_the_time_of_a_token_and_of_every_model_is_reckoned(no_cache, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_long_sequences_have_their_time_and_memory():
-    parts = list(scaling.chunks(1, longest=64))  # all below the size where `fused` changes ways
+def test_long_sequences_are_timed_with_their_memory():
+    parts = list(scaling.chunks(1, longest=64))  # one method of `fused`
     cases = [f"B=16, T={n}, F=8, H=128" for n in (4, 16, 64)]
     assert [part[0].case for part in parts[::2]] == [part[0].case for part in parts[1::2]] == cases
-    for system, most, least in ((0, 4.4, 3.6), (1, 2.8, 1.6)):  # as T; in chunks as its root
+    for system, most, least in (
+        (0, 4.4, 3.6),
+        (1, 2.8, 1.6),
+    ):  # O(T); chunks: O(√T)
         small, middle, large = (part[system].bytes or 0 for part in parts[1::2])
         assert least < (large - middle) / (middle - small) < most
 
 
 @pytest.mark.slow
-def test_the_run_and_its_bare_loop_do_the_same(no_cache, monkeypatch):
+def test_the_run_and_its_bare_loop_are_equal(no_cache, monkeypatch):
     monkeypatch.setattr(harness, "SAVE_EVERY", 0.0)
     measured: Any
     measured, said = harness.overhead(repeats=1, steps=5, hidden=4, length=4)
-    assert [row.system for row in measured] == ["in the harness", "the bare loop"]
+    assert [row.system for row in measured] == ["harness", "bare loop"]
     assert measured[0].ratio == 1.0 > measured[1].ratio
-    end = re.search(r"checkpoints a run: (\d) to (\d); the parameters end (.*)$", str(said))
+    end = re.search(r"checkpoints per run: (\d) to (\d); the final parameters are (.*)$", str(said))
     assert end, said
     assert 2 <= int(end[1]) <= int(end[2])
-    if end[3] != "with the same bits":
-        assert float(end[3].split()[1]) < 1e-6
+    if end[3] != "bitwise equal":
+        assert float(end[3].split()[-1]) < 1e-6
 
 
 def test_the_difference_is_the_largest_anywhere():
@@ -284,7 +287,7 @@ def test_the_difference_is_the_largest_anywhere():
     assert harness.difference(some, some) == 0.0
 
 
-def test_a_study_is_set_beside_as_many_processes(monkeypatch):
+def test_sweep_compares_with_one_process_per_seed(monkeypatch):
     calls = []
 
     def run(*arguments, folder, cache=None):
@@ -302,12 +305,12 @@ def test_a_study_is_set_beside_as_many_processes(monkeypatch):
 
     monkeypatch.setattr(harness, "run_python", run)
     monkeypatch.setattr(harness, "interleave", clock)
-    (measured,) = harness.study(repeats=2, seeds=7, steps=9)
+    (measured,) = harness.sweep(repeats=2, seeds=7, steps=9)
     kinds = [(seeds, filled) for _, _, seeds, _, filled in calls[::2]]
     assert kinds == [(7, False), (7, True), (1, False), (1, True)]
     assert len({name for name, *_ in calls}) == len(calls)
     assert all(first + seeds <= 7 and steps == 9 for _, first, seeds, steps, _ in calls)
-    # Of the separate processes one was run, for seven.
+    # One of seven separate processes was run.
     assert [(row.min_s, row.median_s) for row in measured] == [
         (3.5, 6.25),
         (7.0, 8.0),
@@ -317,7 +320,7 @@ def test_a_study_is_set_beside_as_many_processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
+def test_the_script_of_the_sweep_runs(no_cache, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "run"), "3", "1", "2"])
     exec(harness.SCRIPT, {})
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
@@ -328,7 +331,7 @@ def test_the_script_of_a_study_runs(no_cache, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script_prints_and_writes_what_was_asked_for(run, tmp_path):
+def test_the_script_prints_and_writes_files(run, tmp_path):
     files = tmp_path / "rows.json", tmp_path / "picture.png"
     options = ("--suite", "training", "--repeats", "2", "--json", files[0], "--plot", files[1])
     result = run("benchmark.py", *map(str, options))
@@ -353,7 +356,7 @@ def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_p
     measured = [
         row
         for case in ("small", "large")
-        for measure in ("forward", "both", "compiling", "matrix product")
+        for measure in ("forward", "both", "compiling", "matmul")
         for row in rows("layer", case, measure, turns)
     ]
     picture.ratios(tmp_path / "p.png", measured + memory_rows("layer", "c", "m", {"ours": 3}))
@@ -368,16 +371,16 @@ def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_p
         }
 
 
-def test_numbers_and_files_that_cannot_be_are_refused(tmp_path):
+def test_bad_numbers_and_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="longest must be at least 16"):
         benchmark.Config(longest=15)
-    with pytest.raises(ValueError, match="study seeds must be at least 1"):
-        benchmark.Config(study_seeds=0)
+    with pytest.raises(ValueError, match="sweep seeds must be at least 1"):
+        benchmark.Config(sweep_seeds=0)
     with pytest.raises(ValueError, match=r"plot must end in one of \.png, \.svg, \.pdf"):
         benchmark.Config(plot=Path("ratios.txt"))
     with pytest.raises(SettingError, match=r"cannot be written: name another file"):
         benchmark.main(benchmark.Config(json=tmp_path))
-    with pytest.raises(SettingError, match=r"there is no folder .*/none: make it first"):
+    with pytest.raises(SettingError, match=r"there is no folder .*/none: create it first"):
         benchmark.main(benchmark.Config(json=tmp_path / "none/rows.json"))
 
 
@@ -390,7 +393,7 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
         "startup": lab,
         "scaling": scaling,
         "overhead": harness,
-        "study": harness,
+        "sweep": harness,
     }
     for name, module in suites.items():
         monkeypatch.setattr(module, name, lambda *_, name=name, **__: [name])
@@ -404,14 +407,14 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
-    assert own.measure == "matrix product"
+    assert own.measure == "matmul"
     assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
     assert measured[0].case == "language model, 2x8, B=4, T=50"
     losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
-    with pytest.raises(AssertionError, match="losses of ours, theirs lie 0"):
+    with pytest.raises(AssertionError, match="losses of ours, theirs differ by 0"):
         language.compare(losses)
 
 
-def test_the_weights_that_a_token_meets():
+def test_weights_in_the_products_of_a_token():
     # By hand: two kernels of 3 x 12, one more layer's lowest of 3 x 12, and a readout of 3 x 7.
     assert language.weights(layers=2, hidden=3, vocabulary=7) == 3 * 36 + 21

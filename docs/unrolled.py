@@ -4,18 +4,18 @@ from itertools import pairwise
 from pathlib import Path
 
 INPUTS, TARGETS = "hihell", "ihello"
-INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"  # as in jaxrnn/show/plots.py
+INK, SOFT, ACCENT = "#22313f", "#8795a1", "#c8553d"  # as in jaxrnn/analysis/plots.py
 FOLDED, FIRST, STEP = 58, 332, 96  # x of the folded network, of t = 0, from each t to the next
 PREDICTION, READOUT, CELL, INPUT, TIME = 50, 124, 204, 288, 329  # y of the rows
 BOX, CELL_WIDTH, CELL_HEIGHT, READOUT_HEIGHT = 36, 52, 56, 32  # sizes
 HEAD = 8  # length of an arrowhead
 ZERO, BAND = 252, (296, 936)  # x of the initial carry, of the ends of the band behind the cells
 
-TITLE = f"An LSTM that reads {INPUTS} and says {TARGETS}, folded and unrolled over time"
+TITLE = f"An LSTM that reads {INPUTS} and predicts {TARGETS}, folded and unrolled over time"
 DESC = f"""Left: the folded network. The input x_t goes into one LSTM cell, an arrow loops from the
 cell back to itself with the carry (c, h), and a dense readout gives the prediction y_t. Right: the
 same network unrolled over time, t = 0 to 5. Six copies of the cell, which share one set of weights,
-stand side by side; the carry starts at zero and goes from each to the next. The inputs are
+are in a row; the carry starts at zero and passes from each to the next. The inputs are
 {", ".join(INPUTS)}; the predicted next characters are {", ".join(TARGETS)}."""
 STYLE = f"""
 text {{ font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #52616e }}

@@ -58,6 +58,9 @@ class Config:
     """Rows that the text is split into; each batch has one window of every row."""
     sequence_length: int = 50
     """Tokens per window: how far back gradients go."""
+    reset_probability: float = 0.1
+    """Probability that a row starts with a zero carry in a batch, so that the network can start
+    anywhere in a text."""
     epochs: int = 10
     """Passes over the training part."""
     steps: int | None = None
@@ -103,6 +106,7 @@ class Config:
                 check_counts(self, name)
         check_fractions(self.val_fraction, self.test_fraction)
         check_rate("dropout", self.dropout)
+        check_rate("reset probability", self.reset_probability)
         if self.patience and not self.val_fraction:
             raise SettingError("--patience needs a --val-fraction above 0")
 
@@ -121,6 +125,7 @@ def make_config(config: Config) -> ExperimentConfig:
         sequence_length=config.sequence_length,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
+        reset_probability=config.reset_probability,
     )
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = LanguageModel(

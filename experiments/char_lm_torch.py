@@ -85,15 +85,18 @@ def set_params(model: Model, experiment: ExperimentConfig, params: Params) -> No
         model.readout.bias.copy_(torch.from_numpy(readout["bias"]))
 
 
-def batches(task: Language) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the batches of `Language.sample_batch`: inputs [B, T], targets [B, T]."""
+def batches(task: Language, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield the batches of `Language.sample_batch`: inputs, targets [B, T], and resets [B]."""
+    data_key = child_key(root_key(np.uint32(seed)), "data")
+    key_of_step = jax.jit(lambda step: jax.random.fold_in(data_key, step))
     ids = torch.from_numpy(task.corpus.train.astype(np.int64)).to(torch_device())
     rows, length, step = task.batch_size, task.sequence_length, 0
     part = task.batches_per_epoch * length
     while True:
         starts = torch.arange(rows) * part + step * length % part
         windows = torch.stack([ids[start : start + length + 1] for start in starts.tolist()])
-        yield windows[:, :-1], windows[:, 1:]
+        resets = np.array(task.starts(key_of_step(step), step, task.batches_per_epoch))
+        yield windows[:, :-1], windows[:, 1:], torch.from_numpy(resets).to(ids.device)
         step += 1
 
 
@@ -127,12 +130,13 @@ def updates(
     params = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(params, lr=config.learning_rate)
     carry = None
-    for step, (ids, targets) in enumerate(batches(task)):
+    for step, (ids, targets, resets) in enumerate(batches(task, config.seed)):
         rate: Any = schedule(step) if callable(schedule) else schedule
         optimizer.param_groups[0]["lr"] = float(rate)
         optimizer.zero_grad()
-        logits, carry = model(ids, None if step % task.batches_per_epoch == 0 else carry)
-        carry = tuple(state.detach() for state in carry)
+        if carry is not None:
+            carry = tuple(state.detach() * ~resets[None, :, None] for state in carry)
+        logits, carry = model(ids, carry)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         yield loss.detach()
         loss.backward()

@@ -3,7 +3,7 @@
 Shapes in comments and docstrings are written with these letters:
 
     B  batch rows          V  vocabulary (classes of the readout)
-    T  time steps          N  training steps (optimiser updates)
+    T  time steps          N  training steps (optimizer updates)
     F  input features      S  seeds (independent runs)
     H  hidden units
 """

@@ -31,7 +31,7 @@ def affine(params, name, x):
     return x @ params[name]["kernel"] + params[name].get("bias", 0.0)
 
 
-def normalised(a, scale, bias=0.0):
+def normalized(a, scale, bias=0.0):
     """Ba et al. (2016), eq. 3 and 4, with Flax's epsilon."""
     return (a - a.mean()) / np.sqrt(((a - a.mean()) ** 2).mean() + 1e-6) * scale + bias
 
@@ -48,7 +48,7 @@ def over_time(step, xs, **state):
 def lstm(params, xs, h=0.0, c=0.0, *, mask=1.0, peepholes=False, layer_norm=False):
     """Gers et al. (2000), with the peepholes of Gers et al. (2002) = Graves (2013), eq. 7 to 11.
 
-    With layer normalisation Ba et al. (2016), eq. 20 to 22.
+    With layer normalization Ba et al. (2016), eq. 20 to 22.
     """
     size = params["hi"]["kernel"].shape[0]
     peep = {name: params["p" + name] if peepholes else 0.0 for name in "ifo"}
@@ -57,15 +57,15 @@ def lstm(params, xs, h=0.0, c=0.0, *, mask=1.0, peepholes=False, layer_norm=Fals
         from_x = np.concatenate([affine(params, "i" + gate, x) for gate in "ifgo"])
         from_h = np.concatenate([affine(params, "h" + gate, mask * h) for gate in "ifgo"])
         if layer_norm:
-            from_x = normalised(from_x, **params["norm_i"])
-            from_h = normalised(from_h, **params["norm_h"])
+            from_x = normalized(from_x, **params["norm_i"])
+            from_h = normalized(from_h, **params["norm_h"])
         a_i, a_f, a_g, a_o = np.split(from_x + from_h, 4)
         i = sigmoid(a_i + peep["i"] * c)
         f = sigmoid(a_f + peep["f"] * c)
         g = np.tanh(a_g)
         c = f * c + i * g
         o = sigmoid(a_o + peep["o"] * c)
-        h = o * np.tanh(normalised(c, **params["norm_c"]) if layer_norm else c)
+        h = o * np.tanh(normalized(c, **params["norm_c"]) if layer_norm else c)
         return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": h}
 
     return over_time(step, xs, c=np.zeros(size) + c, h=np.zeros(size) + h)

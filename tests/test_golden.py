@@ -78,13 +78,13 @@ def trace(golden, optimizer):
     return np.array(losses), np.array(predictions), trained
 
 
-def test_every_loss_and_prediction_is_tensorflows(golden):
+def test_every_loss_and_prediction_equals_tensorflows(golden):
     losses, predictions, _ = trace(golden, optax.adam(0.1))
     np.testing.assert_allclose(losses, golden["loss"], atol=2e-4, rtol=0)
     np.testing.assert_array_equal(predictions, golden["prediction"])
 
 
-def test_what_is_left_is_the_place_of_adams_epsilon(golden):
+def test_the_remaining_difference_is_adams_epsilon(golden):
     """With optax's Adam a loss is off by 1.0e-4; with TensorFlow's formula by 5e-6."""
     losses, predictions, params = trace(golden, tf1_adam(0.1))
     np.testing.assert_allclose(losses, golden["loss"], atol=1e-5, rtol=0)

@@ -19,7 +19,7 @@ def batch(key):
     return jax.random.normal(k1, (B, T, V)), jax.random.randint(k2, (B, T), 0, V), weights
 
 
-def test_cross_entropy_is_its_definition(batch):
+def test_cross_entropy_equals_its_definition(batch):
     logits, targets, weights = (np.asarray(array, np.float64) for array in batch)
     total = 0.0
     for b in range(B):
@@ -42,7 +42,7 @@ def test_steps_of_weight_zero_change_nothing(batch):
     assert gradient[1, 2].any()
 
 
-def test_twice_the_weights_are_the_same_loss(batch):
+def test_scaling_the_weights_keeps_the_loss(batch):
     logits, targets, weights = batch
     chex.assert_trees_all_close(
         sequence_cross_entropy(logits, targets, 2 * weights),
@@ -74,7 +74,7 @@ def numbers(batch, key):
     return logits[..., :1], 3.0 * jax.random.normal(key, (B, T)), weights
 
 
-def test_squared_error_is_its_definition(numbers):
+def test_squared_error_equals_its_definition(numbers):
     outputs, targets, weights = (np.asarray(array, np.float64) for array in numbers)
     total, expected = 0.0, np.zeros((B, T, 1))
     for b in range(B):
@@ -89,7 +89,7 @@ def test_squared_error_is_its_definition(numbers):
 @pytest.mark.parametrize(
     ("output", "target"), [(np.inf, 0.0), (0.0, -np.inf), (np.inf, np.inf), (1e30, np.nan)]
 )
-def test_numbers_of_weight_zero_change_nothing(numbers, output, target):
+def test_squared_error_ignores_steps_of_weight_zero(numbers, output, target):
     outputs, targets, weights = numbers
     value_and_grad = jax.value_and_grad(sequence_squared_error)
     expected = value_and_grad(outputs, targets, weights)
@@ -97,7 +97,7 @@ def test_numbers_of_weight_zero_change_nothing(numbers, output, target):
     chex.assert_trees_all_equal(value_and_grad(*other, weights), expected)
 
 
-def test_numbers_whose_shapes_do_not_fit_are_refused(numbers):
+def test_squared_error_refuses_shapes_that_do_not_fit(numbers):
     outputs, targets, weights = numbers
     with pytest.raises(ValueError, match=r"outputs must be \[B, T, V\], but its shape is \(2, 5\)"):
         sequence_squared_error(targets, targets, weights)
@@ -112,19 +112,19 @@ def test_numbers_whose_shapes_do_not_fit_are_refused(numbers):
 
 
 @pytest.mark.parametrize("target", [V, 300, -1])
-def test_an_answer_that_is_none_has_no_loss(batch, target):
+def test_targets_outside_the_vocabulary_give_nan(batch, target):
     logits, targets, weights = batch
     loss = sequence_cross_entropy(logits, targets.at[0, 0].set(target), weights)
     assert np.isnan(loss)
 
 
-def test_targets_of_a_small_type_are_compared_as_numbers():
+def test_small_integer_targets_are_not_wrapped():
     logits, weights = jnp.ones((1, 1, 300)), jnp.ones((1, 1))
     loss = sequence_cross_entropy(logits, jnp.full((1, 1), 200, jnp.uint8), weights)
     np.testing.assert_allclose(loss, np.log(300), rtol=1e-6)
 
 
-def test_argmax_is_numpys_with_ties_going_to_the_first(key):
+def test_argmax_takes_the_first_of_ties(key):
     logits = jnp.round(2 * jax.random.normal(key, (B, T, 7)))  # rounded, so that there are ties
     assert np.any((logits == logits.max(-1, keepdims=True)).sum(-1) > 1)
     np.testing.assert_array_equal(argmax(logits), np.argmax(np.asarray(logits), axis=-1))

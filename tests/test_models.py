@@ -42,7 +42,7 @@ def test_sequence_model_refuses_inputs(inputs, error, message):
         jax.eval_shape(SequenceModel(Recurrent(LSTMCell(4)), 7).init, KEY, inputs)
 
 
-def test_settings_that_do_not_fit_each_other():
+def test_incompatible_settings():
     with pytest.raises(SettingError, match="tie_embeddings needs an embedding size"):
         LanguageModel(Recurrent(GRUCell(4)), 7, tie_embeddings=True)
     with pytest.raises(ValueError, match="must not be reversed"):
@@ -55,7 +55,7 @@ def test_settings_that_do_not_fit_each_other():
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "7", True, None])
-def test_output_sizes_are_whole_numbers_from_one(size):
+def test_output_sizes_are_positive_integers(size):
     with pytest.raises(SettingError, match="output size must be"):
         SequenceModel(Recurrent(LSTMCell(4)), size)
     with pytest.raises(SettingError, match="vocabulary size must be"):
@@ -97,7 +97,7 @@ def test_sequence_model_refuses_another_models_readout():
         jax.eval_shape(SequenceModel(Recurrent(LSTMCell(4)), 9).apply, variables, inputs)
 
 
-def test_sizes_of_numpys_are_as_good_as_pythons():
+def test_numpy_integers_are_accepted_as_sizes():
     three, seven = np.int64(3), np.int32(7)
     sizes: Any = (three,)
     model = SequenceModel(Recurrent(GRUCell(4)), *sizes)

@@ -13,7 +13,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_the_script_runs_is_stopped_goes_on_and_is_verified(tmp_path, cache_home, environment):
+def test_the_script_runs_stops_resumes_and_verifies(tmp_path, cache_home, environment):
     """As it stands there, but long enough to be stopped amid it."""
     (script,) = re.findall(r'```python\n(""".*?)```', README, re.DOTALL)
     assert len(script.splitlines()) < 42

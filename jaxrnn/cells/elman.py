@@ -8,7 +8,7 @@ from jaxrnn.cells.initializers import initializer
 
 
 class ElmanCell(nn.SimpleCell):
-    """Flax's simple cell, with initialisers that can be given by name.
+    """Flax's simple cell, with initializers that can be given by name.
 
         h' = tanh(W_i x + b_i + W_h h)
 
@@ -20,9 +20,9 @@ class ElmanCell(nn.SimpleCell):
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: initialisers of W_i [F, H] and W_h [H, H]: names in
+      kernel_init, recurrent_kernel_init: initializers of W_i [F, H] and W_h [H, H]: names in
         `INITIALIZERS`, or functions.
-      bias_init: initialiser of b_i [H].
+      bias_init: initializer of b_i [H].
       activation_fn: the activation function, tanh by default.
       residual: whether to add h to the argument of the activation function.
       dtype: the type of products and outputs; if None, that of inputs and parameters. The carry

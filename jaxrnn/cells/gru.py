@@ -24,9 +24,9 @@ class GRUCell(nn.GRUCell):
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: initialisers of each gate's [F, H] and [H, H] matrix:
+      kernel_init, recurrent_kernel_init: initializers of each gate's [F, H] and [H, H] matrix:
         names in `INITIALIZERS`, or functions.
-      bias_init: initialiser of the biases, [H] each.
+      bias_init: initializer of the biases, [H] each.
       reset_after: whether the reset gate acts after the recurrent product. If so, parameters and
         equations are those of `flax.linen.GRUCell`; if not, there is no b_hn.
       dtype: the type of products and gates; if None, that of inputs and parameters. The carry

@@ -1,4 +1,4 @@
-"""Weight initialisers, by name."""
+"""Weight initializers, by name."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 
 
 def _identity(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
-    """Ones on the diagonal. The other arguments are what JAX passes to any initialiser."""
+    """Ones on the diagonal. The other arguments are what JAX passes to any initializer."""
     del key, out_sharding
     return jnp.eye(*shape, dtype=dtype)
 
@@ -26,17 +26,17 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal_0.001": initializers.normal(0.001),  # the same paper, the input weights
     "zeros": initializers.zeros,
 }
-"""Initialisers by name. Cells with the same name are equal, so JAX compiles them only once."""
+"""Initializers by name. Cells with the same name are equal, so JAX compiles them only once."""
 
 
 def initializer(choice: str | Initializer) -> Initializer:
-    """Look up an initialiser by name; a function is returned unchanged.
+    """Look up an initializer by name; a function is returned unchanged.
 
     Args:
       choice: a key of `INITIALIZERS`, or a function `(key, shape, dtype) -> array`.
 
     Returns:
-      the initialiser.
+      the initializer.
 
     Raises:
       ValueError: if the name is unknown.
@@ -47,5 +47,5 @@ def initializer(choice: str | Initializer) -> Initializer:
     if not isinstance(choice, str):
         return choice
     if choice not in INITIALIZERS:
-        raise ValueError(f"unknown initialiser {choice!r}; choose from {', '.join(INITIALIZERS)}")
+        raise ValueError(f"unknown initializer {choice!r}; choose from {', '.join(INITIALIZERS)}")
     return INITIALIZERS[choice]

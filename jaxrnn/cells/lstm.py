@@ -1,4 +1,4 @@
-"""Long short-term memory, with a forget bias, peepholes and layer normalisation."""
+"""Long short-term memory, with a forget bias, peepholes and layer normalization."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import export
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
@@ -20,31 +21,34 @@ class LSTMCarry(NamedTuple):
     h: jax.Array  # [B, H]: the hidden state, also the step's output
 
 
+export.register_namedtuple_serialization(LSTMCarry, serialized_name="jaxrnn.LSTMCarry")
+
+
 class LSTMCell(nn.LSTMCell):
-    """Flax's LSTM cell, with a forget bias, peepholes and layer normalisation as options.
+    """Flax's LSTM cell, with a forget bias, peepholes and layer normalization as options.
 
         i = sigmoid(W_ii x + W_hi h + b_hi)      f = sigmoid(W_if x + W_hf h + b_hf)
         g = tanh(W_ig x + W_hg h + b_hg)         o = sigmoid(W_io x + W_ho h + b_ho)
         c' = f * c + i * g                       h' = o * tanh(c')
 
     Without the options, its parameters and equations are those of `flax.linen.LSTMCell`; only the
-    default initialisers differ. The gates are sown as intermediates, for `read_gates`; this costs
+    default initializers differ. The gates are sown as intermediates, for `read_gates`; this costs
     nothing unless they are read.
 
     Source: Hochreiter and Schmidhuber (1997); the forget gate is from Gers et al. (2000).
 
     Attributes:
       features: H.
-      kernel_init, recurrent_kernel_init: initialisers of each gate's [F, H] and [H, H] matrix:
+      kernel_init, recurrent_kernel_init: initializers of each gate's [F, H] and [H, H] matrix:
         names in `INITIALIZERS`, or functions.
-      bias_init: initialiser of the other gates' biases, [H] each.
+      bias_init: initializer of the other gates' biases, [H] each.
       forget_bias: initial value of the forget gate's bias b_hf; if 0, `bias_init` sets it. 1.0 is
         from Jozefowicz et al. (2015); TensorFlow's BasicLSTMCell and Keras use it, too.
       peepholes: whether the gates see the cell state: adds `p_i * c` and `p_f * c` in i and f, and
         `p_o * c'` in o, with p [H] each. Gers et al. (2002); Graves (2013), eq. 7 to 11.
-      layer_norm: whether to normalise the products with x and with h, [B, 4H] each over all four
+      layer_norm: whether to normalize the products with x and with h, [B, 4H] each over all four
         gates, before they are added, and c' before it enters h'. Ba et al. (2016), eq. 20 to 22.
-        The biases b become the shift of the normalised product with h.
+        The biases b become the shift of the normalized product with h.
       dtype: the type of products and gates; if None, that of inputs and parameters. The carry
         keeps `param_dtype`.
       param_dtype: the type of parameters and carry.
@@ -102,18 +106,18 @@ class LSTMCell(nn.LSTMCell):
         return (gate + jnp.broadcast_to(weight, c.shape) * c).astype(gate.dtype)
 
     def _norm(self, name: str, parts: list[jax.Array], **options: Any) -> list[jax.Array]:
-        """Concatenate the parts, normalise over all their units together, and split them again."""
+        """Concatenate the parts, normalize over all their units together, and split them again."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = nn.LayerNorm(use_fast_variance=False, name=name, **types, **options)
         return jnp.split(norm(jnp.concatenate(parts, axis=-1)), len(parts), axis=-1)
 
     def _bias(self, gate: str) -> Initializer:
-        """The initialiser of a gate's bias."""
+        """The initializer of a gate's bias."""
         forget = gate == "f" and self.forget_bias
         return nn.initializers.constant(self.forget_bias) if forget else self.bias_init
 
     def _biases(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """Initialise the four gates' biases as one array [4H]."""
+        """Initialize the four gates' biases as one array [4H]."""
         each = (shape[0] // len(GATES),)
         return jnp.concatenate([self._bias(gate)(key, each, dtype) for gate in GATES])
 

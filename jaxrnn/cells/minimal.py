@@ -36,9 +36,9 @@ class LinearCell(nn.RNNCellBase):
 
     Attributes:
       features: H.
-      kernel_init: initialiser of each gate's [F, H] matrix: a name in `INITIALIZERS`, or a
+      kernel_init: initializer of each gate's [F, H] matrix: a name in `INITIALIZERS`, or a
         function.
-      bias_init: initialiser of the biases, [H] each.
+      bias_init: initializer of the biases, [H] each.
       activation_fn: the candidate's activation function: the identity, or `positive` as in the
         paper's log-space form.
       dtype: the type of products and gates; if None, that of inputs and parameters. The carry

@@ -6,8 +6,16 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from jaxrnn.cells import ElmanCell, GRUCell, LSTMCell
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Path, Stack, recurrent_layers
+
+KINDS: dict[type, str] = {
+    **dict.fromkeys((LSTMCell, nn.LSTMCell, nn.OptimizedLSTMCell), "lstm"),
+    **dict.fromkeys((GRUCell, nn.GRUCell), "gru"),
+    **dict.fromkeys((ElmanCell, nn.SimpleCell), "rnn"),
+}
+"""The cells that other systems have. Subclasses are not included: they may change the equations."""
 
 Weights = Mapping[str, np.ndarray]
 """Another system's arrays, by its names."""
@@ -28,11 +36,11 @@ def kind_of(cell: nn.RNNCellBase, system: str, *, peepholes: bool = False) -> st
     for option, known in (("layer_norm", False), ("peepholes", peepholes)):
         if getattr(cell, option, False) and not known:
             raise ValueError(f"{system} has no {name} with {option}")
-    kinds = {nn.LSTMCell: "lstm", nn.OptimizedLSTMCell: "lstm", nn.GRUCell: "gru"}
-    kinds |= {nn.SimpleCell: "rnn"}
-    kind = next((kind for base, kind in kinds.items() if isinstance(cell, base)), None)
+    kind = KINDS.get(type(cell))
     if kind is None:
-        raise ValueError(f"{system} has no {name}")
+        base = next((base.__name__ for base in KINDS if isinstance(cell, base)), None)
+        hint = f" (it may differ from the {base} that it extends)" if base else ""
+        raise ValueError(f"{system} has no {name}{hint}")
     activation = (nn.tanh, nn.relu) if kind == "rnn" else (nn.tanh,)
     usual: Any = {"gate_fn": (nn.sigmoid,), "activation_fn": activation, "residual": (False,)}
     for option, choices in usual.items():

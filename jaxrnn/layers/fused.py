@@ -365,6 +365,8 @@ def _fits_in_cache(inputs: jax.Array, kernel: jax.Array) -> bool:
     `vmap` the size is that of one network.
     """
     steps, batch, _ = inputs.shape
+    if not (isinstance(steps, int) and isinstance(batch, int)):
+        return True  # symbolic, in `jax.export`
     needed = steps * batch * kernel.shape[1] * kernel.dtype.itemsize
     return needed < CACHE_BYTES or jax.default_backend() != "cpu"
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import export
 
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
 from jaxrnn.layers.recurrent import Recurrent
@@ -26,6 +27,11 @@ class BidirectionalCarry(NamedTuple):
 
     forward: Carry  # after each row's last step
     backward: Carry  # after each row's first step
+
+
+export.register_namedtuple_serialization(
+    BidirectionalCarry, serialized_name="jaxrnn.BidirectionalCarry"
+)
 
 
 class Bidirectional(nn.Module):

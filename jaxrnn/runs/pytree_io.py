@@ -1,7 +1,8 @@
 """Write a pytree of arrays to disk with Orbax and read it back, bit for bit.
 
-Orbax gets one flat dictionary, because it joins the keys of nested ones ambiguously. Its log
-messages are hidden, because every error it logs is also raised.
+Orbax gets nested dictionaries: fields of a NamedTuple by name, items of a tuple by number. So
+`orbax.checkpoint.StandardCheckpointer().restore(folder)` gives a tree that can be read without
+jaxrnn. Orbax's log messages are hidden, because every error it logs is also raised.
 """
 
 import functools
@@ -11,9 +12,11 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxrnn.errors import RunError
 
@@ -35,7 +38,8 @@ def write(folder: Path, tree: Any) -> None:
     hook = sys.unraisablehook
     sys.unraisablehook = functools.partial(_ignore_late_writes, hook)
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(arrays))
+        tree = unflatten_dict(arrays)
+        checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(tree))
     sys.unraisablehook = hook  # it stays only after an error, when other writes may still end
 
 
@@ -57,12 +61,12 @@ def read(folder: Path, like: Any, partial: bool = False) -> Any:
     wanted = _by_name(like)
     orbax = _orbax()
     with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
-        saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        saved = flatten_dict(checkpointer.metadata(folder.absolute()).item_metadata.tree)
         names = wanted if partial else {**wanted, **saved}
         _check_fit(folder, {name: saved.get(name) for name in names}, wanted)
         targets = {name: _target(orbax, wanted.get(name)) for name in saved}
-        arguments = orbax.args.PyTreeRestore(restore_args=targets)
-        arrays = checkpointer.restore(folder.absolute(), args=arguments)
+        arguments = orbax.args.PyTreeRestore(restore_args=unflatten_dict(targets))
+        arrays = flatten_dict(checkpointer.restore(folder.absolute(), args=arguments))
     return jax.tree.unflatten(
         jax.tree.structure(like),
         [arrays.get(name, np.zeros(leaf.shape, leaf.dtype)) for name, leaf in wanted.items()],
@@ -92,19 +96,23 @@ def os_error_text(error: BaseException) -> str | None:
     return os.strerror(number) if number else None
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
+def _by_name(tree: Any) -> dict[tuple[str, ...], Any]:
     """Flatten a pytree to a dictionary from path to array, in the pytree's order."""
     arrays = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
-        name = "state" + jax.tree_util.keystr(path)
+        # Orbax joins names by dots, and the parts of a file name by slashes.
+        name = tuple(quote(jax.tree_util.keystr((key,), simple=True), safe=" ") for key in path)
+        name = tuple(part.replace(".", "%2E") for part in name) or ("state",)
         leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
         if not hasattr(leaf, "shape") or not isinstance(leaf.dtype, np.dtype):
-            raise TypeError(f"{name} must be an array of numbers, not {leaf!r}")
+            raise TypeError(f"{'.'.join(name)} must be an array of numbers, not {leaf!r}")
         arrays[name] = leaf
     return arrays
 
 
-def _check_fit(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_fit(
+    folder: Path, saved: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]
+) -> None:
     """Raise unless names, shapes and dtypes agree; arrays without elements are never saved."""
     for name, array in saved.items():
         if array is None and wanted[name].size == 0:
@@ -112,8 +120,8 @@ def _check_fit(folder: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> N
         there, here = _kind(array), _kind(wanted.get(name))
         if there != here:
             raise RunError(
-                f"{folder} belongs to another model, optimizer or batch: {name} is {there}"
-                f" in the checkpoint and {here} in this run"
+                f"{folder} belongs to another model, optimizer or batch: {'.'.join(name)} is"
+                f" {there} in the checkpoint and {here} in this run"
             )
 
 

@@ -249,6 +249,7 @@ def _compile(loop: TrainLoop) -> tuple[CompiledLoop, float]:
     Meanwhile import what saving needs.
     """
     started = time.perf_counter()
+    vmap_tuning.require_memory(loop)
     compiled = vmap_tuning.fit_memory(compile_loop(loop, meanwhile=_import_writers))
     return compiled, time.perf_counter() - started
 

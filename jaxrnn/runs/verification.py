@@ -45,7 +45,7 @@ class MetricDifference(NamedTuple):
 def verify(run_dir: Path | str) -> Verdict:
     """Train a run again from step 0 and say whether it comes out the same.
 
-    On the machine and versions that made it, the metrics, the parameters and the optimiser's state
+    On the machine and versions that made it, the metrics, the parameters and the optimizer's state
     must be bitwise equal; elsewhere each logged number must be within `TOLERANCE`.
 
     Args:
@@ -116,7 +116,7 @@ def _judge(
     what = f"{steps} logged steps of {seeds} seed{'s' if seeds > 1 else ''}"
     changes = [f"The environment differs: {difference}." for difference in environment]
     if not found and not leaves:
-        equal = f"Bitwise equal: {what}, the parameters and the optimiser's state."
+        equal = f"Bitwise equal: {what}, the parameters and the optimizer's state."
         return Verdict("\n".join([*changes, equal]), True)
     if not environment:
         if found:

@@ -59,6 +59,18 @@ def choose_vmap_size(config: ExperimentConfig) -> ExperimentConfig:
     return chosen
 
 
+def require_memory(loop: TrainLoop) -> None:
+    """Check, before anything is compiled or allocated, that the state and a gradient fit memory.
+
+    Raises:
+      MemoryError: if not.
+    """
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank))
+    gradient = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank.params)) / loop.config.seeds
+    if state + gradient > _free_memory():
+        raise MemoryError
+
+
 def fit_memory(compiled: CompiledLoop) -> CompiledLoop:
     """Limit the lanes that run at once to what free memory holds, before the system kills us.
 
@@ -84,6 +96,8 @@ def _measure(config: ExperimentConfig) -> dict[int, float]:
     while sizes:
         size = sizes.pop(0)
         loop = TrainLoop(replace(config, vmap_size=size))
+        if not seconds:
+            require_memory(loop)
         compiled = compile_loop(loop)
         if (needed := _bytes_per_lane(compiled)) > room:
             if size == 1:
@@ -123,6 +137,8 @@ def _limit_lanes(compiled: CompiledLoop, room: float) -> CompiledLoop:
 
 
 def _bytes_per_lane(compiled: CompiledLoop) -> int:
+    if not hasattr(compiled.executable, "memory_analysis"):  # JAX_DISABLE_JIT
+        return 0
     memory = compiled.executable.memory_analysis()
     sizes = memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
     return sum(sizes)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_counts
+from jaxrnn.checks import check_counts, check_rate
 from jaxrnn.errors import RunError
 from jaxrnn.tasks.base import Task
 from jaxrnn.text import corpus
@@ -24,9 +24,13 @@ class Language(Task):
 
     The training part is split into B rows of equal length. Row b of a batch continues row b of the
     previous batch, and the carry is passed on (truncated backpropagation through time). One epoch
-    is `batches_per_epoch` batches and starts with a zero carry, because sampling does too: a
-    network that has seen a zero carry once only may fail from it. The remainder at the end, less
-    than B * T tokens, is not read.
+    is `batches_per_epoch` batches and starts with a zero carry. The remainder at the end, less than
+    B * T tokens, is not read.
+
+    In each batch, each row also starts with a zero carry with probability `reset_probability`.
+    Sampling and validation start from a zero carry in the middle of a text. A network that has
+    rarely been trained on that can get stuck in a state in which it predicts worse than without
+    memory, for thousands of tokens (docs/language.md, "Resets").
 
     Every token of the validation part but the first is scored exactly once, in up to B rows. Each
     row first reads the window before it, unscored, for its carry.
@@ -40,6 +44,8 @@ class Language(Task):
       val_fraction: the fraction of the text, after the training part, to validate on.
       test_fraction: the fraction at the end that is kept for tests; only its tokens' presence in
         the vocabulary is used.
+      reset_probability: the probability that a row starts with a zero carry in a batch; 0 for none
+        within an epoch.
 
     Raises:
       SettingError: if a setting is out of range.
@@ -60,12 +66,14 @@ class Language(Task):
     sequence_length: int = 50
     val_fraction: float = 0.1
     test_fraction: float = 0.0
+    reset_probability: float = 0.1
 
     stateful = True
 
     def __post_init__(self) -> None:
         check_counts(self, "batch_size", "sequence_length")
         check_fractions(self.val_fraction, self.test_fraction)
+        check_rate("reset probability", self.reset_probability)
 
     @classmethod
     def from_file(
@@ -84,7 +92,7 @@ class Language(Task):
           tokenizer: "characters", "bytes" or "jamo".
           val_fraction: see above.
           test_fraction: see above.
-          **settings: `batch_size` and `sequence_length`.
+          **settings: `batch_size`, `sequence_length` and `reset_probability`.
 
         Raises:
           SettingError: if a setting is out of range.
@@ -171,8 +179,7 @@ class Language(Task):
     def sample_batch(
         self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
     ) -> Batch:
-        """The window of each row at a step, in order; `key` is not used."""
-        del key
+        """The window of each row at a step, in order; `key` decides which rows start anew."""
         rows, length = self.batch_size, self.sequence_length
         windows = (arrays["train"].size - 1) // (rows * length)
         within = jnp.asarray(step) % windows
@@ -183,8 +190,24 @@ class Language(Task):
 
         ids = jax.vmap(window)(nth).astype(jnp.int32)  # [B, T+1]
         weights = jnp.ones((rows, length), jnp.float32)
-        starts = jnp.broadcast_to((within == 0) & (jnp.arange(length) == 0)[None], weights.shape)
-        return Batch(ids[:, :-1], ids[:, 1:], weights, resets=starts)
+        starts = self.starts(key, step, windows)
+        resets = starts[:, None] & (jnp.arange(length) == 0)[None]
+        return Batch(ids[:, :-1], ids[:, 1:], weights, resets=resets)
+
+    def starts(
+        self, key: jax.Array, step: jax.typing.ArrayLike, batches_per_epoch: int
+    ) -> jax.Array:
+        """The rows that start with a zero carry at a step: [B] bool, all at the start of an epoch.
+
+        Args:
+          key: [] PRNG key of the step.
+          step: [] int.
+          batches_per_epoch: as the property of this name.
+        """
+        first = jnp.broadcast_to(jnp.asarray(step) % batches_per_epoch == 0, (self.batch_size,))
+        if not self.reset_probability:
+            return first
+        return first | jax.random.bernoulli(key, self.reset_probability, first.shape)
 
     def num_validation_batches(self, arrays: Arrays) -> int:
         """Enough to score the validation part, and one to warm up the carry; 0 without it."""

@@ -10,14 +10,19 @@ from jaxrnn.errors import SettingError
 def normalize(text: str) -> str:
     r"""Compose `text` (Unicode NFC), so that 한 is always one character.
 
+    Bytes that Python could not decode, as in a command line under an ASCII locale, are decoded.
+
     Raises:
-      SettingError: if `text` holds bytes that are not UTF-8 (Python keeps them as lone surrogates).
+      SettingError: if they are not UTF-8.
 
     >>> len("\u1112\u1161\u11ab"), len(normalize("\u1112\u1161\u11ab"))
     (3, 1)
     """
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise SettingError("the text is not valid UTF-8")
+        try:
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeError:
+            raise SettingError("the text is not valid UTF-8") from None
     return unicodedata.normalize("NFC", text)
 
 

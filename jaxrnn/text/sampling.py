@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,16 @@ class Sampling:
 DEFAULT_SAMPLING = Sampling()
 """Sample from the model's own distribution."""
 
+_NO_LIMIT = 2**31 - 1
+
+
+class Settings(NamedTuple):
+    """`Sampling` as arguments of a compiled program, so that other values compile nothing."""
+
+    temperature: np.float32
+    top_k: np.int32  # `_NO_LIMIT` for all
+    top_p: np.float32  # 1 for all
+
 
 def sample_token(
     key: jax.Array, logits: jax.Array, sampling: Sampling = DEFAULT_SAMPLING
@@ -65,12 +76,12 @@ def sample_token(
     """Sample one token per row.
 
     Row b uses `fold_in(key, b)`, so its result does not depend on the number of rows. Ties are
-    broken in favour of the lower id.
+    broken in favor of the lower id.
 
     Args:
       key: [] PRNG key.
       logits: [B, V] float.
-      sampling: how to sample; static under `jit`.
+      sampling: how to sample.
 
     Returns:
       [B] int32 token ids.
@@ -83,11 +94,7 @@ def sample_token(
     [1, 0]
     """
     check_axes("logits", logits, "BV")
-    if not sampling.temperature:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    rows = jnp.arange(len(logits), dtype=jnp.uint32)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-    return jax.vmap(partial(_sample_row, sampling=sampling))(keys, logits)
+    return _sample(key, logits, _settings(sampling))
 
 
 def generate(
@@ -131,12 +138,12 @@ def generate(
         num_tokens=num_tokens, samples=samples, tokens_per_call=tokens_per_call
     )
     check_counts(counts, *vars(counts))
-    state = prefill(model, params, prompt, samples)
+    state, settings = prefill(model, params, prompt, samples), _settings(sampling)
 
     def pieces(state: tuple[Carry, jax.Array]) -> Iterator[np.ndarray]:
         for start in range(0, num_tokens, tokens_per_call):
             state, *new = _decode(
-                model, params, key, state, np.int32(start), sampling, tokens_per_call
+                model, params, key, state, np.int32(start), settings, tokens_per_call
             )
             ids, finite = (np.asarray(array)[: num_tokens - start] for array in new)
             if not finite.all():
@@ -198,21 +205,21 @@ def _prefill(
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape[1:])), state)
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
+@partial(jax.jit, static_argnums=(0, 6))
 def _decode(
     model: nn.Module,
     params: Params,
     key: jax.Array,
     state: tuple[Carry, jax.Array],
     start: jax.Array,
-    sampling: Sampling,
+    settings: Settings,
     tokens_per_call: int,
 ) -> tuple[tuple[Carry, jax.Array], jax.Array, jax.Array]:
     """Run n = tokens_per_call steps: the new state, ids [n, B], whether logits are finite [n]."""
 
     def step(state: tuple[Carry, jax.Array], n: jax.Array):
         carry, logits = state
-        ids = sample_token(jax.random.fold_in(key, n), logits, sampling)
+        ids = _sample(jax.random.fold_in(key, n), logits, settings)
         finite = jnp.isfinite(logits.max(-1)).all()  # -inf is allowed: that token is never sampled
         return decode_step(model, params, ids[:, None], carry), (ids, finite)
 
@@ -221,26 +228,46 @@ def _decode(
     return state, ids, finite
 
 
-def _sample_row(key: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
+def _sample(key: jax.Array, logits: jax.Array, settings: Settings) -> jax.Array:
+    """Sample one token per row of logits [B, V]; only one of the three branches is run."""
+
+    def greedy() -> jax.Array:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def sample(filtered: bool) -> jax.Array:
+        rows = jnp.arange(len(logits), dtype=jnp.uint32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+        return jax.vmap(partial(_sample_row, settings=settings, filtered=filtered))(keys, logits)
+
+    filtered = (settings.top_k < logits.shape[-1]) | (settings.top_p < 1)
+    branch = jnp.where(settings.temperature == 0, 0, jnp.where(filtered, 2, 1))
+    return jax.lax.switch(branch, [greedy, partial(sample, False), partial(sample, True)])
+
+
+def _sample_row(key: jax.Array, logits: jax.Array, settings: Settings, filtered: bool) -> jax.Array:
     """Sample one token from logits [V] by the Gumbel-max trick.
 
     The noise is added per token, not per rank, so top-k and top-p do not change a sample that they
     keep.
     """
     (size,) = logits.shape
-    # Keep the quotient within float32: 1e-30 is as good as greedy, 1e30 as uniform.
-    temperature = min(max(sampling.temperature, 1e-30), 1e30)
-    scores = (logits - logits.max()).astype(jnp.float32) / temperature
+    scores = (logits - logits.max()).astype(jnp.float32) / settings.temperature
     noise = jax.random.gumbel(key, (size,), jnp.float32)
-    kept = min(sampling.top_k or size, size)
-    nucleus = sampling.top_p or 1.0
-    if kept == size and nucleus == 1:
+    if not filtered:
         return jnp.argmax(scores + noise).astype(jnp.int32)
-    scores, ids = jax.lax.top_k(scores, kept)  # most likely first; of a tie, the lower id first
-    noisy = scores + noise[ids]
-    if nucleus < 1:
-        # The total probability of all likelier tokens; 0 for the first, which is always kept.
-        reached = jnp.cumsum(jax.nn.softmax(scores))
-        likelier = jnp.concatenate([jnp.zeros_like(reached[:1]), reached[:-1]])
-        noisy = jnp.where(likelier < nucleus, noisy, -jnp.inf)
+    scores, ids = jax.lax.top_k(scores, size)  # most likely first; of a tie, the lower id first
+    scores = jnp.where(jnp.arange(size) < settings.top_k, scores, -jnp.inf)
+    # The total probability of all likelier tokens; 0 for the first, which is always kept.
+    reached = jnp.cumsum(jax.nn.softmax(scores))
+    likelier = jnp.concatenate([jnp.zeros_like(reached[:1]), reached[:-1]])
+    kept = (likelier < settings.top_p) | (settings.top_p >= 1)
+    noisy = jnp.where(kept, scores + noise[ids], -jnp.inf)
     return ids[jnp.argmax(noisy)].astype(jnp.int32)
+
+
+def _settings(sampling: Sampling) -> Settings:
+    # Keep the quotient within float32: 1e-30 is as good as greedy, 1e30 as uniform.
+    temperature = sampling.temperature and min(max(sampling.temperature, 1e-30), 1e30)
+    top_k = min(sampling.top_k or _NO_LIMIT, _NO_LIMIT)
+    top_p = max(sampling.top_p or 1.0, 1e-30)
+    return Settings(np.float32(temperature), np.int32(top_k), np.float32(top_p))

@@ -32,13 +32,13 @@ class TrainConfig:
       learning_rate: the peak learning rate.
       optimizer: a name in `OPTIMIZERS`, or any function `(learning_rate, **optimizer_kwargs) ->
         optax.GradientTransformation` that can be imported by name, such as `optax.lion`.
-      optimizer_kwargs: more arguments for the optimiser, such as `{"b2": 0.99}`.
+      optimizer_kwargs: more arguments for the optimizer, such as `{"b2": 0.99}`.
       schedule: the learning rate after the warm-up: constant, or decaying to 0 at step N along a
         line or half a cosine.
       warmup_steps: steps in which the learning rate rises linearly from 0.
       clip_norm: clip the gradient to this global norm (Pascanu, Mikolov and Bengio 2013, section
         3.2); None for no clipping.
-      flatten: let the optimiser update one flat vector instead of many small arrays; faster for
+      flatten: let the optimizer update one flat vector instead of many small arrays; faster for
         small networks.
       log_every: steps between lines of metrics; the first and the last step always have one.
       validate_every: steps between validations, if the task has a validation set; None validates

@@ -223,7 +223,7 @@ class CompiledLoop(NamedTuple):
     """
 
     config: ExperimentConfig
-    executable: Any  # of one lane
+    executable: Any  # of one lane: the compiled `run_steps`
     arrays: Arrays  # on the device
     lanes: int
     seeds_per_lane: int  # whole groups
@@ -251,6 +251,8 @@ class CompiledLoop(NamedTuple):
 def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None) -> CompiledLoop:
     """Compile the loop, and put the task's arrays on the device.
 
+    With JAX_DISABLE_JIT nothing is compiled, and each operation runs by itself.
+
     Args:
       loop: the experiment's loop.
       meanwhile: called in another thread while XLA compiles, which leaves Python idle.
@@ -264,12 +266,17 @@ def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None
     split = partial(_split_lanes, lanes=lanes, seeds_per_lane=seeds_per_lane)
     lane = jax.tree.map(lambda values: split(values)[0], (loop.blank, config.seed_numbers))
     zero, arrays = np.int32(0), jax.tree.map(jnp.asarray, config.task.arrays())
-    run_steps = jax.jit(loop.run_steps, donate_argnums=0)
-    lowered = run_steps.lower(*lane, zero, zero, arrays)
-    with ThreadPoolExecutor(1) as pool:
-        other_work = pool.submit(meanwhile)
-        executable = lowered.compile()
-        other_work.result()
+    settings: Any = jax.config
+    if settings.jax_disable_jit:
+        executable = loop.run_steps  # one operation at a time, for debugging
+        meanwhile()
+    else:
+        run_steps = jax.jit(loop.run_steps, donate_argnums=0)
+        lowered = run_steps.lower(*lane, zero, zero, arrays)
+        with ThreadPoolExecutor(1) as pool:
+            other_work = pool.submit(meanwhile)
+            executable = lowered.compile()
+            other_work.result()
     return CompiledLoop(config, executable, arrays, lanes, seeds_per_lane, lanes_at_once=lanes)
 
 

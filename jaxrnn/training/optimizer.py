@@ -1,4 +1,4 @@
-"""Learning-rate schedules and optimisers, built from a `TrainConfig`."""
+"""Learning-rate schedules and optimizers, built from a `TrainConfig`."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
-"""Optimisers that `TrainConfig.optimizer` can name."""
+"""Optimizers that `TrainConfig.optimizer` can name."""
 
 
 def make_schedule(train: "TrainConfig") -> optax.Schedule | float:
@@ -34,10 +34,10 @@ def make_schedule(train: "TrainConfig") -> optax.Schedule | float:
 
 
 def make_optimizer(train: "TrainConfig") -> optax.GradientTransformation:
-    """Return the optimiser with its schedule, after gradient clipping.
+    """Return the optimizer with its schedule, after gradient clipping.
 
     Raises:
-      SettingError: if `train.optimizer` returns something else than an optax optimiser.
+      SettingError: if `train.optimizer` returns something else than an optax optimizer.
       TypeError: if `train.optimizer_kwargs` do not fit it.
     """
     factory = train.optimizer

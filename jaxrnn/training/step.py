@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
 
     step: jax.Array  # [] int32: updates made so far
     params: Params  # the model's parameters
-    opt_state: Any  # the optimiser's state, such as Adam's moments
+    opt_state: Any  # the optimizer's state, such as Adam's moments
     carry: Carry = None  # the layers' carry after the last batch; None unless the task is stateful
     best: Best | None = None  # by validation loss; None without a validation set
 
@@ -46,7 +46,7 @@ def init_state(
       key: [] PRNG key; consumed.
       task: a stateful task gets a carry.
       model: called as `SequenceModel` is; all its variables are parameters.
-      optimizer: its state is initialised for the parameters.
+      optimizer: its state is initialized for the parameters.
       batch: inputs [B, T, F] or [B, T]; only shapes and dtypes are used.
 
     >>> import jax, optax
@@ -74,7 +74,7 @@ def make_train_step(
     Args:
       task: gives the loss and the metrics.
       model: called as `SequenceModel` is: inputs [B, T, F] -> outputs [B, T, V] and a carry.
-      optimizer: any optax optimiser.
+      optimizer: any optax optimizer.
 
     Raises:
       SettingError: when traced, if the model's output size is not the task's, or a metric of the
@@ -117,8 +117,9 @@ def make_train_step(
         (loss, (outputs, carry)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # optax needs it
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         carry = carry if task.stateful else None
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
         own = {name: jnp.asarray(value) for name, value in task.metrics(outputs, batch).items()}

@@ -91,10 +91,12 @@ def validate_and_track_best(
       active: [] bool, False for a seed that diverged or stopped early.
 
     Returns:
-      the best so far, and the validation metrics: NaN where not due.
+      the best so far, and the validation metrics: NaN if not due (infinite with JAX_DEBUG_NANS).
     """
     shapes = jax.eval_shape(validate, params, arrays)
-    skipped = jax.tree.map(lambda shape: jnp.full(shape.shape, jnp.nan, shape.dtype), shapes)
+    settings: Any = jax.config
+    filler = jnp.inf if settings.jax_debug_nans else jnp.nan  # a NaN would end the run
+    skipped = jax.tree.map(lambda shape: jnp.full(shape.shape, filler, shape.dtype), shapes)
     metrics = jax.lax.cond(due, validate, lambda *_: skipped, params, arrays)
     active &= due
     improved = active & (metrics[LOSS] < best.loss)

@@ -71,7 +71,7 @@ class Parsed(HTMLParser):
         return json.loads(self.texts["data"])
 
 
-def test_the_page_is_whole_by_itself():
+def test_the_page_is_self_contained():
     parsed = Parsed(text := make_page("A title", *pieces(), {"bits a character": "1.5"}))
     [policy] = [tag["content"] for tag in parsed.all("meta") if "http-equiv" in tag]
     assert "default-src 'none'" in policy and "http" not in policy and "*" not in policy
@@ -88,7 +88,7 @@ def test_the_page_is_whole_by_itself():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, len(TEXT)])
-def test_the_numbers_come_back(length):
+def test_the_page_contains_the_numbers(length):
     tokens, ids, probabilities, names, layers = pieces(TEXT[-length:], guesses=1)
     data = Parsed(make_page("a", tokens, ids, probabilities, names, layers, {})).data
     assert [data["symbols"][i] for i in data["text"]] == [
@@ -107,7 +107,7 @@ def test_the_numbers_come_back(length):
     assert sorted(cells) == [(0, i) for i in range(7)] + [(1, i) for i in range(4)]
 
 
-def test_the_most_structured_cells_come_first_and_are_those_that_are_kept(monkeypatch):
+def test_cells_with_the_highest_correlations_come_first_and_are_kept(monkeypatch):
     tokens, *_, layers = arguments = pieces()
     whole = Parsed(make_page("a", *arguments, {})).data["cells"]
     assert whole[0][:3] == [1, 2, "bracket depth"] and whole[0][3] < -0.9
@@ -126,7 +126,7 @@ def test_the_most_structured_cells_come_first_and_are_those_that_are_kept(monkey
     assert len(parsed.all("circle")) == 3 * 7 + 2 * 4, "gates are of all cells"
 
 
-def test_saturation_is_that_of_a_plain_loop():
+def test_saturation_equals_a_plain_loop():
     gate = np.random.default_rng(0).beta(0.2, 0.3, (40, 6))
     gate[:2, :] = [[0.1], [0.9]]  # neither below nor above
     left, right = saturation.saturation(gate)
@@ -136,7 +136,7 @@ def test_saturation_is_that_of_a_plain_loop():
     assert np.ptp(left) > 0 and not np.allclose(left, right)
 
 
-def test_a_dot_a_unit_and_gate():
+def test_each_unit_and_gate_has_a_dot():
     *_, layers = pieces()
     parsed = Parsed(make_page("a", *pieces(), {}))
     dots = iter(parsed.all("circle"))
@@ -154,7 +154,7 @@ def test_a_dot_a_unit_and_gate():
     assert names[3:] == ["update gate, layer 2", "gate x, layer 2"]
 
 
-def test_gates_are_told_in_words():
+def test_gates_are_described_in_words():
     gate = np.full((10, 4), 0.5)
     gate[:, 0], gate[:, 1], gate[:9, 2], gate[:, 3] = 0.95, 0.92, 0.99, 0.01  # the third 90% only
     said = saturation.plots(1, "layer 1", {"f": gate})
@@ -169,7 +169,7 @@ def nasty_page():
     return make_page(text, NASTY, ids, probabilities, NASTY, layers, {text: text})
 
 
-def test_nothing_in_a_text_is_taken_for_the_page():
+def test_text_cannot_inject_html():
     made = nasty_page()
     plain = Parsed(make_page("a", *pieces("aa", guesses=1), {"b": "c"}))
     parsed = Parsed(made)
@@ -203,7 +203,7 @@ def test_nothing_in_a_text_is_taken_for_the_page():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
+def test_arguments_that_do_not_fit_are_refused(change, message):
     assert len(TEXT) == 50
     names = ("tokens", "guesses", "probabilities", "vocabulary", "layers")
     arguments = dict(zip(names, pieces(), strict=True)) | change
@@ -211,13 +211,13 @@ def test_what_does_not_fit_is_refused(change, message):
         make_page(title="a", facts={}, **arguments)
 
 
-def test_guesses_that_are_no_integers_are_refused():
+def test_guesses_must_be_integers():
     tokens, ids, probabilities, names, layers = pieces()
     with pytest.raises(TypeError, match="guesses must be integer"):
         make_page("a", tokens, ids.astype(float), probabilities, names, layers, {})
 
 
-def test_each_jamo_stands_alone_as_the_letter():
+def test_a_single_jamo_is_shown_as_its_letter():
     finals = "ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"
     assert "".join(display_text(chr(0x11A8 + i)) for i in range(27)) == finals
     for jamo in (*range(0x1100, 0x1113), *range(0x1161, 0x1176)):
@@ -264,7 +264,7 @@ def classes(parsed, name):
 
 
 def levels(parsed):
-    """The colour of each token, -20 to 20."""
+    """The color of each token, -20 to 20."""
     return [
         next(int(name[1:]) for name in names if name[0] == "l" and name != "line")
         for names in classes(parsed, "token")
@@ -272,19 +272,19 @@ def levels(parsed):
 
 
 COLOURS = """
-  seen.colours = tokens.map(token => getComputedStyle(token).backgroundColor);
+  seen.colors = tokens.map(token => getComputedStyle(token).backgroundColor);
   seen.texts = tokens.map(token => token.textContent);
 """
 
 
-def test_a_browser_colours_the_text_by_the_most_structured_cell(browse):
+def test_a_browser_colors_the_text_by_the_first_cell(browse):
     tokens, ids, _, names, layers = arguments = pieces()
     seen, parsed = browse(make_page("a", *arguments, {}), COLOURS)
     assert parsed.texts["chosen"].startswith("cell 2 of layer 2 - bracket depth, r = −0.9")
     assert seen["texts"] == [token if token == " " else display_text(token) for token in tokens]
     cell = layers[1].activations[:, 2]
     np.testing.assert_allclose(np.array(levels(parsed)) / 20, cell, atol=0.03)
-    assert len(set(seen["colours"])) == len(set(levels(parsed))), "each level has its own colour"
+    assert len(set(seen["colors"])) == len(set(levels(parsed))), "each level has its own color"
     assert len(classes(parsed, "line")) == TEXT.count("\n")
     assert len(classes(parsed, "guess")) == ids.size
     came = sum(names[i] == tokens[t + 1] for t in range(len(tokens) - 1) for i in ids[t])
@@ -294,7 +294,7 @@ def test_a_browser_colours_the_text_by_the_most_structured_cell(browse):
     assert len(options) == 3 + 11
 
 
-def test_the_address_names_the_cell(browse):
+def test_the_url_selects_the_cell(browse):
     *_, layers = arguments = pieces()
     made = make_page("a", *arguments, {})
     _, parsed = browse(made, hash="#cell=1.5")

@@ -27,7 +27,7 @@ def images(figure):
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("text", ["hihello", "a$b_c\t\n", "ab" * 40, "안녕하세요", "aa"])
-def test_heat_maps_show_the_numbers_they_are_given(drawn, tmp_path, text):
+def test_heat_maps_show_their_numbers(drawn, tmp_path, text):
     characters = tuple(dict.fromkeys(text))
     inputs = [characters.index(c) for c in text[:-1]]
     targets = [characters.index(c) for c in text[1:]]
@@ -102,7 +102,7 @@ def band_at(band, x):
     return sorted(set(corners[corners[:, 0] == x, 1]))
 
 
-def test_curves_are_the_median_and_its_bands_a_panel_a_number(drawn, tmp_path):
+def test_curves_have_a_panel_per_metric(drawn, tmp_path):
     steps, metrics = study(7, 30)
     plots.curves(tmp_path / "curves.png", steps, metrics, 0.625, "adding")
     assert list(panels(drawn[0])) == ["loss", "error", "accuracy", "grad_norm"]
@@ -138,7 +138,7 @@ def test_curves_of_one_seed_have_gaps_where_nothing_is_finite(drawn, tmp_path):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("seeds", [1, 4])
 @pytest.mark.parametrize("rows", [0, 1, 2])
-def test_few_rows_are_dots(drawn, tmp_path, seeds, rows):
+def test_few_rows_have_markers(drawn, tmp_path, seeds, rows):
     steps, metrics = study(seeds, rows)
     plots.curves(tmp_path / "curves.png", steps, metrics, 0.5, "adding")
     for axes in panels(drawn[0]).values():
@@ -151,7 +151,7 @@ def test_few_rows_are_dots(drawn, tmp_path, seeds, rows):
             np.testing.assert_allclose(bar.get_segments()[0][:, 1], expected)
 
 
-def test_the_lowest_panel_of_each_column_has_the_steps(drawn, tmp_path):
+def test_the_last_panel_of_each_column_labels_the_steps(drawn, tmp_path):
     steps, metrics = study(1, 3)
     metrics["perplexity"] = np.exp(metrics["loss"])
     plots.curves(tmp_path / "curves.png", steps, metrics, None, "adding")
@@ -209,7 +209,7 @@ def test_a_logarithmic_scale_has_numbers_that_differ(drawn, tmp_path, spread):
     assert len(set(seen)) == len(seen)
 
 
-def test_a_title_may_have_any_letters(drawn, tmp_path):
+def test_a_title_may_contain_any_characters(drawn, tmp_path):
     steps, metrics = study(1, 3)
     metrics["$err_안$"] = metrics.pop("error")
     plots.curves(
@@ -230,7 +230,7 @@ def test_characters_without_a_font_are_escaped(monkeypatch):
     assert fonts.labels("h안") == ["h", "\\uc548"]
 
 
-def test_a_font_that_has_the_letters_is_found():
+def test_a_font_with_the_characters_is_found():
     korean = [name for name in fonts.families("안녕") if name != fonts.BASE]
     if not korean:
         pytest.skip("no installed font has Hangul")

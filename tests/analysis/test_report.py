@@ -136,7 +136,7 @@ def test_summary_without_logged_steps():
     assert said == "copy: 2 seeds, and nothing was logged."
 
 
-def test_learned_at_starts_the_last_run_of_right_predictions():
+def test_learned_at_is_the_start_of_the_last_correct_streak():
     correct = np.random.default_rng(20).random((50, 6)) < 0.7
     expected = []
     for row in correct:

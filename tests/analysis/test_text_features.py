@@ -45,7 +45,7 @@ def plain(text):
 
 @settings(deadline=None, max_examples=300)
 @given(st.text(alphabet="aBé7'. !\n\n:(", max_size=40))
-def test_counts_are_those_of_a_plain_reading(text):
+def test_counters_equal_a_plain_loop(text):
     found = features(text)
     for name, values in plain(text).items():
         assert found[name].tolist() == values, name
@@ -73,7 +73,7 @@ def test_spans_by_hand():
         assert "".join(str(int(value)) for value in found[name]) == digits, name
 
 
-def test_a_lost_quote_or_bracket_does_not_turn_the_rest_over():
+def test_an_unbalanced_quote_or_bracket_ends_at_a_blank_line():
     found = features('a "b\n\nc "d" e) (f')
     assert "".join(str(int(on)) for on in found["inside quotes"]) == "00111000110000000"
     assert found["bracket depth"].tolist() == [0] * 15 + [1, 1]
@@ -127,7 +127,7 @@ def test_rank_finds_the_largest_correlation(monkeypatch, dtype):
     assert dict(zip([m.cell for m in matches], [m.feature for m in matches], strict=True))[4] == "c"
 
 
-def test_cells_that_never_change_come_last_and_equals_stay_in_order():
+def test_constant_cells_come_last_and_ties_keep_their_order():
     ramp = 0.1 * np.arange(23.0) ** 2
     cells = np.stack([np.full(23, 0.7), ramp, np.zeros(23), -ramp, np.full(23, 0.1), ramp], axis=1)
     assert (cells.mean(axis=0) != cells[0])[[0, 4]].any(), "the mean of equals may not be theirs"
@@ -137,7 +137,7 @@ def test_cells_that_never_change_come_last_and_equals_stay_in_order():
     assert [match.feature for match in matches] == ["time"] * 3 + [""] * 3
 
 
-def test_a_feature_of_a_few_characters_is_left_out():
+def test_a_rare_feature_is_left_out():
     rare, common = np.zeros(40), np.zeros(40)
     rare[:4] = 1
     common[:5] = 1
@@ -154,7 +154,7 @@ def test_a_text_of_one_character_or_none():
 
 
 @pytest.mark.parametrize("cells", [np.zeros(3), np.full((3, 1), np.nan), np.full((3, 1), np.inf)])
-def test_what_cannot_be_ranked_is_refused(cells):
+def test_activations_that_are_not_finite_or_two_dimensional_are_refused(cells):
     with pytest.raises(ValueError, match=r"activations must be \[L, C\] finite numbers"):
         rank(cells, {"a": np.arange(3)})
 

@@ -38,7 +38,7 @@ def test_shapes_and_types(name, dtype, key):
     ],
     ids=["lstm", "gru", "rnn", "relu", "residual"],
 )
-def test_the_cell_is_flaxs_own_on_the_same_parameters(ours, flax, key):
+def test_cells_equal_flaxs_with_the_same_parameters(ours, flax, key):
     inputs, start, carry = randomised(
         (jnp.zeros((B, F)), flax.initialize_carry(key, (B, F)), ours.initialize_carry(key, (B, F))),
         key,
@@ -73,7 +73,7 @@ def test_only_the_forget_gate_starts_with_a_bias():
     assert biases == {"f": [1.5] * H, "i": [0] * H, "g": [0] * H}
 
 
-def test_peepholes_and_norms_start_as_if_they_were_not_there():
+def test_peepholes_and_norms_start_without_effect():
     params = initial_params(LSTMCell(H, peepholes=True, layer_norm=True))
     assert not any(params[peephole].any() for peephole in ("pi", "pf", "po"))
     assert all((params[norm]["scale"] == 1).all() for norm in ("norm_i", "norm_h", "norm_c"))
@@ -94,7 +94,7 @@ STANDARD_DEVIATIONS = {
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_initialisers_by_name(name):
+def test_initializers_by_name(name):
     """Each gate's matrix is made by itself: its fan-out is H, not 4H."""
     recurrent = initial_params(LSTMCell(UNITS, recurrent_kernel_init=name))["hg"]["kernel"]
     weights = initial_params(LSTMCell(UNITS, kernel_init=name), FEATURES)["ig"]["kernel"]
@@ -114,14 +114,14 @@ def test_initialisers_by_name(name):
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
-def test_both_kernels_are_glorots_unless_told_otherwise(name):
+def test_both_kernels_are_glorot_by_default(name):
     params = initial_params(CELLS[name](UNITS), FEATURES)
     for gate, weights in params.items():
         fans = {"i": FEATURES + UNITS, "h": 2 * UNITS}[gate[0]]
         assert 0.99 < np.abs(weights["kernel"]).max() / sqrt(6 / fans) <= 1
 
 
-def test_the_irnn_starts_as_the_identity_that_hardly_hears():
+def test_the_irnn_starts_as_the_identity_with_small_inputs():
     params = initial_params(CELLS["irnn"](UNITS), FEATURES)
     np.testing.assert_array_equal(params["h"]["kernel"], np.eye(UNITS))
     np.testing.assert_allclose(params["i"]["kernel"].std(), 0.001, rtol=0.06)
@@ -130,7 +130,7 @@ def test_the_irnn_starts_as_the_identity_that_hardly_hears():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_equal_modules_are_one_to_a_compilation(name):
+def test_equal_modules_share_a_compilation(name):
     make = VARIANTS[name].make_cell
     cell, again = make(kernel_init="orthogonal"), make(kernel_init="orthogonal")
     assert cell is not again
@@ -139,7 +139,7 @@ def test_equal_modules_are_one_to_a_compilation(name):
         assert cell != other
 
 
-def test_positive_is_its_definition(key):
+def test_positive_equals_its_definition(key):
     x = jnp.append(3 * jax.random.normal(key, (50,)), 0.0)
     wanted = [v + 0.5 if v >= 0 else 1 / (1 + np.exp(-v)) for v in np.asarray(x, np.float64)]
     assert_close(positive(x), np.array(wanted), 1e-6)
@@ -148,7 +148,7 @@ def test_positive_is_its_definition(key):
 
 
 @pytest.mark.parametrize("a_f, a_i", [(-200.0, -200.0), (-200.0, -201.5), (-1e4, -300.0)])
-def test_minlstm_is_finite_where_both_gates_are_shut(a_f, a_i, key):
+def test_minlstm_is_finite_with_both_gates_closed(a_f, a_i, key):
     """There f / (f + i) as it is written is 0 / 0; its limit is the sigmoid of a_f - a_i."""
     assert jax.nn.sigmoid(a_f) == jax.nn.sigmoid(a_i) == 0
     layer = Recurrent(MinLSTMCell(H))

@@ -46,7 +46,7 @@ def home(monkeypatch, tmp_path):
     return tmp_path / "alexandra"
 
 
-def test_it_has_what_a_report_of_a_defect_needs():
+def test_the_report_has_versions_machine_and_checks():
     text, healthy = doctor.report()
     report = read(text)
     for module in (jax, flax, np, optax):
@@ -59,7 +59,7 @@ def test_it_has_what_a_report_of_a_defect_needs():
     assert healthy
 
 
-def test_settings_are_shown_where_they_are_not_at_their_default():
+def test_settings_off_their_defaults_are_shown():
     """The tests themselves run with one that is not (conftest.py)."""
     shown = "jax_numpy_rank_promotion = 'raise' (default 'allow')"
     assert shown in read(doctor.report().text)[TITLES[3]]
@@ -69,7 +69,7 @@ def test_settings_are_shown_where_they_are_not_at_their_default():
     assert not any("rank_promotion" in line or "enable_x64" in line for line in settings)
 
 
-def test_a_setting_of_the_environment_is_no_default(monkeypatch):
+def test_defaults_ignore_the_environment(monkeypatch):
     settings = {"JAX_NUMPY_RANK_PROMOTION": "warn", "JAX_ENABLE_X64": "1", "CHECK_VMA": "1"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -84,7 +84,7 @@ def test_a_setting_of_the_environment_is_no_default(monkeypatch):
     assert ask() is None
 
 
-def test_of_the_environment_it_shows_only_what_rules_jax(monkeypatch, home):
+def test_only_jaxs_environment_variables_are_shown(monkeypatch, home):
     shown = {
         "JAX_LOG_COMPILES": "0",
         "XLA_FLAGS": f"--xla_dump_to={home}/dump\n",
@@ -120,7 +120,7 @@ def test_the_cache_is_found_and_counted(monkeypatch, home):
     assert cache()[2] == "it cannot be written: ~/cache/jaxrnn is read-only"
 
 
-def test_the_cache_may_be_off_or_elsewhere(monkeypatch, home):
+def test_the_cache_may_be_off_or_remote(monkeypatch, home):
     class Settings:
         jax_enable_compilation_cache = False
         jax_compilation_cache_dir = "gs://bucket/cache"
@@ -130,7 +130,7 @@ def test_the_cache_may_be_off_or_elsewhere(monkeypatch, home):
     assert list(doctor._cache()) == ["off, set to gs://bucket/cache"]
 
 
-def test_a_compiler_that_gives_wrong_numbers_is_an_ill(monkeypatch, home):
+def test_a_compiler_with_wrong_numbers_is_reported(monkeypatch, home):
     real = jax.jit
 
     def wrong(function):
@@ -145,7 +145,7 @@ def test_a_compiler_that_gives_wrong_numbers_is_an_ill(monkeypatch, home):
 
 @pytest.mark.parametrize("package", ["jax", "jaxlib"])
 @pytest.mark.parametrize("version", doctor.BAD_VERSIONS)
-def test_an_excluded_version_is_an_ill(monkeypatch, home, package, version):
+def test_an_excluded_version_is_reported(monkeypatch, home, package, version):
     versions = provenance.versions() | {package: version}
     monkeypatch.setattr(provenance, "versions", lambda: versions)
     text, healthy = doctor.report()
@@ -177,7 +177,7 @@ def test_without_a_device_it_still_reports(monkeypatch, home, error):
     assert not healthy
 
 
-def test_a_devices_memory_is_shown_where_it_is_known(monkeypatch, home):
+def test_a_devices_memory_is_shown_if_known(monkeypatch, home):
     class Device:
         id, device_kind, platform = 3, "Wafer", "gpu"
 

@@ -60,7 +60,7 @@ def test_systems_take_turns_after_an_uncounted_call():
     assert seconds["b"].tolist() == [[6, 7, 8], [12, 13, 14]]
 
 
-def test_without_a_clock_of_their_own_the_calls_are_timed():
+def test_calls_are_timed_unless_they_return_seconds():
     pauses = {"long": 0.03, "none": 0.0}
     seconds = interleave({name: lambda p=p: time.sleep(p) for name, p in pauses.items()}, 2)
     assert [each.shape for each in seconds.values()] == [(2, 1), (2, 1)]
@@ -345,7 +345,7 @@ def test_the_script_prints_and_writes_files(run, tmp_path):
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_has_a_panel_for_each_measure_and_a_mark_for_each_system(tmp_path, monkeypatch):
+def test_a_plot_has_a_panel_per_measure_and_a_dot_per_system(tmp_path, monkeypatch):
     figures = []
 
     def save(figure, path, **_):

@@ -125,7 +125,7 @@ def test_the_commands_as_a_user_calls_them(call, trained_runs):
     assert refused.stderr == "error: not in the vocabulary: Ö\n"
 
 
-def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
+def test_samples_depend_on_the_seed_alone(trained_runs):
     def written(**settings):
         return "".join(
             text_generation.generate_text(trained_runs / "rain", "in ", num_tokens=50, **settings)
@@ -149,7 +149,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(trained_runs):
             written(seed=seed)
 
 
-def test_without_a_prime_it_goes_on_from_a_line_break(trained_runs):
+def test_without_a_prompt_the_text_continues_a_line_break(trained_runs):
     run_dir = trained_runs / "rain"
     from_break = "".join(text_generation.generate_text(run_dir, "\r\n", num_tokens=30, seed=1))
     assert from_break == "\n" + "".join(
@@ -186,7 +186,7 @@ def test_korean_comes_out_composed(trained_runs, units):
     assert syllables >= 5
 
 
-def test_the_best_network_of_the_run_is_taken(trained_runs):
+def test_the_best_network_of_the_run_is_used(trained_runs):
     lines = (trained_runs / "rain/metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     best = min((row for row in rows if row["validation_loss"]), key=lambda r: r["validation_loss"])
@@ -200,9 +200,7 @@ def test_the_best_network_of_the_run_is_taken(trained_runs):
         loading.load(trained_runs / "rain", model_seed=5)
 
 
-def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
-    trained_runs, tmp_path, capsys
-):
+def test_a_damaged_checkpoint_is_skipped_when_sampling(trained_runs, tmp_path, capsys):
     shutil.copytree(trained_runs / "rain", "copy")
     newest = max(Path("copy/checkpoints").iterdir())
     shutil.copytree(newest, newest.with_name("00000061"))
@@ -218,7 +216,7 @@ def test_a_broken_checkpoint_is_passed_over_and_the_one_before_it_writes(
         loading.load("copy")
 
 
-def test_what_is_no_language_model_or_does_not_fit_is_refused(trained_runs, tmp_path):
+def test_runs_that_cannot_be_sampled_are_refused(trained_runs, tmp_path):
     shutil.copytree(trained_runs / "rain", "copy")
     config = json.loads(Path("copy/config.json").read_text())
     shorter = json.loads(json.dumps(config))
@@ -253,7 +251,7 @@ def page(*arguments, **settings):
     return text, json.loads(data[1])
 
 
-def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
+def test_the_page_shows_the_networks_predictions(trained_runs, tmp_path):
     run_dir, words = trained_runs / "rain", "in Spain\nstays"
     text, data = page(run_dir, words, out=tmp_path / "page.html", model_seed=4, final=True)
     assert "seed 4 after 60 updates" in text and "layer 2" in text
@@ -274,7 +272,7 @@ def test_the_page_shows_what_the_network_expects(trained_runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_of_a_file_is_of_its_beginning(trained_runs, tmp_path, capsys):
+def test_the_page_shows_the_start_of_a_file(trained_runs, tmp_path, capsys):
     out = tmp_path / "page.html"
     Path("long.txt").write_text("in the plain.\r\n" * 500)
     _, data = page(trained_runs / "rain", "long.txt", max_tokens=300, out=out)
@@ -340,7 +338,7 @@ def test_visualize_refuses_bad_input(trained_runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsys):
+def test_without_validation_no_network_is_the_best(tmp_path, capsys):
     texts(tmp_path)
     few = FEW | {"steps": 3, "val_fraction": 0.0, "seeds": 2, "vmap_size": 2, "layers": 1}
     study = make_config(Config(tmp_path / "rain.txt", **few))
@@ -352,7 +350,7 @@ def test_of_several_networks_without_validation_none_is_the_best(tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
-def test_a_network_without_a_finite_validation_loss_is_as_it_was_in_the_end(
+def test_without_a_finite_validation_loss_the_final_parameters_are_used(
     trained_runs, monkeypatch, capsys
 ):
     def nowhere_finite(*arguments, restore=checkpoints.restore, **settings):
@@ -369,7 +367,7 @@ def test_a_network_without_a_finite_validation_loss_is_as_it_was_in_the_end(
     assert "no network is the best: loading seed 2" in capsys.readouterr().err
 
 
-def test_bytes_that_are_no_characters_are_counted_as_bytes(tmp_path):
+def test_invalid_utf8_bytes_count_as_bytes(tmp_path):
     (tmp_path / "raw").write_bytes(b"some text " * 90 + bytes(range(128, 192)) * 3)
     task = Language.from_file(tmp_path / "raw", "bytes", batch_size=2, sequence_length=20)
     assert task.format_loss(1.0) == " nats per byte (1.443 bits, perplexity 2.718)"
@@ -415,7 +413,7 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "empty", "same"])
-def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
+def test_files_that_are_not_text_are_refused_at_once(tmp_path, kind):
     path = tmp_path / "text"
     if kind == "directory":
         path.mkdir()
@@ -429,7 +427,7 @@ def test_what_is_no_text_is_refused_at_once(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_a_run_that_was_cut_is_resumed_to_the_same_bits(tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     """With the carry, the place in the text, and the best network so far."""
     texts(tmp_path)
     few = FEW | {"layers": 1, "validate_every": 15, "dropout": 0.2, "log_every": 7}

@@ -168,7 +168,7 @@ def test_any_cell_and_any_text(call, cell):
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_a_text_that_is_not_learned_says_what_it_says_instead(call):
+def test_a_text_that_is_not_learned_reports_the_prediction(call):
     result = call("--steps", "1", "--no-plots", "--text", "a\nb$c")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3
@@ -257,7 +257,7 @@ def test_help_names_every_option(run):
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_early_costs_nothing(tmp_path, environment):
+def test_a_closed_pipe_ends_quietly(tmp_path, environment):
     shell = f"{sys.executable} {hihello.__file__} | head -n 1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", shell],
@@ -296,7 +296,7 @@ def test_ctrl_c_while_it_compiles(tmp_path, environment):
     )
 
 
-def test_matplotlib_is_imported_only_for_pictures():
+def test_matplotlib_is_imported_only_for_plots():
     code = "import sys, hihello; print('matplotlib' in sys.modules)"
     folder = str(Path(hihello.__file__).parent)
     result = subprocess.run(
@@ -306,12 +306,12 @@ def test_matplotlib_is_imported_only_for_pictures():
 
 
 @pytest.mark.slow
-def test_double_precision_elsewhere_does_no_harm(run):
+def test_it_works_with_x64_enabled(run):
     result = run("hihello.py", "--quiet", "--no-plots", "--steps", "9", JAX_ENABLE_X64="1")
     assert result.returncode == 0, result.stderr
 
 
-def test_every_script_is_tested_here():
+def test_every_script_has_tests():
     scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
     tested = {"hihello.py", "memory.py", "char_lm.py", "benchmark.py"}
     assert scripts == tested | {"hihello_torch.py", "char_lm_torch.py"}  # need PyTorch

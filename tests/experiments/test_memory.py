@@ -37,7 +37,7 @@ def test_trains_and_reports(memory, task, option, memoryless_loss):
 
 
 @pytest.mark.slow
-def test_many_seeds_and_a_picture(run, tmp_path):
+def test_many_seeds_and_a_plot(run, tmp_path):
     flags = ["--seeds", "3", "--vmap-size", "2", "--sequence-length", "4"]
     result = run("memory.py", *SMALL[:-1], *flags)
     assert (result.returncode, result.stderr) == (0, "")

@@ -337,3 +337,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         interop.save_params(path, {"a": np.arange(50)})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+class Leaky(LSTMCell):
+    """Other equations with the same parameters."""
+
+    def __call__(self, carry, inputs, hidden_mask=None):
+        new, h = super().__call__(carry, inputs, hidden_mask)
+        return new._replace(c=0.9 * new.c), h
+
+
+@pytest.mark.parametrize("system", ["torch", "keras", "onnx", "tf1"])
+def test_a_subclass_with_its_own_equations_is_refused(system):
+    layer = Recurrent(Leaky(4))
+    params = layer.init(jax.random.key(0), jnp.ones((1, 2, 3)))["params"]
+    with pytest.raises(ValueError, match=r"has no Leaky \(it may differ from the LSTMCell"):
+        getattr(interop, f"to_{system}")(layer, params)

@@ -107,7 +107,7 @@ def test_another_shape(error, argument, value, message, layer, how):
 @in_any_way
 @any_layer
 @each("argument, value, message", KINDS)
-def test_another_kind_of_numbers(argument, value, message, layer, how):
+def test_another_dtype(argument, value, message, layer, how):
     refused(TypeError, message, call, how, layer, **{argument: value})
 
 
@@ -121,7 +121,7 @@ def test_a_length_out_of_range(lengths, message, layer, how):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
-def test_under_jit_a_length_out_of_range_counts_as_the_nearest(implementation, reverse):
+def test_under_jit_lengths_are_clamped(implementation, reverse):
     layer: Any = Recurrent(
         MinGRUCell(H), reverse=reverse, remat_chunk_size=2, implementation=implementation
     )
@@ -170,7 +170,7 @@ def test_another_carry(name, carry, message, how):
 
 
 @in_any_way
-def test_a_stack_says_in_which_layer(how):
+def test_a_stack_names_the_layer(how):
     stack = Stack((lstm(), Stack((lstm(), lstm(), Recurrent(GRUCell(H))))))
     carry = (PAIR, (PAIR, PAIR, PAIR))
     with pytest.raises(ValueError, match="initial_carry must be one array") as caught:
@@ -188,19 +188,19 @@ def test_a_stack_says_in_which_layer(how):
         ("mingru", ZERO.astype(jnp.bfloat16), "initial_carry must be float32, as the cell's"),
     ],
 )
-def test_a_carry_of_another_type(name, carry, message, how):
+def test_a_carry_of_another_dtype(name, carry, message, how):
     refused(TypeError, message, call, how, LAYERS[name], initial_carry=carry)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_carry_that_cannot_hold_the_steps_numbers(name):
+def test_a_carry_that_cannot_hold_the_new_dtype(name):
     """Wide inputs and narrow parameters: the step's numbers are not rounded without a word."""
     with jax.enable_x64(True):
         message = "the carry is float32, but a step makes it float64: give the cell param_dtype"
         refused(TypeError, message, call, "apply", LAYERS[name], X.astype(np.float64))
 
 
-def test_a_choice_that_is_traced():
+def test_a_traced_option():
     drop_h = Recurrent(LSTMCell(H), recurrent_dropout=0.5)
     for layer in drop_h, Stack((lstm(), lstm()), dropout=0.5):
         message = "deterministic must be True or False, but is a traced array"
@@ -235,7 +235,7 @@ class LeakySum(nn.RNNCellBase):
         return jnp.zeros(input_shape)
 
 
-def test_a_cell_may_call_its_parameters_as_it_likes():
+def test_a_cell_may_name_its_parameters_freely():
     outputs, _ = call("apply", Recurrent(LeakySum()), X + 1)
     np.testing.assert_array_equal(outputs, X + 1)  # the parameter is zero
 
@@ -318,7 +318,7 @@ PARTS = [
 
 
 @each("make, attributes, message", PARTS)
-def test_what_cannot_be_run_is_not_made(make, attributes, message):
+def test_unsupported_layers_are_refused_at_init(make, attributes, message):
     refused(ValueError, message, make, **attributes)
 
 
@@ -329,26 +329,26 @@ def test_what_cannot_be_run_is_not_made(make, attributes, message):
         (
             LSTMCell,
             {"kernel_init": "glorot"},
-            "unknown initialiser 'glorot'; choose from glorot",
+            "unknown initializer 'glorot'; choose from glorot",
         ),
         (
             GRUCell,
             {"recurrent_kernel_init": "eye"},
-            "unknown initialiser 'eye'; choose from glorot",
+            "unknown initializer 'eye'; choose from glorot",
         ),
         (
             ElmanCell,
             {"recurrent_kernel_init": "one"},
-            "unknown initialiser 'one'; choose from glorot",
+            "unknown initializer 'one'; choose from glorot",
         ),
         (
             MinGRUCell,
             {"kernel_init": "normal"},
-            "unknown initialiser 'normal'; choose from glorot",
+            "unknown initializer 'normal'; choose from glorot",
         ),
     ],
 )
-def test_an_initialiser_that_there_is_not(cell, options, message, how):
+def test_an_unknown_initializer(cell, options, message, how):
     layer = Recurrent(cell(H, **options))
     init = jax.jit(layer.init) if how == "jit" else layer.init
     refused(ValueError, message, init, KEY, X)

@@ -57,7 +57,7 @@ def library(request, monkeypatch):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("chunk", [None, 3])
-def test_values_and_gradients_are_those_of_the_steps(library, lengths, reverse, chunk, key):
+def test_values_and_gradients_equal_the_scan(library, lengths, reverse, chunk, key):
     del library
     layer = Recurrent(LSTMCell(H), reverse=reverse, remat_chunk_size=chunk, implementation="cudnn")
     keys = jax.random.split(key, 3)
@@ -80,7 +80,7 @@ def test_values_and_gradients_are_those_of_the_steps(library, lengths, reverse, 
     chex.assert_trees_all_close(results("cudnn"), results("scan"), rtol=2e-5, atol=2e-6)
 
 
-def test_what_cudnn_cannot_do_is_refused(monkeypatch):
+def test_unsupported_layers_are_refused(monkeypatch):
     inputs = jnp.ones((B, T, F))
 
     def run(cell, inputs=inputs, dropout=0.0, **options):
@@ -105,7 +105,7 @@ def test_what_cudnn_cannot_do_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_under_vmap_it_says_what_to_do(monkeypatch, compiled):
+def test_under_vmap_an_error_says_what_to_do(monkeypatch, compiled):
     sizes = SimpleNamespace(compute_rnn_workspace_reserve_space_sizes=lambda *_: (0, 8))
     if jax.default_backend() != "gpu":  # enough of the library to trace the call
         monkeypatch.setattr(rnn, "gpu_rnn", sizes)
@@ -122,7 +122,7 @@ def test_under_vmap_it_says_what_to_do(monkeypatch, compiled):
         jax.eval_shape(jax.vmap(jax.jit(run) if compiled else run), inputs)
 
 
-def test_a_row_is_turned_round_as_far_as_it_goes():
+def test_a_row_is_reversed_up_to_its_length():
     rows = jnp.arange(8.0).reshape(2, 4, 1)
     turned = cudnn._reverse_rows(rows, jnp.array([3, 0]))
     np.testing.assert_array_equal(turned[..., 0], [[2, 1, 0, 3], [4, 5, 6, 7]])

@@ -76,7 +76,7 @@ def both(layer, options, *arguments):
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key, monkeypatch):
+def test_large_input_products_are_computed_in_the_loop(cell, backend, key, monkeypatch):
     """Where a processor's caches would not hold them; a GPU has none to speak of."""
     layer, *arguments, options = case(cell, "all", key)
     monkeypatch.setattr(fused, "CACHE_BYTES", 0)
@@ -88,7 +88,7 @@ def test_large_products_with_the_inputs_are_made_step_by_step(cell, backend, key
 @pytest.mark.sampled(7)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("cell", "what"), CASES)
-def test_values_and_gradients_are_those_of_the_steps(cell, what, reverse, key):
+def test_values_and_gradients_equal_the_scan(cell, what, reverse, key):
     layer, *arguments, options = case(cell, what, key)
     fused, scanned = both(layer.clone(reverse=reverse), options, *arguments)
     chex.assert_trees_all_close(fused, scanned, rtol=2e-5, atol=2e-5)
@@ -97,7 +97,7 @@ def test_values_and_gradients_are_those_of_the_steps(cell, what, reverse, key):
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_in_double_precision_they_agree_to_its_last_digits(cell, key):
+def test_in_double_precision_they_agree_to_the_last_digits(cell, key):
     with jax.enable_x64(True):
         layer, *arguments, options = case(cell, "all", key, jnp.float64)
         fused, scanned = both(layer, options, *arguments)
@@ -120,7 +120,7 @@ def test_under_vmap_with_other_parameters_in_each(cell, key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_in_chunks_it_is_the_same(cell, key):
+def test_chunks_change_nothing_when_fused(cell, key):
     layer, *arguments, options = case(cell, "all", key)
     whole, _ = both(layer, options, *arguments)
     chunked, _ = both(layer.clone(remat_chunk_size=4), options, *arguments)
@@ -129,7 +129,7 @@ def test_in_chunks_it_is_the_same(cell, key):
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_the_second_derivative_is_there_too(cell, key):
+def test_second_derivatives_agree(cell, key):
     layer, *arguments, options = case(cell, "plain", key)
 
     def steepness(layer):
@@ -174,7 +174,7 @@ def products(layer, inputs):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_step_has_one_product_and_so_has_a_step_back(cell):
+def test_forward_and_backward_steps_have_one_product_each(cell):
     inputs = jnp.ones((B, T, F))
     assert products(Recurrent(CELLS[cell](H)), inputs) == [1, 1]
     gates = {"lstm": 4, "gru": 3}[cell]
@@ -196,7 +196,7 @@ UNUSUAL = {
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_what_is_unusual_is_scanned(name, key):
+def test_unsupported_options_use_the_scan(name, key):
     inputs = jax.random.normal(key, (B, T, F))
     layer = Recurrent(UNUSUAL[name])
     variables = layer.init(key, inputs)
@@ -207,7 +207,7 @@ def test_what_is_unusual_is_scanned(name, key):
         layer.clone(implementation="fused").apply(variables, inputs)
 
 
-def test_auto_is_fused_where_it_applies(key):
+def test_auto_is_fused_if_supported(key):
     inputs = jax.random.normal(key, (B, T, F))
     for cell in (LSTMCell(H), GRUCell(H)):
         layer = Recurrent(cell)
@@ -224,7 +224,7 @@ def test_auto_is_fused_where_it_applies(key):
 
 
 @pytest.mark.slow
-def test_a_stack_of_fused_layers_learns_as_one_of_steps(key):
+def test_a_stack_of_fused_layers_trains_like_a_scanned_one(key):
     """Ten steps of gradient descent, through two layers."""
     inputs = jax.random.normal(key, (B, T, F))
     targets = jnp.roll(inputs, 2, axis=1)[..., :1]

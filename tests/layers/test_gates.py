@@ -35,7 +35,7 @@ NAMES = {
 @pytest.mark.sampled(7)
 @pytest.mark.parametrize("options", [{}, {"reverse": True, "remat_chunk_size": 3}], ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_gates_are_those_of_the_equations(name, options, key):
+def test_gates_equal_the_equations(name, options, key):
     layer, variant = VARIANTS[name].make_layer(**options), VARIANTS[name]
     variables, inputs, start = drawn(layer, key)
     (gates,) = read_gates(layer, variables["params"], inputs, start, lengths=lengths)
@@ -46,7 +46,7 @@ def test_gates_are_those_of_the_equations(name, options, key):
     assert_close(gates, {gate: wanted[gate] for gate in gates})
 
 
-def test_without_lengths_and_carry_every_step_has_gates_and_starts_from_zero(key):
+def test_without_lengths_and_carry_gates_start_from_zero(key):
     layer = Recurrent(LSTMCell(H))
     variables, inputs, start = drawn(layer, key)
     (gates,) = read_gates(layer, variables["params"], inputs)
@@ -54,7 +54,7 @@ def test_without_lengths_and_carry_every_step_has_gates_and_starts_from_zero(key
     assert_close(gates, expected(VARIANTS["lstm"], variables["params"]["cell"], inputs, start))
 
 
-def test_resets_are_seen_in_the_gates(key):
+def test_resets_affect_the_gates(key):
     """The packed rows' second halves are rows of their own."""
     layer = Recurrent(LSTMCell(H))
     variables, inputs, _ = drawn(layer, key)
@@ -82,7 +82,7 @@ PATHS = [
 ]
 
 
-def test_recurrent_layers_are_found_from_the_input_up_with_their_parameters(key):
+def test_recurrent_layers_are_found_in_order_with_their_parameters(key):
     model = deep_model()
     found = list(recurrent_layers(model))
     assert [path for path, _ in found] == PATHS
@@ -95,7 +95,7 @@ def test_recurrent_layers_are_found_from_the_input_up_with_their_parameters(key)
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, wanted)
 
 
-def test_gates_of_a_deep_model_are_those_of_its_layers_by_hand(key):
+def test_gates_of_a_deep_model_equal_each_layers_gates(key):
     model = deep_model()
     variables, inputs, start = drawn(model, key)
     params = variables["params"]
@@ -114,7 +114,7 @@ def test_gates_of_a_deep_model_are_those_of_its_layers_by_hand(key):
             below = jnp.concatenate([gates[1]["h"], wanted["h"]], -1) if n == 2 else wanted["h"]
 
 
-def test_one_model_is_compiled_once(key):
+def test_a_model_is_compiled_once(key):
     layer = Recurrent(LSTMCell(H))
     variables, inputs, start = drawn(layer, key)
     read_gates(layer, variables["params"], inputs, start, lengths=lengths)
@@ -125,7 +125,7 @@ def test_one_model_is_compiled_once(key):
     assert function._cache_size() == compiled
 
 
-def test_lengths_are_looked_at_before_anything_is_compiled(key):
+def test_lengths_are_checked_before_compiling(key):
     layer = Recurrent(LSTMCell(H))
     variables, inputs, start = drawn(layer, key)
     params = variables["params"]
@@ -146,11 +146,11 @@ class Hidden(nn.Module):
         return Recurrent(LSTMCell(H))(inputs, *arguments, **options)
 
 
-def test_a_model_without_a_layer_to_be_found_is_refused(key):
+def test_a_model_without_a_visible_layer_is_refused(key):
     with pytest.raises(ValueError, match="Hidden has no Recurrent layer in its attributes"):
         read_gates(Hidden(), {}, jnp.zeros((B, T, F)))
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_every_cell_has_its_equations(name):
+def test_every_cell_has_equations(name):
     assert name in REFERENCE, f"write the equations of {name!r} in tests/reference.py"

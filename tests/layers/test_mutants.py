@@ -18,14 +18,14 @@ import jax
 import pytest
 
 GOLDENS = {  # the function in test_oracles, and its case
-    "torch lstm": ("test_a_layer_and_its_gradients_are_torchs", "lstm", "stacked", None, None),
-    "torch gru": ("test_a_layer_and_its_gradients_are_torchs", "gru", "stacked", None, None),
-    "torch rnn": ("test_a_layer_and_its_gradients_are_torchs", "rnn", "stacked", None, None),
-    "torch loss": ("test_the_loss_is_torchs_that_ignores_padding", None),
-    "keras gru": ("test_a_layer_is_keras", "gru", "bidirectional", None),
-    "keras gru, before": ("test_a_layer_is_keras", "gru_reset_before", "bidirectional", None),
-    "onnx lstm": ("test_a_layer_is_the_onnx_operator", "lstm_peepholes", "bidirectional", None),
-    "tf1": ("test_a_layer_is_tensorflows", "two", None),
+    "torch lstm": ("test_a_layer_and_its_gradients_equal_pytorch", "lstm", "stacked", None, None),
+    "torch gru": ("test_a_layer_and_its_gradients_equal_pytorch", "gru", "stacked", None, None),
+    "torch rnn": ("test_a_layer_and_its_gradients_equal_pytorch", "rnn", "stacked", None, None),
+    "torch loss": ("test_the_loss_equals_pytorchs_with_ignore_index", None),
+    "keras gru": ("test_a_layer_equals_keras", "gru", "bidirectional", None),
+    "keras gru, before": ("test_a_layer_equals_keras", "gru_reset_before", "bidirectional", None),
+    "onnx lstm": ("test_a_layer_equals_the_onnx_operator", "lstm_peepholes", "bidirectional", None),
+    "tf1": ("test_a_layer_equals_tensorflow", "two", None),
 }
 
 MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands there, what instead
@@ -180,7 +180,7 @@ def step_by_step(oracles: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_mutant_every_golden_holds():
+def test_every_golden_holds_without_mutants():
     with goldens_with(None) as oracles:
         for golden in GOLDENS:
             check(oracles, golden)

@@ -156,14 +156,14 @@ def torch_gradients(layer: nn.Module, gradients: Any, hidden_candidate: bool) ->
         ("lstm", "stacked", 4),
     ],
 )
-def test_a_layer_and_its_gradients_are_torchs(kind, form, chunk, float64):
+def test_a_layer_and_its_gradients_equal_pytorch(kind, form, chunk, float64):
     check_torch(kind, form, chunk, np.float64)
 
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("form", ["single", "stacked"])
 @pytest.mark.parametrize("kind", TORCH_CELLS)
-def test_in_single_precision_they_are_torchs_too(kind, form):
+def test_they_equal_pytorch_in_single_precision(kind, form):
     check_torch(kind, form, None, np.float32)
 
 
@@ -208,7 +208,7 @@ def counted(targets: jax.Array) -> jax.Array:
     return (targets != -100).astype(jnp.float64)
 
 
-def test_the_loss_is_torchs_that_ignores_padding(float64):
+def test_the_loss_equals_pytorchs_with_ignore_index(float64):
     case = TORCH["masked_loss"]
     targets = jnp.asarray(case["targets"])
     loss, gradient = jax.value_and_grad(sequence_cross_entropy)(
@@ -218,7 +218,7 @@ def test_the_loss_is_torchs_that_ignores_padding(float64):
     assert_close(ours, {name: case[name] for name in ours})
 
 
-def test_a_model_from_inputs_to_loss_is_torchs(float64):
+def test_a_model_from_inputs_to_loss_equals_pytorch(float64):
     case = TORCH["readout"]
     layer = make_layer(partial(LSTMCell, param_dtype=jnp.float64), "forward")
     model, targets = SequenceModel(layer, V), jnp.asarray(case["targets"])
@@ -261,7 +261,7 @@ def keras_states(prefix: str, case: Arrays, kind: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("form", ["forward", "bidirectional", "sum"])
 @pytest.mark.parametrize("kind", KERAS_CELLS)
-def test_a_layer_is_keras(kind, form, float64):
+def test_a_layer_equals_keras(kind, form, float64):
     case = KERAS[f"{kind}.{form}"]
     direction = "forward" if form == "forward" else "bidirectional"
     layer = make_layer(KERAS_CELLS[kind], direction, "sum" if form == "sum" else "concat")
@@ -285,7 +285,7 @@ TF1_LAYERS = {  # by case, each layer's H, and the forget bias
 
 
 @pytest.mark.parametrize("form", TF1_LAYERS)
-def test_a_layer_is_tensorflows(form, float64):
+def test_a_layer_equals_tensorflow(form, float64):
     case, (sizes, forget_bias) = TF1[form], TF1_LAYERS[form]
     layers = tuple(Recurrent(LSTMCell(size, param_dtype=jnp.float64)) for size in sizes)
     layer = layers[0] if len(layers) == 1 else Stack(layers)
@@ -383,7 +383,7 @@ def ours_by_onnx_names(
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", ONNX_CELLS)
-def test_a_layer_is_the_onnx_operator(kind, direction, float64):
+def test_a_layer_equals_the_onnx_operator(kind, direction, float64):
     given = onnx_inputs(kind, direction, np.float64)
     model = onnx_model(kind, direction, given)
     results = ReferenceEvaluator(model).run(None, dict(given))
@@ -394,7 +394,7 @@ def test_a_layer_is_the_onnx_operator(kind, direction, float64):
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("kind", ONNX_CELLS)
-def test_a_layer_over_padded_rows_is_onnxruntimes(kind, direction):
+def test_a_layer_over_padded_rows_equals_onnxruntime(kind, direction):
     given = onnx_inputs(kind, direction, np.float32)
     feeds = given | {"sequence_lens": LENGTHS}
     model = onnx_model(kind, direction, feeds)

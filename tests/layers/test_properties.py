@@ -11,12 +11,15 @@ shapes, for two cells: padding, resets and chunks are the layer's doing, the sam
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export
 from variants import VARIANTS, assert_close
 
 from jaxrnn.cells import LinearCell
@@ -161,7 +164,7 @@ def past(case):
 
 
 @each(FORWARD | REVERSE, 10)
-def test_a_batch_is_every_sequence_by_itself(layer, drawn):
+def test_a_batch_equals_each_sequence_alone(layer, drawn):
     case = case_of(layer, drawn)
     got = run(layer, case)
     assert_close(got, by_hand(layer, case))
@@ -173,7 +176,7 @@ def test_a_batch_is_every_sequence_by_itself(layer, drawn):
 
 
 @each(FORWARD | REVERSE, 15)
-def test_padding_may_be_anything(layer, drawn):
+def test_padding_has_no_effect(layer, drawn):
     case = case_of(layer, drawn)
     garbage = np.random.default_rng(drawn[0]).choice([np.nan, np.inf, -np.inf, 3e38], (B, T, F))
     inputs = np.where(past(case)[..., None], garbage, case.inputs).astype(np.float32)
@@ -182,7 +185,7 @@ def test_padding_may_be_anything(layer, drawn):
 
 
 @each(FORWARD | REVERSE, 15, st.sampled_from(CUTS))
-def test_pieces_equal_the_whole(layer, drawn, cuts):
+def test_chunks_with_carry_equal_the_whole(layer, drawn, cuts):
     """Backwards the last piece is the first, and none can see that the next one starts anew."""
     case = case_of(layer, drawn)
     carry, outputs = case.carry, np.zeros_like(case.weights[0])
@@ -218,7 +221,7 @@ def test_reverse_is_forward_on_flipped_rows(layer, drawn):
 
 
 @each(FEW, 5)
-def test_both_directions_are_two_layers(layer, drawn):
+def test_bidirectional_equals_two_layers(layer, drawn):
     seed, *rows = drawn
     # A cell of its own: of one cell object there would be one set of parameters.
     backward = layer.clone(cell=layer.cell.clone(), reverse=True)
@@ -236,7 +239,7 @@ def test_both_directions_are_two_layers(layer, drawn):
 
 
 @each(AT_ONCE | {name: REVERSE[f"{name}-reverse"] for name in AT_ONCE}, 15)
-def test_at_once_equals_step_by_step(layer, drawn):
+def test_associative_scan_equals_scan(layer, drawn):
     case = case_of(layer, drawn)
     assert_close(run(layer, case), run(layer.clone(implementation="scan"), case))
 
@@ -252,7 +255,7 @@ Remat = nn.remat(Recurrent)
 
 
 @each(FEW, 5)
-def test_computing_steps_again_changes_nothing(layer, drawn):
+def test_remat_changes_nothing(layer, drawn):
     case = case_of(layer, drawn)
     wanted = run(layer, case)
     assert_close(quick_run(layer, case, jax.checkpoint), wanted)
@@ -261,7 +264,7 @@ def test_computing_steps_again_changes_nothing(layer, drawn):
 
 
 @each(FEW_REVERSE, 2)
-def test_without_jit_it_is_the_same(layer, drawn):
+def test_jit_changes_nothing(layer, drawn):
     case = case_of(layer, drawn)
     options = {"lengths": case.lengths, "resets": case.resets}
     got = call(layer, case.params, case.inputs, case.carry, **options)
@@ -276,7 +279,7 @@ def run_all(layer, cases):
 
 
 @each(FORWARD, 5, draws())
-def test_many_at_once_equal_one_after_the_other(layer, drawn, drawn_too):
+def test_vmap_equals_one_at_a_time(layer, drawn, drawn_too):
     cases = [case_of(layer, drawn), case_of(layer, drawn_too)]
     got = run_all(layer, jax.tree.map(lambda *parts: np.stack(parts), *cases))
     for s, seed in enumerate(cases):
@@ -303,3 +306,27 @@ def test_any_shape(name, data):
     if not has_resets:
         told, case = told._replace(resets=None), case._replace(resets=case.resets & False)
     assert_close(quick_run(layer, told), by_hand(layer, case))
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("with_lengths", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_layer_is_exported_with_symbolic_batch_and_time(name, with_lengths, reverse, key):
+    layer = Recurrent(CELLS[name], reverse=reverse)
+    inputs, lengths = jax.random.normal(key, (3, 7, 4)), jnp.array([7, 3, 0])
+    variables = layer.init(key, inputs)
+
+    @jax.jit
+    def apply(variables, inputs, lengths):
+        return layer.apply(variables, inputs, lengths=lengths if with_lengths else None)
+
+    batch, time = export.symbolic_shape("b, t")
+    shapes = (
+        jax.eval_shape(lambda: variables),
+        jax.ShapeDtypeStruct((batch, time, 4), inputs.dtype),
+        jax.ShapeDtypeStruct((batch,), lengths.dtype),
+    )
+    exported = export.deserialize(export.export(apply)(*shapes).serialize())
+    got, wanted = (call(variables, inputs, lengths) for call in (exported.call, apply))
+    chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(wanted), atol=1e-6)

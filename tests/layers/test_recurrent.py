@@ -49,7 +49,7 @@ def test_layer_equals_a_python_loop_and_the_equations(name, reverse, dtype, key)
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_without_a_carry_all_steps_count_from_zero_on(name, key):
+def test_without_a_carry_it_starts_from_zero(name, key):
     layer = VARIANTS[name].make_layer()
     variables, inputs, start = drawn(layer, key)
     outputs, _ = apply(layer, variables, inputs)
@@ -74,7 +74,7 @@ class OwnCell(nn.SimpleCell):
     "cell", [nn.MGUCell(H), nn.OptimizedLSTMCell(H), OwnCell(H)], ids=["mgu", "lstm", "own"]
 )
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
-def test_any_flax_cell_is_a_layers_cell(cell, reverse, key):
+def test_any_flax_cell_works(cell, reverse, key):
     layer = Recurrent(cell, reverse=reverse)
     variables, inputs, start = drawn(layer, key)
     actual = apply(layer, variables, inputs, start, lengths=lengths)
@@ -94,7 +94,7 @@ class NoisyCell(nn.SimpleCell):
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
-def test_a_cells_own_dropout_is_another_at_each_step(chunk, key):
+def test_a_cells_own_dropout_differs_at_each_step(chunk, key):
     layer = Recurrent(NoisyCell(64), remat_chunk_size=chunk)
     outputs, _ = layer.apply({}, jnp.zeros((2, 12, 3)), rngs={"dropout": key})
     steps = np.diff(outputs, axis=1, prepend=0.0)
@@ -104,7 +104,7 @@ def test_a_cells_own_dropout_is_another_at_each_step(chunk, key):
 
 
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell, ElmanCell])
-def test_a_cells_own_start_is_where_every_sequence_starts(cell, key):
+def test_sequences_start_from_the_cells_initial_carry(cell, key):
     layer = Recurrent(cell(H, carry_init=nn.initializers.ones))
     variables, inputs, start = drawn(layer, key)
     ones = jax.tree.map(jnp.ones_like, start)
@@ -118,7 +118,7 @@ def test_a_cells_own_start_is_where_every_sequence_starts(cell, key):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
 @pytest.mark.parametrize("name", ["minlstm", "mingru"])
-def test_what_is_not_finite_stays_in_its_own_sequence(name, implementation, reverse, key):
+def test_non_finite_values_stay_in_their_sequence(name, implementation, reverse, key):
     layer = Recurrent(CELLS[name](H), implementation=implementation, reverse=reverse)
     variables, inputs, start = drawn(layer, key)
     resets = jnp.zeros((B, T), bool).at[:, 3].set(True)
@@ -137,7 +137,7 @@ def test_what_is_not_finite_stays_in_its_own_sequence(name, implementation, reve
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_bfloat16_multiplies_in_it_and_remembers_in_float32(name, key):
+def test_bfloat16_products_with_a_float32_carry(name, key):
     cell = VARIANTS[name].make_cell(dtype=jnp.bfloat16)
     half, whole = VARIANTS[name].make_layer(cell), VARIANTS[name].make_layer()
     # Half the usual: a tanh network of larger weights is chaotic, and any rounding grows in it.
@@ -160,7 +160,7 @@ def test_bfloat16_multiplies_in_it_and_remembers_in_float32(name, key):
     assert_close(outputs.astype(jnp.float32), apply(whole, *args)[0], 4 * 2**-8)
 
 
-def test_a_bfloat16_cell_counts_further_than_bfloat16_can(key):
+def test_a_bfloat16_cell_counts_beyond_bfloat16_precision(key):
     """With all gates open an LSTM adds up. In bfloat16, 256 + 1 is 256 again."""
     cell = LSTMCell(
         1, forget_bias=20.0, bias_init=nn.initializers.constant(20.0), dtype=jnp.bfloat16
@@ -172,7 +172,7 @@ def test_a_bfloat16_cell_counts_further_than_bfloat16_can(key):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_other_numbers_of_the_same_shapes_compile_nothing(name, key):
+def test_equal_shapes_are_compiled_once(name, key):
     chex.clear_trace_counter()
     once = chex.assert_max_traces(lambda layer, *args, **options: layer.apply(*args, **options), 1)
     once = jax.jit(once, static_argnums=0)
@@ -203,7 +203,7 @@ def gradient_memory(steps, **options):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
+def test_chunks_need_memory_of_the_square_root_of_the_steps():
     plain = {steps: gradient_memory(steps) for steps in (256, 1024, 4096)}
     chunked = {steps: gradient_memory(steps, remat_chunk_size=int(steps**0.5)) for steps in plain}
     assert plain[1024] > 10 * chunked[1024]
@@ -213,7 +213,7 @@ def test_chunks_take_the_memory_of_the_square_root_of_the_steps():
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", ["minlstm", "mingru"])
-def test_only_the_scan_goes_step_by_step(name, key, monkeypatch):
+def test_only_the_scan_has_a_loop(name, key, monkeypatch):
     def lowered(implementation):
         layer = Recurrent(CELLS[name](H), implementation=implementation)
         variables, inputs, start = drawn(layer, key)
@@ -268,7 +268,7 @@ def test_the_same_units_are_dropped_at_all_steps_of_a_row(key):
     ],
     ids=str,
 )
-def test_dropped_units_are_hidden_from_the_gates_alone(name, options, key):
+def test_recurrent_dropout_masks_only_what_the_gates_read(name, options, key):
     """In the equations, what a GRU's z keeps, and an LSTM's c, are not masked."""
     layer = VARIANTS[name].make_layer(recurrent_dropout=RATE, **options)
     variables, inputs, start = drawn(layer, key)

@@ -52,7 +52,7 @@ def one_by_one(stack, params, inputs, start, residual=False, **options):
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", STACKS)
-def test_a_stack_is_its_layers_one_after_the_other(name, key):
+def test_a_stack_equals_its_layers_in_sequence(name, key):
     stack = STACKS[name]()
     variables, inputs, start = drawn(stack, key)
     assert sorted(variables["params"]) == [f"layers_{n}" for n in range(len(stack.layers))]
@@ -63,7 +63,7 @@ def test_a_stack_is_its_layers_one_after_the_other(name, key):
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
-def test_both_ways_are_two_layers_side_by_side(merge, key):
+def test_bidirectional_concatenates_two_layers(merge, key):
     layer = both_ways(merge)
     variables, inputs, start = drawn(layer, key)
     assert sorted(variables["params"]) == ["backward", "forward"]
@@ -89,7 +89,7 @@ def test_residual_layers_add_their_inputs_from_the_second_on(name, key):
 
 
 @pytest.mark.parametrize("name", ["mixed", "nested"])
-def test_pieces_equal_the_whole(name, key):
+def test_chunks_with_carry_equal_the_whole(name, key):
     stack = STACKS[name]()
     variables, inputs, start = drawn(stack, key)
     whole, last = apply(stack, variables, inputs, start)
@@ -143,7 +143,7 @@ def test_each_layers_inputs_are_dropped_from_the_second_on(one_mask, key):
     assert 0.3 < ((other > 0) != kept).mean() < 0.7
 
 
-def test_a_residual_passes_by_the_dropout(key):
+def test_residual_connections_bypass_dropout(key):
     """Wu et al. (2016) add what the layer below handed up, not what dropout left of it."""
     outputs, (_, second) = handed_up(key, layers=2, residual=True)
     assert (second == 0).any()
@@ -161,7 +161,7 @@ def test_a_deterministic_stack_drops_nothing(key):
         stack.apply(variables, inputs, start, deterministic=False)
 
 
-def test_a_layers_own_dropout_is_told_through_everything_above_it(key):
+def test_deterministic_reaches_every_layer(key):
     forward, backward = (
         Recurrent(GRUCell(16), reverse=reverse, recurrent_dropout=RATE) for reverse in (False, True)
     )
@@ -175,7 +175,7 @@ def test_a_layers_own_dropout_is_told_through_everything_above_it(key):
 
 
 @pytest.mark.parametrize("name", ["mixed", "both ways inside"])
-def test_the_model_is_the_readout_of_its_layers(name, key):
+def test_the_model_is_a_readout_of_its_layers(name, key):
     stack = STACKS[name]()
     model = SequenceModel(stack, 5)
     variables, inputs, start = drawn(model, key)

@@ -12,15 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxrnn.errors import RunError
 from jaxrnn.runs import checkpoints, checksums, pytree_io
 from jaxrnn.runs.checkpoints import CheckpointError
+from jaxrnn.training.step import TrainState
 
 POSITION = {"next_step": 50, "text": "안녕", "parts": [0.1, None]}
 
@@ -81,7 +84,7 @@ def rich_state():
     return params, optimizer.init(params), carry, jnp.int32(7), jnp.array(True), others
 
 
-def test_the_same_bits_come_back(tmp_path):
+def test_a_restored_state_has_the_same_bits(tmp_path):
     state = rich_state()
     path = checkpoints.save(tmp_path / "new" / "checkpoints", 50, state, POSITION)
     assert path == tmp_path / "new/checkpoints/00000050"
@@ -95,7 +98,7 @@ def test_the_same_bits_come_back(tmp_path):
         assert restored.step == 50
 
 
-def test_arrays_come_back_to_the_devices_that_are_asked_for(tmp_path):
+def test_arrays_are_restored_to_the_requested_devices(tmp_path):
     checkpoints.save(tmp_path, 1, state_of(1), {})
     device = jax.sharding.SingleDeviceSharding(jax.devices()[-1])
     like = {
@@ -107,6 +110,19 @@ def test_arrays_come_back_to_the_devices_that_are_asked_for(tmp_path):
     assert_same_bits(restored.state, state_of(1))
     for leaf in jax.tree.leaves(restored.state):
         assert leaf.sharding == device and leaf.committed
+
+
+def test_orbax_alone_restores_the_nested_tree(tmp_path):
+    """Fields by name and items of tuples by number, as an Orbax user expects."""
+    optimizer = optax.adam(0.1)
+    params = {"cell": {"kernel": jnp.arange(6.0).reshape(2, 3)}, "readout": {"bias": jnp.ones(3)}}
+    state = TrainState(jnp.int32(7), params, optimizer.init(params))
+    path = checkpoints.save(tmp_path / "checkpoints", 7, state, {})
+    found = ocp.StandardCheckpointer().restore((path / "state").absolute())
+    assert sorted(found) == ["opt_state", "params", "step"]
+    chex.assert_trees_all_equal(found["params"], params)
+    assert int(found["step"]) == 7
+    chex.assert_trees_all_equal(found["opt_state"]["0"]["mu"], jax.tree.map(jnp.zeros_like, params))
 
 
 def test_a_restored_state_needs_no_new_compilation(tmp_path, caplog):
@@ -151,7 +167,7 @@ def test_the_newest_are_kept(tmp_path):
         checkpoints.save(tmp_path, 1, state_of(1), {}, keep=0)
 
 
-def test_what_is_broken_does_not_count_as_kept(folder):
+def test_damaged_checkpoints_do_not_count_as_kept(folder):
     (folder / "00000045").mkdir()
     cut(folder / "00000050/position.json")
     checkpoints.save(folder, 60, state_of(60), {})
@@ -178,7 +194,7 @@ def test_no_checkpoint_at_all(tmp_path):
     assert checkpoints.steps(tmp_path) == []
 
 
-def test_what_is_no_checkpoint_is_left_alone(folder, tmp_path):
+def test_other_files_are_left_alone(folder, tmp_path):
     (folder / "00000060").symlink_to(folder / "00000040")
     (folder / "00000070").touch()
     (folder / ".00000050.0123abcd.partial").symlink_to(tmp_path)
@@ -275,22 +291,22 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(folder):
 
 WEIGHTS, STEP = jax.ShapeDtypeStruct((300,), np.float32), jax.ShapeDtypeStruct((), np.int32)
 MISFITS = {
-    "state['weights'] is float32[300] in the checkpoint and float32[299] in this run": {
+    "weights is float32[300] in the checkpoint and float32[299] in this run": {
         "weights": jax.ShapeDtypeStruct((299,), np.float32),
         "step": STEP,
     },
-    "state['step'] is int32[] in the checkpoint and int16[] in this run": {
+    "step is int32[] in the checkpoint and int16[] in this run": {
         "weights": WEIGHTS,
         "step": np.int16(0),
     },
-    "state['step'] is int32[] in the checkpoint and missing in this run": {"weights": WEIGHTS},
-    "state['more'] is missing in the checkpoint and int32[] in this run": {
+    "step is int32[] in the checkpoint and missing in this run": {"weights": WEIGHTS},
+    "more is missing in the checkpoint and int32[] in this run": {
         "weights": WEIGHTS,
         "step": STEP,
         "more": STEP,
         "empty": np.zeros(0),
     },
-    "state['step'] is int32[] in the checkpoint and int32[0] in this run": {
+    "step is int32[] in the checkpoint and int32[0] in this run": {
         "weights": WEIGHTS,
         "step": np.zeros(0, np.int32),
     },
@@ -306,8 +322,8 @@ def test_another_model_is_refused(folder, message):
 
 
 BAD = [
-    ({"a": "text"}, {}, TypeError, r"state\['a'\] must be an array of numbers, not 'text'"),
-    ({"a": 1.0}, {}, TypeError, r"state\['a'\] must be an array of numbers, not 1.0"),
+    ({"a": "text"}, {}, TypeError, r"a must be an array of numbers, not 'text'"),
+    ({"a": 1.0}, {}, TypeError, r"a must be an array of numbers, not 1.0"),
     (jax.random.key(0), {}, TypeError, "state must be an array of numbers"),
     (state_of(1), {"at": {1}}, TypeError, "set is not JSON serializable"),
     (state_of(1), {"at": np.nan}, ValueError, "not JSON compliant"),
@@ -435,7 +451,7 @@ def test_a_file_that_cannot_grow_is_one_clear_line(folder, tmp_path, limit, posi
     assert all(checksums.damage(path) is None for path in folder.iterdir())
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     for name, why in {"file": "File exists", "file/sub": "Not a directory"}.items():
         with pytest.raises(CheckpointError) as error:

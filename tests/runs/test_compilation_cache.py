@@ -30,7 +30,7 @@ def entries(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["none", "half", "all but one"])
-def test_an_entry_cut_short_costs_a_compilation_and_nothing_else(hihello, tmp_path, kept):
+def test_a_truncated_entry_costs_only_a_compilation(hihello, tmp_path, kept):
     first, _ = hihello("first")
     written = {entry: entry.read_bytes() for entry in entries(tmp_path)}
     assert written
@@ -69,7 +69,7 @@ def test_the_directory_names_jaxlib_and_the_processor(hihello, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_can_be_switched_off_or_put_elsewhere(hihello, tmp_path):
+def test_it_can_be_disabled_or_moved(hihello, tmp_path):
     first = hihello("first", JAX_ENABLE_COMPILATION_CACHE="false")
     assert entries(tmp_path) == []
     second = hihello(

@@ -57,7 +57,7 @@ def test_nested_values_come_back(value):
 
 
 @pytest.mark.parametrize("key", [*sorted(MARKS), "type"])
-def test_a_dict_is_not_taken_for_what_it_looks_like(key):
+def test_an_ambiguous_dict_stays_a_dict(key):
     for value in ({key: "inf"}, {key: {key: "inf"}}, {key: {}}, {key: 1, "path": 2}):
         assert again(value) == value
         assert again(FrozenDict(value)) == value and hash(again(FrozenDict(value)))
@@ -228,7 +228,7 @@ def test_a_rebuilt_model_has_the_same_parameters_to_the_bit(key):
     chex.assert_trees_all_equal(again(model).init(key, inputs), model.init(key, inputs))
 
 
-def test_only_what_has_no_name_is_left_out_and_only_at_its_default():
+def test_only_unnamed_defaults_are_left_out():
     written = to_json(nn.GRUCell(4))
     assert "kernel_init" not in written and "recurrent_kernel_init" not in written
     assert written["bias_init"] == {"function": "flax.linen:zeros"}
@@ -305,7 +305,7 @@ DEF = "cannot be written in config.json; define it with def at the top of its fi
         (Typed(), "a field must not be called type in config.json; rename it"),
     ],
 )
-def test_what_cannot_be_written_is_named_with_its_place(value, message):
+def test_values_that_cannot_be_written_are_named(value, message):
     for whole, where in [
         (value, ""),
         ({"a": (0, value)}, "a[1]: "),
@@ -320,7 +320,7 @@ def test_what_cannot_be_written_is_named_with_its_place(value, message):
     assert "\n" not in str(raised.value)
 
 
-def test_a_class_made_inside_a_function_is_refused():
+def test_a_class_defined_inside_a_function_is_refused():
     @dataclass
     class Local:
         size: int = 1
@@ -365,7 +365,7 @@ MEND = f"; {REMEDY}"
         ({"dict": 3}, "3 cannot be a dict"),
     ],
 )
-def test_what_cannot_be_rebuilt_is_named_with_its_place(value, message):
+def test_values_that_cannot_be_rebuilt_are_named(value, message):
     for whole, where in [
         (value, ""),
         ({"a": [0, value]}, "a[1]: "),

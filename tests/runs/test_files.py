@@ -13,7 +13,7 @@ from jaxrnn.runs.files import read_json, sha256_of, write_json
 VALUE = {"text": "안녕\n", "numbers": [1, 0.1, None, True], "name": "no text: \udcff", "nested": {}}
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_written_values_are_read_back(tmp_path):
     write_json(tmp_path / "a.json", VALUE)
     assert read_json(tmp_path / "a.json") == VALUE
     assert "안녕" in (tmp_path / "a.json").read_text("utf-8"), "a person should be able to read it"
@@ -27,7 +27,7 @@ def fail(*arguments):
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace"])
-def test_a_disk_that_fails_leaves_the_old_file(monkeypatch, tmp_path, place):
+def test_a_failing_disk_leaves_the_old_file(monkeypatch, tmp_path, place):
     write_json(tmp_path / "a.json", VALUE)
     monkeypatch.setattr(place, fail)
     with pytest.raises(OSError, match="No space left"):
@@ -36,13 +36,13 @@ def test_a_disk_that_fails_leaves_the_old_file(monkeypatch, tmp_path, place):
     assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
-def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
+def test_a_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_json(tmp_path / "none" / "a.json", VALUE)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, {"a": b""}], ids=str)
-def test_what_json_has_not_is_refused_before_anything_is_touched(tmp_path, value):
+def test_values_that_json_lacks_leave_the_old_file(tmp_path, value):
     write_json(tmp_path / "a.json", VALUE)
     with pytest.raises((TypeError, ValueError)):
         write_json(tmp_path / "a.json", {"value": value})
@@ -50,7 +50,7 @@ def test_what_json_has_not_is_refused_before_anything_is_touched(tmp_path, value
     assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
-def test_who_reads_meanwhile_sees_the_old_or_the_new(tmp_path):
+def test_readers_see_the_old_or_the_new_file(tmp_path):
     path = tmp_path / "a.json"
     large = [[n] * 20_000 for n in range(10)]
     write_json(path, large[0])
@@ -75,7 +75,7 @@ def test_who_reads_meanwhile_sees_the_old_or_the_new(tmp_path):
     [b"", b'{"a": 1', b'{"a": 1}}', b"{'a': 1}", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000],
     ids=lambda contents: contents[:8],
 )
-def test_broken_json_is_one_line_that_names_the_file(tmp_path, contents):
+def test_damaged_json_is_one_line_that_names_the_file(tmp_path, contents):
     path = tmp_path / "two\nlines.json"
     path.write_bytes(contents)
     with pytest.raises(ValueError, match=r"two\\nlines\.json is damaged") as caught:
@@ -84,7 +84,7 @@ def test_broken_json_is_one_line_that_names_the_file(tmp_path, contents):
     assert str(caught.value).isprintable()
 
 
-def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
+def test_a_missing_file_is_an_os_error(tmp_path):
     for read in (read_json, sha256_of):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "none")
@@ -96,7 +96,7 @@ def test_sha256(tmp_path, contents):
     assert sha256_of(tmp_path / "file") == hashlib.sha256(contents).hexdigest()
 
 
-def test_sha256_of_the_standards_example(tmp_path):
+def test_sha256_of_the_published_example(tmp_path):
     (tmp_path / "abc").write_text("abc")
     digest = sha256_of(tmp_path / "abc")
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -118,7 +118,7 @@ def test_a_run_of_a_script_is_rebuilt_in_another_process(script, environment):
     assert echo.delay == 5 and double(3) == 6
 
 
-def test_a_script_is_loaded_once_and_what_it_defines_is_written_as_it_was(script, monkeypatch):
+def test_a_script_is_loaded_once_and_written_back_unchanged(script, monkeypatch):
     monkeypatch.chdir(script.parent)
     sys.path.append(str(script.parent))  # it must be first
     value = [{"type": "__main__:Echo", "delay": 5}, {"type": "__main__:Echo"}]
@@ -158,7 +158,7 @@ def test_a_default_that_changes_later_changes_no_run(tmp_path):
     assert from_json(written, tmp_path / "new.py").delay == 1
 
 
-def test_an_edited_script_is_not_mistaken_for_its_older_self(tmp_path, monkeypatch):
+def test_an_edited_script_is_loaded_from_its_text(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "a.py"
     for number in "12":  # of one size, and of one second
@@ -180,7 +180,7 @@ def test_the_running_script_is_not_loaded_again(script, run_as_main):
     assert import_paths.SCRIPT not in sys.modules
 
 
-def test_what_stands_beside_a_script_can_be_imported_without_loading_it(script):
+def test_modules_beside_a_script_can_be_imported(script):
     script.write_text("raise AssertionError")
     (script.parent / "beside.py").write_text("class Thing: pass")
     with pytest.raises(ValueError, match="beside:Thing cannot be imported"):
@@ -226,7 +226,7 @@ def test_a_script_or_name_that_is_gone(script, run_as_main):
         from_json(written)
 
 
-def test_what_is_defined_at_a_prompt_is_found_where_it_is_defined_again(run_as_main):
+def test_names_from_a_prompt_are_found_once_defined_again(run_as_main):
     echo = "import dataclasses\n@dataclasses.dataclass\nclass Echo: width: int = 3"
     main = run_as_main()
     define(main, echo + "\ndef double(x): return 2 * x")

@@ -628,7 +628,7 @@ def test_verify_after_kills(chain, workers):
     links.kill(moment="half of the metrics are written", number=2)
     links.end()
     ended = workers("verify", run_dir)
-    said = "Bitwise equal: 11 logged steps of 6 seeds, the parameters and the optimiser's state.\n"
+    said = "Bitwise equal: 11 logged steps of 6 seeds, the parameters and the optimizer's state.\n"
     assert ended[:3] == (0, said, "")
     file = run_dir / run_directory.METRICS
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -64,14 +64,14 @@ def test_cpu_elsewhere(monkeypatch, tmp_path, system):
     assert machine.cpu()["model"] == "arm64"
 
 
-def test_the_usable_cpus_are_those_of_this_process(monkeypatch):
+def test_usable_cpus_follow_the_affinity(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False)
     assert machine.cpu()["usable"] == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cpu()["usable"] == os.cpu_count()
 
 
-def test_memory_is_what_the_system_has():
+def test_memory_equals_the_systems():
     total, available = machine.memory()
     assert total == pytest.approx(
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), rel=0.01

@@ -47,11 +47,11 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(values, second.values[name], err_msg=name)
 
 
-def test_what_is_written_is_read_back_to_the_bit(path, history):
+def test_written_metrics_are_read_back_to_the_bit(path, history):
     assert_equal(metrics.read(path), history)
 
 
-def test_a_line_is_a_step_and_a_seed(path, history):
+def test_each_line_has_a_step_and_a_seed(path, history):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["step"], row["seed"]) for row in rows] == [(n, s) for n in STEPS for s in SEEDS]
     assert [row["clock"]["seconds"] for row in rows] == [0.5, 0.5, 1.5, 1.5, 1.5, 1.5]
@@ -59,7 +59,7 @@ def test_a_line_is_a_step_and_a_seed(path, history):
     assert rows[3]["prediction"] == history.values["prediction"][1, 1].tolist()
 
 
-def test_what_is_not_finite_or_of_a_broken_seed_is_null(tmp_path):
+def test_numbers_that_are_not_finite_are_null(tmp_path):
     values = {
         "loss": np.array([[1.0, np.inf, 3.0], [1.0, 2.0, np.nan]]),
         "correct": np.array([[True, False, True]] * 2),
@@ -78,7 +78,7 @@ def test_what_is_not_finite_or_of_a_broken_seed_is_null(tmp_path):
     assert untouched["correct"].dtype == bool
 
 
-def test_every_place_where_a_kill_can_cut_it(path, history):
+def test_a_file_cut_anywhere_can_be_read(path, history):
     """Whole steps of all seeds are left; once cut there, it can be appended to."""
     whole = path.read_bytes()
     line_ends = [n + 1 for n, byte in enumerate(whole) if byte == ord("\n")]
@@ -94,7 +94,7 @@ def test_every_place_where_a_kill_can_cut_it(path, history):
 
 
 @pytest.mark.parametrize("before", [0, 1, 10, 11, 20, 21])
-def test_cut_and_read_before_a_step_agree(path, history, before):
+def test_truncate_and_read_before_a_step_agree(path, history, before):
     kept = history.steps < before
     expected = History(
         SEEDS, STEPS[kept], {name: values[:, kept] for name, values in history.values.items()}
@@ -134,7 +134,7 @@ def test_lines_out_of_turn_are_refused(path, places):
         metrics.read(path)
 
 
-def test_pieces_join_to_the_whole(history):
+def test_appended_parts_equal_the_whole(history):
     pieces = [
         History(SEEDS, STEPS[cut], {name: v[:, cut] for name, v in history.values.items()})
         for cut in (slice(0, 1), slice(1, 1), slice(1, 3), slice(3, 3))

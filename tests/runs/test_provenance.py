@@ -60,17 +60,17 @@ def changed(collected, path, value):
     return other
 
 
-def test_they_are_json(now):
+def test_provenance_is_json(now):
     assert json.loads(json.dumps(now, allow_nan=False)) == now
 
 
-def test_nothing_differs_from_itself(now):
+def test_equal_provenance_has_no_differences(now):
     again = provenance.collect(Path(__file__))
     again["code"] = now["code"]
     assert provenance.differences(json.loads(json.dumps(now)), again) == []
 
 
-def test_every_difference_is_named_once_but_for_the_harmless(now):
+def test_every_difference_that_matters_is_named_once(now):
     found = leaves(now)
     assert set(found) > HARMLESS
     for path in found:
@@ -81,7 +81,7 @@ def test_every_difference_is_named_once_but_for_the_harmless(now):
                 assert all(re.fullmatch(r"\S.* was \S.*, is \S.*", line) for line in phrases)
 
 
-def test_a_difference_says_what_was_and_what_is(now):
+def test_a_difference_names_both_values(now):
     for path, was, new, phrase in (
         (("versions", "jaxlib"), "0.10.1", "0.12.0", "jaxlib was 0.10.1, is 0.12.0"),
         (("cpu", "usable"), 64, 2, "the number of usable CPUs was 64, is 2"),
@@ -109,7 +109,7 @@ def test_a_difference_says_what_was_and_what_is(now):
     [None, {}, [], 3, "text", {"versions": None}, {"versions": ["jax"]}, {"code": {"jaxrnn": 3}}],
     ids=str,
 )
-def test_what_is_not_recorded_is_different(now, then):
+def test_missing_facts_are_differences(now, then):
     phrases = provenance.differences(then, now)
     compared = [path[:2] for path in leaves(now) if path not in HARMLESS]
     assert len(phrases) == len(set(compared))
@@ -117,14 +117,14 @@ def test_what_is_not_recorded_is_different(now, then):
 
 
 @pytest.mark.parametrize("odd", [{}, [], {"a": {"b": [1]}}, STATE | {"commit": [1], "changes": 3}])
-def test_an_odd_value_is_different(now, odd):
+def test_malformed_facts_are_differences(now, odd):
     for path in leaves(now):
         if path not in HARMLESS:
             [phrase] = provenance.differences(changed(now, path, odd), now)
             assert phrase.isprintable()
 
 
-def test_the_versions_are_what_the_packages_say():
+def test_versions_equal_the_packages_own():
     versions = provenance.versions()
     for module in (jaxrnn, jax, flax, optax, chex, np):
         assert versions[module.__name__] == module.__version__
@@ -136,7 +136,7 @@ def test_a_package_that_is_not_installed_is_none(monkeypatch):
     assert provenance.versions()["jaxrnn-has-no-such-package"] is None
 
 
-def test_the_settings_are_those_in_force():
+def test_settings_are_those_in_effect():
     assert set(provenance.SETTINGS) <= set(jax.config.values)
     before = provenance.settings()
     unset = {name for name, value in before.items() if value is None}
@@ -160,7 +160,7 @@ def test_the_settings_are_those_in_force():
     }
 
 
-def test_the_environment_and_the_command_are_those_in_force(monkeypatch):
+def test_variables_and_command_are_recorded(monkeypatch):
     for name in provenance.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
@@ -172,7 +172,7 @@ def test_the_environment_and_the_command_are_those_in_force(monkeypatch):
     assert found["python"] == ".".join(map(str, sys.version_info[:3])) or "rc" in found["python"]
 
 
-def test_the_scripts_own_fingerprint(tmp_path):
+def test_the_script_has_a_checksum(tmp_path):
     script = tmp_path / "lab.py"
     assert provenance.code(None)["script_sha256"] is None
     assert provenance.code(script)["script_sha256"] is None
@@ -193,7 +193,7 @@ def test_the_time_is_utc_to_the_millisecond():
     assert datetime.timedelta(0) <= age < datetime.timedelta(minutes=1)
 
 
-def test_the_devices_are_jaxs():
+def test_devices_are_jaxs():
     device = jax.devices()[0]
     found = machine.devices()
     assert (found["platform"], found["kind"]) == (device.platform, device.device_kind)

@@ -80,14 +80,14 @@ def test_before_the_first_commit(tmp_path):
     assert repository.state_of(tmp_path) == {"commit": None, "dirty": True, "changes": None}
 
 
-def test_looking_changes_nothing(root):
+def test_reading_the_state_changes_nothing(root):
     os.utime(root / "folder/lab.py", (1, 1))  # git would write its index anew
     index = (root / ".git/index").stat().st_mtime_ns
     assert state(root)["dirty"] is False
     assert (root / ".git/index").stat().st_mtime_ns == index
 
 
-def test_it_is_this_repository_whatever_a_hook_sets(root, tmp_path, monkeypatch):
+def test_git_variables_are_ignored(root, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     git(tmp_path / "other", "init", "-q")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))

@@ -47,7 +47,7 @@ def test_a_directory_with_anything_in_it_is_refused_and_untouched(tmp_path, name
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_who_names_a_run_is_told_how_to_go_on_with_it(tmp_path):
+def test_an_existing_run_is_refused_with_the_resume_command(tmp_path):
     with run_directory.new_run("lab", tmp_path / "a") as directory:
         save(directory)
     told = f"python -m jaxrnn resume {tmp_path / 'a'}`"
@@ -55,7 +55,7 @@ def test_who_names_a_run_is_told_how_to_go_on_with_it(tmp_path):
         pass
 
 
-def test_an_empty_directory_is_taken_and_kept(tmp_path):
+def test_an_empty_directory_is_used_and_kept(tmp_path):
     with pytest.raises(RuntimeError), run_directory.new_run("lab", tmp_path):
         raise RuntimeError
     assert contents(tmp_path) == []
@@ -65,7 +65,7 @@ def test_an_empty_directory_is_taken_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize("chosen", [None, Path("x/y/z")])
-def test_a_run_that_fails_before_it_measures_leaves_nothing(tmp_path, monkeypatch, chosen):
+def test_a_run_that_fails_before_its_first_metrics_leaves_nothing(tmp_path, monkeypatch, chosen):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError), run_directory.new_run("lab", chosen) as directory:
         for name in ("config.json", "manifest.json"):
@@ -84,14 +84,14 @@ def test_a_run_that_is_stopped_stays(tmp_path, ending):
     assert contents(tmp_path / "a") == ["config.json", "metrics.jsonl"]
 
 
-def test_a_run_that_fails_once_it_has_measured_stays(tmp_path):
+def test_a_run_that_fails_after_its_first_metrics_stays(tmp_path):
     with pytest.raises(RuntimeError), run_directory.new_run("lab", tmp_path / "a") as directory:
         save(directory)
         raise RuntimeError
     assert contents(tmp_path / "a") == ["config.json", "metrics.jsonl"]
 
 
-def test_a_run_that_fails_removes_only_its_own(tmp_path, monkeypatch):
+def test_a_run_that_fails_removes_only_its_own_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError), run_directory.new_run("lab", None):
         with run_directory.new_run("lab", None) as other:
@@ -152,7 +152,7 @@ def test_a_directory_without_a_run_is_not_opened(tmp_path, missing):
     assert missing not in contents(tmp_path)
 
 
-def test_numbers_taken_at_the_same_moment_differ(tmp_path, monkeypatch):
+def test_simultaneous_runs_get_different_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     barrier = threading.Barrier(4)
 
@@ -168,7 +168,7 @@ def test_numbers_taken_at_the_same_moment_differ(tmp_path, monkeypatch):
             assert len(set(pool.map(take, range(4)))) == 4
 
 
-def test_a_directory_that_cannot_be_made(tmp_path):
+def test_a_directory_that_cannot_be_created(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(OSError, match="cannot create"),

@@ -67,7 +67,7 @@ def tree(folder):
 
 @pytest.mark.optimized
 def test_a_run_compiles_one_program(finished):
-    """23 steps in calls of at most 5, and the initialisation."""
+    """23 steps in calls of at most 5, and the initialization."""
     assert finished[1] == 1
 
 
@@ -371,12 +371,12 @@ def test_callbacks_see_every_call(tmp_path):
 
 
 def exponential_sgd(learning_rate, decay):
-    """An optimiser of the user's own, to be found again by its name."""
+    """An optimizer of the user's own, to be found again by its name."""
     return optax.chain(optax.ema(decay), optax.sgd(learning_rate))
 
 
 @pytest.mark.slow
-def test_any_importable_optimiser_is_saved_by_name(tmp_path):
+def test_any_importable_optimizer_is_saved_by_name(tmp_path):
     train = replace(TRAIN, optimizer=exponential_sgd, optimizer_kwargs={"decay": 0.9})
     config = replace(CONFIG, train=train)
     result = runner.run(config, run_dir=tmp_path / "a")
@@ -387,6 +387,6 @@ def test_any_importable_optimiser_is_saved_by_name(tmp_path):
     assert not np.array_equal(result.history.values["loss"], plain.history.values["loss"])
 
 
-def test_an_optimiser_that_returns_something_else_is_refused():
+def test_an_optimizer_that_returns_something_else_is_refused():
     with pytest.raises(SettingError, match=r"returns an optax\.GradientTransformation"):
         TrainConfig(3, optimizer=lambda learning_rate: learning_rate)

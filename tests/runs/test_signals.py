@@ -10,7 +10,7 @@ from jaxrnn.runs import signals
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_the_first_waits_and_the_second_acts(number):
+def test_the_first_signal_waits_and_the_second_acts(number):
     acted = []
     before = signal.signal(number, lambda *_: acted.append(number))
     try:
@@ -26,7 +26,7 @@ def test_the_first_waits_and_the_second_acts(number):
         signal.signal(number, before)
 
 
-def test_handlers_are_put_back_also_after_an_error():
+def test_handlers_are_restored_also_after_an_error():
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     with pytest.raises(RuntimeError), signals.deferred():
         assert [signal.getsignal(number) for number in signals.SIGNALS] != before
@@ -34,7 +34,7 @@ def test_handlers_are_put_back_also_after_an_error():
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
-def test_what_is_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with signals.deferred() as asked:
@@ -45,7 +45,7 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_in_another_thread_nothing_is_touched():
+def test_in_another_thread_handlers_are_unchanged():
     errors = []
 
     def work():

@@ -83,7 +83,7 @@ def test_one_seed_is_written_as_it_is(tmp_path):
         np.testing.assert_array_equal(np.array(rows), expected)
 
 
-def test_of_several_seeds_the_quartiles_of_those_that_are_finite(tmp_path):
+def test_several_seeds_are_written_as_quartiles_of_the_finite_ones(tmp_path):
     loss = np.random.default_rng(0).gamma(2.0, size=(7, 4))
     loss[2, 1:] = np.nan
     loss[:, 3] = np.inf
@@ -99,7 +99,7 @@ def test_of_several_seeds_the_quartiles_of_those_that_are_finite(tmp_path):
         np.testing.assert_array_equal(times, [1, 2, 3, 4])
 
 
-def test_what_was_added_can_be_read_before_the_file_is_closed(tmp_path):
+def test_events_can_be_read_before_the_file_is_closed(tmp_path):
     threads = threading.active_count()
     with Events(tmp_path, 0) as events:
         for step in range(3):
@@ -108,7 +108,7 @@ def test_what_was_added_can_be_read_before_the_file_is_closed(tmp_path):
             assert threading.active_count() == threads
 
 
-def test_each_file_starts_a_session_and_comes_after_those_before_it(tmp_path, monkeypatch):
+def test_each_file_starts_a_session_and_sorts_last(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard.time, "time", lambda: 1_700_000_000.0)
     (tmp_path / "events.out.tfevents.profile-empty").touch()  # others put such files there, too
     for first_step in (0, 40, 20):
@@ -154,7 +154,7 @@ def record(event):
     return head + struct.pack("<I", masked_crc(head)) + body + struct.pack("<I", masked_crc(body))
 
 
-def test_a_file_that_cannot_be_made_is_one_clear_error(tmp_path):
+def test_a_file_that_cannot_be_created_is_one_clear_error(tmp_path):
     (tmp_path / "tensorboard").touch()
     with pytest.raises(OSError, match=r"cannot write TensorBoard's events: .*exists"):
         Events(tmp_path / "tensorboard", 0)

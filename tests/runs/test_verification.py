@@ -59,7 +59,7 @@ def test_an_unchanged_run_is_bitwise_equal(made):
     text, holds = verify(made)
     assert holds
     assert text == (
-        "Bitwise equal: 10 logged steps of 3 seeds, the parameters and the optimiser's state."
+        "Bitwise equal: 10 logged steps of 3 seeds, the parameters and the optimizer's state."
     )
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from example_tasks import Echo
 
-from jaxrnn.cells import ElmanCell
+from jaxrnn.cells import ElmanCell, LSTMCell
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.runs import vmap_tuning
+from jaxrnn.runs import runner, vmap_tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import TrainLoop, compile_loop
 
@@ -36,6 +36,7 @@ def machine(monkeypatch):
         return machine.seconds[loop.config.vmap_size]
 
     monkeypatch.setattr(vmap_tuning, "compile_loop", lambda loop: loop.config.vmap_size)
+    monkeypatch.setattr(vmap_tuning, "require_memory", lambda loop: None)
     monkeypatch.setattr(vmap_tuning, "_seconds_per_step", seconds)
     monkeypatch.setattr(vmap_tuning, "_limit_lanes", lambda vmap_size, room: vmap_size)
     monkeypatch.setattr(
@@ -147,3 +148,15 @@ def test_the_real_loop_is_measured():
     seconds = vmap_tuning._measure(config)
     assert list(seconds) == [2, 1]
     assert all(0 < took < 10 and math.isfinite(took) for took in seconds.values())
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_network_too_large_for_memory_is_refused_before_compiling(monkeypatch, seeds):
+    def compile_loop(*_, **__):
+        raise AssertionError("it was compiled")
+
+    monkeypatch.setattr(runner, "compile_loop", compile_loop)
+    monkeypatch.setattr(vmap_tuning, "compile_loop", compile_loop)
+    model = SequenceModel(Recurrent(LSTMCell(10**6)), 4)  # 16 TB of parameters
+    with pytest.raises(MemoryError):
+        runner.run(ExperimentConfig(Echo(), model, TrainConfig(3), seeds=seeds))

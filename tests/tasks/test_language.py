@@ -36,7 +36,12 @@ def decoded(task, ids):
 def test_each_row_continues_where_it_stopped(file, key, batch_size, length, share):
     """Over three epochs, each row reads its part of the text, with a reset at each start."""
     task = Language.from_file(
-        file, batch_size=batch_size, sequence_length=length, val_fraction=0, test_fraction=1 - share
+        file,
+        batch_size=batch_size,
+        sequence_length=length,
+        val_fraction=0,
+        test_fraction=1 - share,
+        reset_probability=0.0,
     )
     windows, arrays = task.batches_per_epoch, task.arrays()
     used = TEXT[: batch_size * windows * length]
@@ -56,6 +61,30 @@ def test_each_row_continues_where_it_stopped(file, key, batch_size, length, shar
     for row in range(batch_size):
         assert read[row] == 3 * used[row * part : (row + 1) * part]
         assert said[row] == 3 * TEXT[row * part + 1 : (row + 1) * part + 1]
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5])
+def test_rows_start_with_a_zero_carry_with_the_reset_probability(file, key, probability):
+    """Independently of each other and of the step, always at the first step of a window."""
+    task = Language.from_file(
+        file, batch_size=8, sequence_length=4, reset_probability=probability, val_fraction=0
+    )
+    arrays, steps = task.arrays(), jnp.arange(2000)
+    keys = jax.random.split(key, 2000)
+    resets = jax.vmap(lambda key, n: task.sample_batch(key, n, arrays).masks()["resets"])(
+        keys, steps
+    )
+    assert not resets[..., 1:].any()
+    starts = np.asarray(resets[..., 0])  # [steps, B]
+    epochs = np.arange(2000) % task.batches_per_epoch == 0
+    assert starts[epochs].all()
+    rest = starts[~epochs]
+    error = 4 * np.sqrt(probability * (1 - probability) / rest.size)  # four standard deviations
+    assert abs(rest.mean() - probability) <= error
+    both = (rest[:, 0] & rest[:, 1]).mean()
+    assert abs(both - probability**2) <= 4 * np.sqrt(probability**2 / len(rest)) + 1e-9
+    again = task.sample_batch(keys[7], 7, arrays)
+    np.testing.assert_array_equal(again.resets, resets[7])
 
 
 @pytest.mark.parametrize(("batch_size", "length"), [(1, 5), (4, 16), (34, 16), (50, 5)])

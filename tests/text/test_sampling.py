@@ -213,7 +213,7 @@ def test_a_text_depends_on_neither_tokens_per_call_nor_its_length(
     np.testing.assert_array_equal(np.concatenate(drawn, axis=1), whole[:, :num_tokens])
 
 
-def test_compiles_once_for_any_length_key_and_parameters(key):
+def test_compiles_once_for_any_length_key_parameters_and_sampling(key):
     compiled = []
 
     def listen(event, *_, **__):
@@ -227,6 +227,8 @@ def test_compiles_once_for_any_length_key_and_parameters(key):
     try:
         for length in (1, 5, 22):
             text(language("rnn", V)[0], others, other, PROMPT[::-1], length)
+        for sampling in (GREEDY, Sampling(0.7), Sampling(top_k=2), Sampling(1.3, 5, 0.8)):
+            text(model, params, key, PROMPT, 3, sampling=sampling)
         assert not compiled
         text(model, params, key, PROMPT, 3, tokens_per_call=7)
         assert len(compiled) == 1

@@ -219,7 +219,7 @@ def test_states_are_donated():
     assert aliases == len(jax.tree.leaves(train_loop.blank))
 
 
-def test_only_metrics_of_each_step_are_kept():
+def test_only_metrics_are_stored_for_each_step():
     """There is no [N, B, T, V] array of all steps' outputs."""
     _, _, compiled = build("alone")
     text = compiled.executable.as_text()

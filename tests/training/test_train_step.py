@@ -40,7 +40,7 @@ def loss_by_hand(task, batch, initial_carry=None, model=MODEL, **options):
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_a_step_is_the_gradient_clipped_and_taken(key, clip_norm, ragged):
+def test_a_step_applies_the_clipped_gradient(key, clip_norm, ragged):
     task = Echo(ragged=ragged)
     train = TrainConfig(9, 0.5, optimizer="sgd", clip_norm=clip_norm)
     state, batch = start(task, train, key)
@@ -57,7 +57,7 @@ def test_a_step_is_the_gradient_clipped_and_taken(key, clip_norm, ragged):
     assert new.step == 1
 
 
-def test_flattened_it_is_the_same_update(key):
+def test_flatten_gives_the_same_update(key):
     task = Echo()
     results = []
     for flatten in (False, True):
@@ -81,7 +81,7 @@ def test_dropout_draws_from_its_key(key):
     np.testing.assert_allclose(first, by_hand(state.params), rtol=1e-6)
 
 
-def test_the_carry_goes_from_batch_to_batch_where_the_task_keeps_it(key):
+def test_the_carry_passes_between_batches_if_the_task_is_stateful(key):
     train = TrainConfig(9, 0.1)
     for keeps in (False, True):
         task = Echo(stateful=keeps)
@@ -97,7 +97,7 @@ def test_the_carry_goes_from_batch_to_batch_where_the_task_keeps_it(key):
     assert not np.allclose(by_hand, loss_by_hand(task, batch)(middle.params), rtol=1e-3)
 
 
-def test_a_second_step_compiles_nothing(key):
+def test_a_second_step_does_not_compile(key):
     task, train = Echo(), TrainConfig(9, 0.1)
     state, batch = start(task, train, key)
     chex.clear_trace_counter()
@@ -126,7 +126,7 @@ def test_the_learning_rate_rises_and_falls(schedule, expected):
     np.testing.assert_allclose(rates, expected, atol=1e-7)
 
 
-def test_the_optimizer_has_its_options_and_its_schedule(key):
+def test_the_optimizer_gets_its_kwargs_and_schedule(key):
     """Two steps of momentum along a line, by hand."""
     train = TrainConfig(
         4,
@@ -169,7 +169,7 @@ class Measured(Echo):
         ),
     ],
 )
-def test_what_a_task_may_not_do_is_refused(key, task, message):
+def test_invalid_tasks_are_refused(key, task, message):
     train = TrainConfig(9)
     state, batch = start(task, train, key)
     with pytest.raises(SettingError, match=message):

@@ -173,7 +173,7 @@ def test_status_of_each_seed(folder):
 
 
 @pytest.mark.slow
-def test_patience_exhausted_at_the_last_step_is_no_early_stop(folder, tmp_path):
+def test_running_out_of_patience_at_the_last_step_is_not_early(folder, tmp_path):
     whole = trained(folder).history
     end = stops_at(whole.steps, whole.values["validation_loss"][0], 3)
     exact = make_config(folder, patience=3)

@@ -1,5 +1,7 @@
 """Train steps of a language model, in jaxrnn and PyTorch."""
 
+# pyright: reportMissingImports=false
+
 import contextlib
 import tempfile
 from collections.abc import Iterator

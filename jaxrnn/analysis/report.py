@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
-from jaxrnn.training.validation import LOSS
+from jaxrnn.training.validation import LOSS, STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS
 
 MOST_NAMED = 3  # diverged seeds listed by name; the others are counted
 
@@ -26,6 +26,7 @@ def summarize(result: RunResult) -> str:
     lines = [summarize_seeds(name, *result.history, *ends)]
     if (losses := result.history.values.get(LOSS)) is not None:
         lines.append(summarize_validation(*result.history[:2], losses, task.format_loss))
+        lines += summarize_stuck_rows(result.history, task.memoryless_loss)
     lines.append(f"The training took {format_seconds(result)}; the run is in {result.run_dir}.")
     return "\n".join(lines)
 
@@ -211,6 +212,36 @@ def summarize_validation(
         return f"Best validation loss: {one}."
     spread = _spread(np.where(np.isfinite(lowest), lowest, np.nan))
     return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[best]})."
+
+
+def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> list[str]:
+    """Warn of networks that get stuck: see `training.validation.make_validate`.
+
+    Args:
+      history: with the validation metrics.
+      memoryless_loss: the loss of the best predictor without memory.
+
+    Returns:
+      one line, or none if no row of the best validation of any seed is above `memoryless_loss`.
+    """
+    if STUCK_ROWS not in history.values:
+        return []
+    losses = np.where(np.isfinite(history.values[LOSS]), history.values[LOSS], np.inf)  # [S, R]
+    best = np.argmin(losses, axis=1)  # [S]
+    stuck, row, loss = (
+        history.values[name][np.arange(len(best)), best]
+        for name in (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)
+    )
+    seeds = np.flatnonzero(stuck > 0)
+    if not seeds.size:
+        return []
+    worst = seeds[np.argmax(loss[seeds])]
+    return [
+        f"Warning: {seeds.size} of {len(best)} networks get stuck: in some validation rows their"
+        f" loss is above the memoryless loss, {_short(memoryless_loss or 0.0)}. The worst is seed"
+        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {_short(loss[worst])} in"
+        f" row {row[worst]:.0f}. A higher reset probability may help."
+    ]
 
 
 def _spread(values: np.ndarray) -> str:

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.tasks.base import Task
-from jaxrnn.types import Arrays, Carry, Metrics, Params
+from jaxrnn.types import Arrays, Batch, Carry, Metrics, Params
 
 PREFIX = "validation_"
 """Prefix of the names of validation metrics."""
 
 LOSS = PREFIX + "loss"
+STUCK_ROWS = PREFIX + "stuck_rows"
+WORST_ROW = PREFIX + "worst_row"
+WORST_ROW_LOSS = PREFIX + "worst_row_loss"
 
 Validate = Callable[[Params, Arrays], Metrics]
 
@@ -47,10 +50,15 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
 
     Dropout is off. The loss and each scalar metric of the task are averaged over the batches, in
     proportion to the batches' weights; `PREFIX` is added to their names.
+
+    In a stateful task with a `memoryless_loss`, `stuck_rows` counts the rows whose own loss is
+    above it, and `worst_row` and `worst_row_loss` describe the highest one. Such a network gets
+    into a state that it does not leave, where it predicts worse than without memory.
     """
+    limit = task.memoryless_loss if task.stateful else None
 
     def validate(params: Params, arrays: Arrays) -> Metrics:
-        def validate_batch(carry: Carry, n: jax.Array) -> tuple[Carry, tuple[Metrics, jax.Array]]:
+        def validate_batch(carry: Carry, n: jax.Array) -> tuple[Carry, Any]:
             batch = task.validation_batch(n, arrays)
             outputs, carry_after = cast(
                 tuple[jax.Array, Carry],
@@ -58,16 +66,35 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
             )
             values = {"loss": task.loss(outputs, batch), **task.metrics(outputs, batch)}
             scalars = {PREFIX + name: value for name, value in values.items() if value.ndim == 0}
-            return carry_after if task.stateful else carry, (scalars, jnp.sum(batch.weights))
+            rows = None if limit is None else _row_losses(task, outputs, batch)
+            weights = jnp.sum(batch.weights, axis=1)  # [B]
+            carry_after = carry_after if task.stateful else carry
+            return carry_after, (scalars, jnp.sum(batch.weights), rows, weights)
 
         inputs = jax.eval_shape(task.validation_batch, jnp.int32(0), arrays).inputs
         carry = initial_carry(model, params, jnp.zeros(inputs.shape, inputs.dtype))
         batches = jnp.arange(task.num_validation_batches(arrays), dtype=jnp.int32)
-        _, (values, weights) = jax.lax.scan(validate_batch, carry, batches)
+        _, (values, weights, rows, row_weights) = jax.lax.scan(validate_batch, carry, batches)
         total = jnp.sum(weights)
-        return {name: jnp.sum(value * weights) / total for name, value in values.items()}
+        means = {name: jnp.sum(value * weights) / total for name, value in values.items()}
+        if limit is None:
+            return means
+        row_weight = jnp.sum(row_weights, axis=0)  # [B]; the last row may have no tokens
+        losses = jnp.sum(rows * row_weights, axis=0) / jnp.where(row_weight > 0, row_weight, 1.0)
+        worst = jnp.argmax(losses)
+        return means | {
+            STUCK_ROWS: jnp.sum(losses > limit).astype(losses.dtype),
+            WORST_ROW: worst.astype(losses.dtype),
+            WORST_ROW_LOSS: losses[worst],
+        }
 
     return validate
+
+
+def _row_losses(task: Task, outputs: jax.Array, batch: Batch) -> jax.Array:
+    """Return the task's loss of each row alone, [B]."""
+    rows = jax.tree.map(lambda array: array[:, None], (outputs, batch))  # [B, 1, ...]
+    return jax.vmap(task.loss)(*rows)
 
 
 def validate_and_track_best(

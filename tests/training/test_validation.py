@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxrnn.analysis.report import summarize
+from jaxrnn.analysis.report import summarize, summarize_stuck_rows
 from jaxrnn.cells import GRUCell
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
@@ -21,6 +22,7 @@ from jaxrnn.runs import checkpoints, metrics, runner
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.history import History
 from jaxrnn.training.loop import RunState, TrainLoop, seed_status, train_in_memory
 from jaxrnn.training.step import TrainState
 from jaxrnn.training.validation import Best, make_validate
@@ -212,3 +214,63 @@ def test_patience_needs_a_validation_set(folder):
     bare = make_config(folder, held_out=0.0)
     with pytest.raises(SettingError, match="patience needs a task with a validation set"):
         TrainLoop(replace(bare, train=replace(bare.train, patience=2)))
+
+
+class Latch(nn.Module):
+    """A model that gets stuck if a row starts at "a": from then on it predicts nonsense.
+
+    Its carry is 1 while it works, -1 while it is stuck, and 0 at the start.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, ids, carry=None, *, lengths=None, resets=None, deterministic=True):
+        self.param("unused", nn.initializers.zeros, (1,))
+        carry = jnp.zeros(ids.shape[0]) if carry is None else carry
+        start = jnp.where(ids[:, 0] == 0, -1.0, 1.0)
+        new = jnp.where(carry == 0, start, carry)
+        if lengths is not None:
+            new = jnp.where(lengths > 0, new, carry)
+        nonsense = jax.nn.one_hot(jnp.zeros_like(ids), self.size) * 50.0
+        sense = jax.nn.one_hot((ids + 1) % self.size, self.size) * 3.0
+        return jnp.where(new[:, None, None] < 0, nonsense, sense), new
+
+
+def test_rows_in_which_a_network_is_stuck_are_counted(tmp_path):
+    file = tmp_path / "text.txt"
+    rng = np.random.default_rng(13)  # two rows start at "a"
+    steps = np.where(rng.random(900) < 0.8, 1, rng.integers(0, 8, 900))
+    file.write_text("".join("abcdefgh"[n] for n in np.cumsum(steps) % 8))
+    task = Language.from_file(file, batch_size=6, sequence_length=10, val_fraction=0.5)
+    arrays = task.arrays()
+    found = jax.jit(make_validate(task, Latch(8)))({"unused": jnp.zeros(1)}, arrays)
+    first = task.validation_batch(jnp.int32(0), arrays)  # the warm-up, but of row 0
+    second = task.validation_batch(jnp.int32(1), arrays)
+    stuck = np.append(second.inputs[0, 0], first.inputs[1:, 0]) == 0
+    assert 0 < stuck.sum() < 6, "the test needs some rows of each kind"
+    assert found["validation_stuck_rows"] == stuck.sum()
+    ids = task.corpus.validation.astype(int)
+    scored = (task.num_validation_batches(arrays) - 1) * 10  # tokens per row
+    losses = [
+        np.mean(np.where(ids[1 + row * scored :][:scored] == 0, 0.0, 50.0)) * stuck[row]
+        for row in range(6)
+    ]
+    assert found["validation_worst_row"] == np.argmax(losses)
+    np.testing.assert_allclose(found["validation_worst_row_loss"], max(losses), rtol=1e-6)
+
+
+def test_the_summary_warns_of_stuck_networks():
+    steps, nan = np.array([0, 10, 20]), np.nan
+    values = {
+        "validation_loss": np.array([[3.0, nan, 2.0], [3.0, nan, 2.5]]),
+        "validation_stuck_rows": np.array([[9.0, nan, 0.0], [9.0, nan, 2.0]]),
+        "validation_worst_row": np.array([[1.0, nan, 4.0], [1.0, nan, 7.0]]),
+        "validation_worst_row_loss": np.array([[9.0, nan, 2.1], [9.0, nan, 11.6]]),
+    }
+    [line] = summarize_stuck_rows(History(np.array([5, 6]), steps, values), 3.09)
+    assert line.startswith("Warning: 1 of 2 networks get stuck")
+    assert "The worst is seed 6, with 2 such rows, and 11.6 in row 7." in line
+    values["validation_stuck_rows"][1, 2] = 0
+    assert summarize_stuck_rows(History(np.array([5, 6]), steps, values), 3.09) == []
+    assert summarize_stuck_rows(History(np.array([5, 6]), steps, {}), None) == []

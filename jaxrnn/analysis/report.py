@@ -239,7 +239,7 @@ def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> lis
     return [
         f"Warning: {seeds.size} of {len(best)} networks get stuck: in some validation rows their"
         f" loss is above the memoryless loss, {_short(memoryless_loss or 0.0)}. The worst is seed"
-        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {_short(loss[worst])} in"
+        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {_short(float(loss[worst]))} in"
         f" row {row[worst]:.0f}. A higher reset probability may help."
     ]
 

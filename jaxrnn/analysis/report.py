@@ -236,11 +236,12 @@ def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> lis
     if not seeds.size:
         return []
     worst = seeds[np.argmax(loss[seeds])]
+    highest = _short(float(loss[worst]))
     return [
         f"Warning: {seeds.size} of {len(best)} networks get stuck: in some validation rows their"
         f" loss is above the memoryless loss, {_short(memoryless_loss or 0.0)}. The worst is seed"
-        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {_short(float(loss[worst]))} in"
-        f" row {row[worst]:.0f}. A higher reset probability may help."
+        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {highest} in row"
+        f" {row[worst]:.0f}. A higher reset probability may help."
     ]
 
 

@@ -45,30 +45,51 @@ def over_time(step, xs, **state):
     return {name: np.array([values[name] for values in trace]) for name in trace[0]}
 
 
-def lstm(params, xs, h=0.0, c=0.0, *, mask=1.0, peepholes=False, layer_norm=False):
+def lstm(
+    params,
+    xs,
+    h=0.0,
+    c=0.0,
+    *,
+    mask=1.0,
+    peepholes=False,
+    layer_norm=False,
+    projection_size=None,
+    coupled_gates=False,
+    cell_clip=np.inf,
+):
     """Gers et al. (2000), with the peepholes of Gers et al. (2002) = Graves (2013), eq. 7 to 11.
 
-    With layer normalization Ba et al. (2016), eq. 20 to 22.
+    With layer normalization Ba et al. (2016), eq. 20 to 22; with a projection and clipping Sak et
+    al. (2014), eq. 1 to 7; with coupled gates Greff et al. (2017), section 3, CIFG.
     """
-    size = params["hi"]["kernel"].shape[0]
-    peep = {name: params["p" + name] if peepholes else 0.0 for name in "ifo"}
+    outputs, size = params["hi"]["kernel"].shape
+    gates = "igo" if coupled_gates else "ifgo"
+    peep = {gate: params["p" + gate] if peepholes else 0.0 for gate in gates if gate != "g"}
 
     def step(x, h, c):
-        from_x = np.concatenate([affine(params, "i" + gate, x) for gate in "ifgo"])
-        from_h = np.concatenate([affine(params, "h" + gate, mask * h) for gate in "ifgo"])
+        from_x = np.concatenate([affine(params, "i" + gate, x) for gate in gates])
+        from_h = np.concatenate([affine(params, "h" + gate, mask * h) for gate in gates])
         if layer_norm:
             from_x = normalized(from_x, **params["norm_i"])
             from_h = normalized(from_h, **params["norm_h"])
-        a_i, a_f, a_g, a_o = np.split(from_x + from_h, 4)
-        i = sigmoid(a_i + peep["i"] * c)
-        f = sigmoid(a_f + peep["f"] * c)
-        g = np.tanh(a_g)
-        c = f * c + i * g
-        o = sigmoid(a_o + peep["o"] * c)
+        sums = dict(zip(gates, np.split(from_x + from_h, len(gates)), strict=True))
+        i = sigmoid(sums["i"] + peep["i"] * c)
+        f = 1 - i if coupled_gates else sigmoid(sums["f"] + peep["f"] * c)
+        g = np.tanh(sums["g"])
+        c = np.clip(f * c + i * g, -cell_clip, cell_clip)
+        o = sigmoid(sums["o"] + peep["o"] * c)
         h = o * np.tanh(normalized(c, **params["norm_c"]) if layer_norm else c)
+        if projection_size:
+            h = h @ params["projection"]["kernel"]
         return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": h}
 
-    return over_time(step, xs, c=np.zeros(size) + c, h=np.zeros(size) + h)
+    return over_time(step, xs, c=np.zeros(size) + c, h=np.zeros(outputs) + h)
+
+
+def cifg(params, xs, h=0.0, c=0.0, *, mask=1.0):
+    """Greff et al. (2017)."""
+    return lstm(params, xs, h, c, mask=mask, coupled_gates=True)
 
 
 def gru(params, xs, h=0.0, *, mask=1.0, reset_after=True):
@@ -129,6 +150,7 @@ def minlstm(params, xs, h=0.0, *, activation_fn=identity):
 
 REFERENCE = {
     "lstm": lstm,
+    "cifg": cifg,
     "gru": gru,
     "rnn": rnn,
     "irnn": irnn,

@@ -48,6 +48,19 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "lstm-peepholes": Variant("lstm", (("peepholes", True),)),
     "lstm-layer_norm": Variant("lstm", (("layer_norm", True),)),
     "lstm-both": Variant("lstm", (("peepholes", True), ("layer_norm", True))),
+    "lstm-projection": Variant("lstm", (("projection_size", 3),)),
+    "lstm-coupled": Variant("lstm", (("coupled_gates", True),)),
+    "lstm-clip": Variant("lstm", (("cell_clip", 0.4),)),
+    "lstm-all": Variant(
+        "lstm",
+        (
+            ("peepholes", True),
+            ("layer_norm", True),
+            ("projection_size", 3),
+            ("coupled_gates", True),
+            ("cell_clip", 0.4),
+        ),
+    ),
     "gru-reset_before": Variant("gru", (("reset_after", False),)),
     "rnn-relu": Variant("rnn", (("activation_fn", nn.relu),)),
     "minlstm-positive": Variant("minlstm", (("activation_fn", positive),)),
@@ -82,7 +95,8 @@ def apply(layer, variables, inputs, start=None, **options):
 
 def loop(cell, variables, inputs, start, *, lengths=(T,) * B, reverse=False):
     """A cell by hand, one row and one step at a time: outputs [B, T, H] and the last carry."""
-    outputs, lasts = np.zeros((*inputs.shape[:2], cell.features)), []
+    size = getattr(cell, "projection_size", None) or cell.features
+    outputs, lasts = np.zeros((*inputs.shape[:2], size)), []
     for b, length in enumerate(lengths):
         carry = jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], start)
         for t in reversed(range(length)) if reverse else range(length):

@@ -24,6 +24,7 @@ from jaxrnn.errors import SettingError
 
 CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "lstm": LSTMCell,
+    "cifg": partial(LSTMCell, coupled_gates=True),  # Greff et al. (2017)
     "gru": GRUCell,
     "rnn": ElmanCell,
     "irnn": partial(  # Le, Jaitly and Hinton (2015)

@@ -1,5 +1,7 @@
-"""Long short-term memory, with a forget bias, peepholes and layer normalization."""
+"""Long short-term memory, with the options of its literature."""
 
+import contextlib
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,21 +13,20 @@ from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
 
-GATES = "ifgo"
-
 
 class LSTMCarry(NamedTuple):
     """The carry of an LSTM, read by name: `carry.c`, `carry.h`."""
 
     c: jax.Array  # [B, H]: the cell state
-    h: jax.Array  # [B, H]: the hidden state, also the step's output
+    h: jax.Array  # [B, H], or [B, P] if projected: the hidden state, also the step's output
 
 
-export.register_namedtuple_serialization(LSTMCarry, serialized_name="jaxrnn.LSTMCarry")
+with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
+    export.register_namedtuple_serialization(LSTMCarry, serialized_name="jaxrnn.LSTMCarry")
 
 
 class LSTMCell(nn.LSTMCell):
-    """Flax's LSTM cell, with a forget bias, peepholes and layer normalization as options.
+    """Flax's LSTM cell, with options.
 
         i = sigmoid(W_ii x + W_hi h + b_hi)      f = sigmoid(W_if x + W_hf h + b_hf)
         g = tanh(W_ig x + W_hg h + b_hg)         o = sigmoid(W_io x + W_ho h + b_ho)
@@ -49,6 +50,14 @@ class LSTMCell(nn.LSTMCell):
       layer_norm: whether to normalize the products with x and with h, [B, 4H] each over all four
         gates, before they are added, and c' before it enters h'. Ba et al. (2016), eq. 20 to 22.
         The biases b become the shift of the normalized product with h.
+      projection_size: P; the step's output and h' are `W_p (o * tanh(c'))`, [B, P], and h is [B, P]
+        everywhere. None for no projection. Sak, Senior and Beaufays (2014), eq. 7; PyTorch's
+        `proj_size`.
+      coupled_gates: whether the forget gate is `f = 1 - i`, without parameters of its own: the CIFG
+        of Greff et al. (2017), ONNX's `input_forget`. The input gate's bias starts at
+        -`forget_bias`.
+      cell_clip: clips c' to -cell_clip..cell_clip, as TensorFlow's LSTMCell does, so that the cell
+        state cannot grow without bounds; None for no clipping. Sak et al. (2014) clip it to 50.
       dtype: the type of products and gates; if None, that of inputs and parameters. The carry
         keeps `param_dtype`.
       param_dtype: the type of parameters and carry.
@@ -66,6 +75,18 @@ class LSTMCell(nn.LSTMCell):
     forget_bias: float = 1.0
     peepholes: bool = False
     layer_norm: bool = False
+    projection_size: int | None = None
+    coupled_gates: bool = False
+    cell_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        size, clip = self.projection_size, self.cell_clip
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise ValueError(f"projection_size must be a whole number from 1 or None, not {size!r}")
+        if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
+            raise ValueError(f"cell_clip must be a positive finite number or None, not {clip!r}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -74,26 +95,35 @@ class LSTMCell(nn.LSTMCell):
         """One step: carry [B, H] each, inputs [B, F] -> new carry, outputs [B, H].
 
         `hidden_mask` [B, H], if given, multiplies h in the matrix products (recurrent dropout).
+        With a projection, h, the outputs and the mask are [B, P].
         """
+        gates = "igo" if self.coupled_gates else "ifgo"
         dense = partial(nn.Dense, self.features, dtype=self.dtype, param_dtype=self.param_dtype)
         from_input = partial(dense, use_bias=False, kernel_init=initializer(self.kernel_init))
         from_hidden = partial(dense, kernel_init=initializer(self.recurrent_kernel_init))
         hidden = carry.h if hidden_mask is None else carry.h * hidden_mask
-        x = [from_input(name="i" + gate)(inputs) for gate in GATES]  # [B, H] each
+        x = [from_input(name="i" + gate)(inputs) for gate in gates]  # [B, H] each
         if self.layer_norm:
-            h = [from_hidden(name="h" + gate, use_bias=False)(hidden) for gate in GATES]
+            h = [from_hidden(name="h" + gate, use_bias=False)(hidden) for gate in gates]
             x = self._norm("norm_i", x, use_bias=False)
             h = self._norm("norm_h", h, bias_init=self._biases)
         else:
-            h = [from_hidden(name="h" + gate, bias_init=self._bias(gate))(hidden) for gate in GATES]
-        i, f, g, o = (from_x + from_h for from_x, from_h in zip(x, h, strict=True))
+            h = [from_hidden(name="h" + gate, bias_init=self._bias(gate))(hidden) for gate in gates]
+        sums = [from_x + from_h for from_x, from_h in zip(x, h, strict=True)]
+        i, f, g, o = (sums[0], None, *sums[1:]) if self.coupled_gates else sums
 
         i = self.gate_fn(self._peep("pi", carry.c, i))
-        f = self.gate_fn(self._peep("pf", carry.c, f))
+        f = 1 - i if f is None else self.gate_fn(self._peep("pf", carry.c, f))
         g = self.activation_fn(g)
         c = f * carry.c + i * g
+        if self.cell_clip is not None:
+            c = jnp.clip(c, -self.cell_clip, self.cell_clip)
         o = self.gate_fn(self._peep("po", c, o))
         h = o * self.activation_fn(self._norm("norm_c", [c])[0] if self.layer_norm else c)
+        if self.projection_size is not None:
+            options = {"use_bias": False, "kernel_init": initializer(self.kernel_init)}
+            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            h = nn.Dense(self.projection_size, name="projection", **options, **types)(h)
         for name, value in {"i": i, "f": f, "g": g, "o": o, "c": c}.items():
             self.sow("intermediates", name, value)
         return LSTMCarry(c, h), h
@@ -113,16 +143,26 @@ class LSTMCell(nn.LSTMCell):
 
     def _bias(self, gate: str) -> Initializer:
         """The initializer of a gate's bias."""
-        forget = gate == "f" and self.forget_bias
-        return nn.initializers.constant(self.forget_bias) if forget else self.bias_init
+        if gate == "f" and self.forget_bias:
+            return nn.initializers.constant(self.forget_bias)
+        if gate == "i" and self.coupled_gates and self.forget_bias:
+            return nn.initializers.constant(-self.forget_bias)  # sigmoid(-b) = 1 - sigmoid(b)
+        return self.bias_init
 
     def _biases(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        """Initialize the four gates' biases as one array [4H]."""
-        each = (shape[0] // len(GATES),)
-        return jnp.concatenate([self._bias(gate)(key, each, dtype) for gate in GATES])
+        """Initialize the biases of all gates as one array [4H], or [3H] if they are coupled."""
+        gates = "igo" if self.coupled_gates else "ifgo"
+        each = (shape[0] // len(gates),)
+        return jnp.concatenate([self._bias(gate)(key, each, dtype) for gate in gates])
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> LSTMCarry:
-        """The initial carry, [..., H] each by `carry_init`, for inputs of shape [..., F]."""
+        """The initial carry, [..., H] each by `carry_init`, for inputs of shape [..., F].
+
+        With a projection, h is [..., P].
+        """
         c, h = super().initialize_carry(rng, input_shape)
+        if self.projection_size is not None:
+            shape = (*c.shape[:-1], self.projection_size)
+            h = self.carry_init(jax.random.split(rng)[1], shape, self.param_dtype)
         return LSTMCarry(c, h)

@@ -65,10 +65,11 @@ def to_matrices(cell: Any, params: Params, gates: Sequence[str]) -> Matrices:
     """
     name, hidden = type(cell).__name__, cell.features
     dense = {side + gate for gate in gates for side in "ih"}
-    peepholes = {"pi", "pf", "po"} if getattr(cell, "peepholes", False) else set()
-    for missing in sorted((dense | peepholes) - set(params)):
+    others = {"pi", "pf", "po"} if getattr(cell, "peepholes", False) else set()
+    others |= {"projection"} if getattr(cell, "projection_size", None) else set()
+    for missing in sorted((dense | others) - set(params)):
         raise ValueError(f"params must have {missing}, as a {name} has")
-    for extra in sorted(set(params) - dense - peepholes):
+    for extra in sorted(set(params) - dense - others):
         raise ValueError(f"params have {extra}, which this {name} does not have")
     for part in sorted(dense):
         units = np.shape(params[part]["kernel"])[-1]

@@ -21,20 +21,20 @@ Weights = Mapping[str, np.ndarray]
 """Another system's arrays, by its names."""
 
 
-def kind_of(cell: nn.RNNCellBase, system: str, *, peepholes: bool = False) -> str:
+def kind_of(cell: nn.RNNCellBase, system: str, options: Sequence[str] = ()) -> str:
     """The kind of a cell in another system: "lstm", "gru" or "rnn".
 
     Args:
       cell: one of ours, or Flax's with the same parameters.
       system: the other system's name, for the message.
-      peepholes: whether that system's LSTM supports them.
+      options: those options of an LSTM that the system supports.
 
     Raises:
       ValueError: if the system has no such cell.
     """
     name = type(cell).__name__
-    for option, known in (("layer_norm", False), ("peepholes", peepholes)):
-        if getattr(cell, option, False) and not known:
+    for option in ("layer_norm", "peepholes", "projection_size", "coupled_gates", "cell_clip"):
+        if getattr(cell, option, None) and option not in options:
             raise ValueError(f"{system} has no {name} with {option}")
     kind = KINDS.get(type(cell))
     if kind is None:
@@ -49,18 +49,21 @@ def kind_of(cell: nn.RNNCellBase, system: str, *, peepholes: bool = False) -> st
     return kind
 
 
-def check_alike(directions: Sequence[tuple[Path, Recurrent]], system: str) -> None:
-    """Check that one module of a system can hold these cells.
+def check_alike(
+    directions: Sequence[tuple[Path, Recurrent]], system: str, options: Sequence[str] = ()
+) -> None:
+    """Check that one module of a system, with these options, can hold these cells.
 
     Raises:
       ValueError: if the cells differ in kind, size or options.
     """
     kinds = {
         (
-            kind_of(direction.cell, system, peepholes=True),
-            getattr(direction.cell, "features", None),
-            getattr(direction.cell, "activation_fn", None),
-            getattr(direction.cell, "peepholes", False),
+            kind_of(direction.cell, system, options),
+            *(
+                getattr(direction.cell, option, None)
+                for option in ("features", "activation_fn", *options)
+            ),
             resets_after(direction.cell),
         )
         for _, direction in directions

@@ -3,7 +3,8 @@
 Weights have the names of `state_dict()`: `weight_ih_l0` [kH, F], `weight_hh_l0` [kH, H],
 `bias_ih_l0` [kH] and `bias_hh_l0` [kH], with the suffix `_reverse` for the backward direction. The
 number of gates k is 4 in an LSTM (i, f, g, o), 3 in a GRU (r, z, n; reset after the product) and 1
-in an RNN.
+in an RNN. An LSTM with `proj_size=P` also has `weight_hr_l0` [P, H], and its `weight_hh_l0` is
+[4H, P].
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from jaxrnn.layers.stack import Path
 from jaxrnn.types import Params
 
 ORDER = {"lstm": "ifgo", "gru": "rzn", "rnn": ("",)}
+OPTIONS = ("projection_size",)
 
 
 def from_torch(layer: nn.Module, weights: Weights) -> Params:
@@ -40,14 +42,20 @@ def from_torch(layer: nn.Module, weights: Weights) -> Params:
     reader, cells = WeightReader(weights), []
     for path, cell, gates, suffix in _cells(layer):
         k, hidden = len(gates), cell.features
+        size = getattr(cell, "projection_size", None)
+        axes, width = (f"{k}H, P", size) if size else (f"{k}H, H", hidden)
         kernel = reader.take("weight_ih" + suffix, f"{k}H, F", (k * hidden, None))
-        recurrent = reader.take("weight_hh" + suffix, f"{k}H, H", (k * hidden, hidden))
+        recurrent = reader.take("weight_hh" + suffix, axes, (k * hidden, width))
         biases = (
             reader.take_or_zeros(side + suffix, f"{k}H", (k * hidden,))
             for side in ("bias_ih", "bias_hh")
         )
         theirs = Matrices(kernel.T, recurrent.T, *biases)
-        cells.append((path, matrices.to_params(cell, theirs, gates)))
+        params = matrices.to_params(cell, theirs, gates)
+        if size:
+            projection = reader.take("weight_hr" + suffix, "P, H", (size, hidden))
+            params |= matrices.cast(cell, {"projection": {"kernel": projection.T}})
+        cells.append((path, params))
     reader.finish()
     return matrices.nest(cells)
 
@@ -69,11 +77,15 @@ def to_torch(layer: nn.Module, params: Params) -> dict[str, np.ndarray]:
     """
     weights = {}
     for path, cell, gates, suffix in _cells(layer):
-        ours = matrices.to_matrices(cell, matrices.cell_params(params, path), gates)
+        own = matrices.cell_params(params, path)
+        ours = matrices.to_matrices(cell, own, gates)
         weights["weight_ih" + suffix] = np.asarray(ours.kernel.T, order="C")
         weights["weight_hh" + suffix] = np.asarray(ours.recurrent_kernel.T, order="C")
         weights["bias_ih" + suffix] = ours.input_bias
         weights["bias_hh" + suffix] = ours.hidden_bias
+        if getattr(cell, "projection_size", None):
+            projection = np.asarray(own["projection"]["kernel"])
+            weights["weight_hr" + suffix] = np.asarray(projection.T, order="C")
     return weights
 
 
@@ -81,14 +93,15 @@ def _cells(layer: nn.Module) -> Iterator[tuple[Path, Any, Sequence[str], str]]:
     """For each cell: its layer's path, the cell, the order of its gates, its arrays' suffix."""
     structure.check_plain(layer, "torch")
     every = structure.levels(layer)
-    structure.check_alike([direction for level in every for direction in level], "torch")
+    every_direction = [direction for level in every for direction in level]
+    structure.check_alike(every_direction, "torch", OPTIONS)
     if len(set(map(len, every))) > 1:
         raise ValueError("torch has the same directions in all layers of a module")
     for level, directions in enumerate(every):
         if len(directions) == 1 and directions[0][1].reverse:
             raise ValueError("torch has no layer that runs backwards alone")
         for path, direction in directions:
-            kind = structure.kind_of(direction.cell, "torch")
+            kind = structure.kind_of(direction.cell, "torch", OPTIONS)
             if kind == "gru" and not structure.resets_after(direction.cell):
                 raise ValueError("torch has no GRUCell with reset_after=False")
             suffix = f"_l{level}" + ("_reverse" if direction.reverse else "")

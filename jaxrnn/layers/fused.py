@@ -21,8 +21,8 @@ To give a cell of your own a fused implementation, see `register_fused_cell`.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +131,8 @@ def fused_scan(
       the last carry, and outputs [B, T, H].
     """
     fused_cell = FUSED_CELLS[type(cell)]
+    if fused_cell is LSTM:
+        fused_cell = _clipped_lstm(cast(Any, cell).cell_clip)
     params = fused_cell.gate_params(cell.variables["params"])
     return unroll(fused_cell, params, carry, steps, mask, reverse=reverse)
 
@@ -179,19 +181,29 @@ def pad_hidden_bias(candidate: jax.Array, bias: jax.Array) -> jax.Array:
     return jnp.pad(candidate, (bias.size - candidate.size, 0))
 
 
-def _lstm_forward(x: Gates, h: Gates, carry: LSTMCarry) -> tuple[LSTMCarry, Gates]:
+def _lstm_forward(
+    x: Gates, h: Gates, carry: LSTMCarry, clip: float | None = None
+) -> tuple[LSTMCarry, Gates]:
     i, f, g, o = (a + b for a, b in zip(x, h, strict=True))
     i, f, g, o = nn.sigmoid(i), nn.sigmoid(f), jnp.tanh(g), nn.sigmoid(o)
     c = f * carry.c + i * g
+    if clip is not None:
+        c = jnp.clip(c, -clip, clip)
     return LSTMCarry(c, o * jnp.tanh(c)), (i, f, g, o)
 
 
 def _lstm_backward(
-    residuals: Gates, carry: LSTMCarry, new: LSTMCarry, d: LSTMCarry
+    residuals: Gates,
+    carry: LSTMCarry,
+    new: LSTMCarry,
+    d: LSTMCarry,
+    clip: float | None = None,
 ) -> tuple[Gates, Gates, LSTMCarry]:
     i, f, g, o = residuals
     squashed = jnp.tanh(new.c)
     dc = d.c + d.h * o * (1 - squashed * squashed)
+    if clip is not None:
+        dc = jnp.where(jnp.abs(new.c) < clip, dc, 0)
     do = d.h * squashed * (o * (1 - o))
     di, df, dg = dc * g * (i * (1 - i)), dc * carry.c * (f * (1 - f)), dc * i * (1 - g * g)
     gates = di, df, dg, do
@@ -230,6 +242,18 @@ LSTM = FusedCell(
     _lstm_backward,
     lambda cell: _has_default_options(cell, "ifgo") and not (cell.peepholes or cell.layer_norm),
 )
+
+
+@cache  # so that equal cells have equal functions, which are compiled once
+def _clipped_lstm(clip: float | None) -> FusedCell:
+    """The LSTM of cells with this `cell_clip`."""
+    if clip is None:
+        return LSTM
+    return LSTM._replace(
+        forward=partial(_lstm_forward, clip=clip), backward=partial(_lstm_backward, clip=clip)
+    )
+
+
 GRU = FusedCell(
     partial(concat_gates, gates="rzn", bias="i"),
     _gru_forward,

@@ -132,7 +132,7 @@ class Recurrent(nn.Module):
         mask = None
         if drops(self, self.recurrent_dropout, deterministic):
             keep = 1.0 - self.recurrent_dropout
-            hidden = jax.tree.leaves(carry)[0]  # [B, H]
+            hidden = carry.h if hasattr(carry, "h") else jax.tree.leaves(carry)[0]  # [B, H]
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, hidden.shape)
             mask = kept.astype(hidden.dtype) / keep
         steps = scan.make_steps(inputs, lengths, resets, self.reverse)

@@ -5,6 +5,7 @@
     outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -29,9 +30,10 @@ class BidirectionalCarry(NamedTuple):
     backward: Carry  # after each row's first step
 
 
-export.register_namedtuple_serialization(
-    BidirectionalCarry, serialized_name="jaxrnn.BidirectionalCarry"
-)
+with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
+    export.register_namedtuple_serialization(
+        BidirectionalCarry, serialized_name="jaxrnn.BidirectionalCarry"
+    )
 
 
 class Bidirectional(nn.Module):

@@ -22,7 +22,10 @@ def test_shapes_and_types(name, dtype, key):
     chex.assert_trees_all_equal(carry, jax.tree.map(jnp.zeros_like, carry))
     inputs = jax.ShapeDtypeStruct((B, F), jnp.float32)
     (_, outputs), params = jax.eval_shape(cell.init_with_output, key, carry, inputs)
-    chex.assert_shape([outputs, *jax.tree.leaves(carry)], (B, H))
+    size = getattr(cell, "projection_size", None) or H
+    states = jax.tree.leaves(carry)
+    chex.assert_shape([outputs, states[-1]], (B, size))
+    chex.assert_shape(states[0], (B, H))
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, params))} == {jnp.dtype("float32")}
     assert cell.num_feature_axes == 1
 

@@ -1,5 +1,6 @@
 """Fused layers: the values and gradients of the cell taken step by step, in fewer products."""
 
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,7 +20,8 @@ from jaxrnn.layers.stack import Stack
 B, T, F, H = 4, 9, 3, 5
 LENGTHS = jnp.array([9, 4, 0, 1])
 RESETS = jnp.zeros((B, T), bool).at[0, 3].set(True).at[0, 4].set(True).at[1, 0].set(True)
-CASES = [*product(["lstm", "gru"], ["plain", "lengths", "resets", "dropout", "all"])]
+MADE = CELLS | {"clipped": partial(LSTMCell, cell_clip=0.4)}
+CASES = [*product(["lstm", "gru", "clipped"], ["plain", "lengths", "resets", "dropout", "all"])]
 
 
 def ranks(array):
@@ -38,7 +40,7 @@ def case(cell, what, key, dtype=jnp.float32):
     drop = 0.4 if every or what == "dropout" else 0.0
     if drop:
         options |= {"deterministic": False, "rngs": {"dropout": jax.random.key(9)}}
-    made = CELLS[cell](H, param_dtype=dtype)
+    made = MADE[cell](H, param_dtype=dtype)
     layer = Recurrent(made, recurrent_dropout=drop, implementation="fused")
     keys = jax.random.split(key, 4)
     inputs = jax.random.normal(keys[0], (B, T, F), dtype)
@@ -96,7 +98,7 @@ def test_values_and_gradients_equal_the_scan(cell, what, reverse, key):
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "clipped"])
 def test_in_double_precision_they_agree_to_the_last_digits(cell, key):
     with jax.enable_x64(True):
         layer, *arguments, options = case(cell, "all", key, jnp.float64)

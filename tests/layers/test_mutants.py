@@ -26,6 +26,14 @@ GOLDENS = {  # the function in test_oracles, and its case
     "keras gru, before": ("test_a_layer_equals_keras", "gru_reset_before", "bidirectional", None),
     "onnx lstm": ("test_a_layer_equals_the_onnx_operator", "lstm_peepholes", "bidirectional", None),
     "tf1": ("test_a_layer_equals_tensorflow", "two", None),
+    "torch proj": (
+        *("test_a_layer_and_its_gradients_equal_pytorch", "lstm_proj"),
+        *("stacked", None, None),
+    ),
+    "coupled": (
+        *("test_a_layer_over_padded_rows_equals_onnxruntime", "lstm_coupled_peepholes"),
+        "bidirectional",
+    ),
 }
 
 MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands there, what instead
@@ -109,6 +117,12 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         "if 1 else",
     ),
     "a peephole one step late": ("onnx lstm", "cells.lstm", '"po", c, o', '"po", carry.c, o'),
+    "the coupled forget gate": ("coupled", "cells.lstm", "1 - i if f is None", "i if f is None"),
+    "the state before the projection": (
+        *("torch proj", "cells.lstm"),
+        '"projection", **options, **types)(h)',
+        '"projection", **options, **types)(c)',
+    ),
     "no tanh": ("torch rnn", "cells.elman", "h = self.activation_fn(", "h = ("),
     # fused, forward and back
     "i and f, fused": ("torch lstm", "layers.fused", "i, f, g, o = (a + b", "f, i, g, o = (a + b"),

@@ -227,11 +227,11 @@ def test_a_task_from_a_notebook_runs_and_resumes_there_alone(tmp_path, monkeypat
 
     class Stop(runner.Callback):
         def after_call(self, run_state: RunState) -> None:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     config = replace(CONFIG, task=session().Mine())
     run_dir = tmp_path / "a"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         runner.run(config, run_dir=run_dir, callbacks=[Stop()])
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("note: Mine is defined at a prompt or in a notebook")

@@ -49,7 +49,6 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "lstm-layer_norm": Variant("lstm", (("layer_norm", True),)),
     "lstm-both": Variant("lstm", (("peepholes", True), ("layer_norm", True))),
     "lstm-projection": Variant("lstm", (("projection_size", 3),)),
-    "lstm-coupled": Variant("lstm", (("coupled_gates", True),)),
     "lstm-clip": Variant("lstm", (("cell_clip", 0.4),)),
     "lstm-all": Variant(
         "lstm",

@@ -209,7 +209,7 @@ BAD = {
     "no number": (["--learning-rate", "nan"], "learning rate must be a positive finite number"),
     "negative seed": (["--seed", "-1"], "seed must be at least 0"),
     "seed too large": (["--seed", "4294967295", "--seeds", "2"], "no seed above 4294967295"),
-    "unknown cell": (["--cell", "lstn"], "lstm, gru, rnn"),
+    "unknown cell": (["--cell", "lstn"], "lstm, cifg, gru, rnn"),
     "no layers": (["--layers", "0"], "layers must be at least 1"),
     "too many layers": (["--layers", "101"], "layers must be at most 100"),
     "unknown option": (["--stepz", "3"], "--stepz"),

@@ -49,7 +49,7 @@ def test_many_seeds_and_a_plot(run, tmp_path):
 
 BAD = {
     "unknown task": (["--task", "addding"], "--task must be one of adding, copy, not 'addding'"),
-    "unknown cell": (["--cell", "lstn"], "--cell must be one of lstm, gru"),
+    "unknown cell": (["--cell", "lstn"], "--cell must be one of lstm, cifg, gru"),
     "too short": (["--sequence-length", "1"], "sequence length must be at least 2"),
     "delay of adding": (["--delay", "9"], "--delay is for --task copy; adding has --sequence-len"),
     "length of copy": (

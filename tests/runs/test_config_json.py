@@ -190,7 +190,7 @@ def test_every_field_of_every_cell_is_written_and_comes_back(name):
     options = [each.name for each in dataclasses.fields(cell) if each.name != "parent"]
     assert set(to_json(cell)) == {"type", *options} - {"name"}
     assert again(cell) == cell
-    others = {
+    others: dict[str, Any] = {
         name: not value if isinstance(value := getattr(cell, name), bool) else OTHER[name]
         for name in options
     }

@@ -65,7 +65,7 @@ class Config:
     """Passes over the training part."""
     steps: int | None = None
     """Training steps, instead of --epochs."""
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    optimizer: Literal["adam", "adam-tf1", "adamw", "rmsprop", "sgd"] = "adam"
     """The optimizer."""
     learning_rate: float = 4e-3
     """Peak learning rate."""

@@ -17,7 +17,7 @@ if __name__ == "__main__":  # before JAX is imported:
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +68,11 @@ class Config:
     hidden_size: int = 5
     """Hidden units per layer."""
     steps: int = 50
-    """Training steps (Adam updates)."""
+    """Training steps (updates)."""
     learning_rate: float = 0.1
-    """Adam's learning rate."""
+    """The learning rate."""
+    optimizer: Literal["adam", "adam-tf1", "adamw", "rmsprop", "sgd"] = "adam"
+    """The optimizer; adam-tf1 is TensorFlow 1's variant of Adam."""
     seed: int = 0
     """Seed of the (first) network."""
     seeds: int = 1
@@ -92,14 +94,16 @@ class Config:
 
 
 def make_config(config: Config) -> ExperimentConfig:
-    """Return the experiment: plain Adam without gradient clipping, as in the lab."""
+    """Return the experiment, without gradient clipping, as in the lab."""
     task = NextCharacter(
         config.text, num_logged_positions=MAX_POSITIONS if config.seeds == 1 else 0
     )
     cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Updating one flat vector compiles and runs faster than updating fourteen small arrays.
-    train = TrainConfig(config.steps, config.learning_rate, clip_norm=None, flatten=True)
+    train = TrainConfig(
+        config.steps, config.learning_rate, config.optimizer, clip_norm=None, flatten=True
+    )
     return ExperimentConfig(task, model, train, config.seed, config.seeds)
 
 

@@ -13,6 +13,7 @@ from jaxrnn.interop import from_tf1
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.tasks.next_character import NextCharacter
+from jaxrnn.training.optimizer import OPTIMIZERS
 from jaxrnn.training.step import TrainState, make_train_step
 
 pytestmark = pytest.mark.optimized
@@ -36,28 +37,6 @@ def params_of(golden, moment):
     return jax.tree.map(
         jnp.asarray, {"recurrent": from_tf1(MODEL.recurrent, variables), "readout": readout}
     )
-
-
-def tf1_adam(learning_rate, b1=0.9, b2=0.999, epsilon=1e-8):
-    """Adam as TensorFlow 1 has it: epsilon is added before the correction of the bias.
-
-    Kingma and Ba (2015), the last lines of section 2, call it epsilon hat; optax follows their
-    Algorithm 1, in which the corrected moment is rooted and then epsilon added.
-    """
-
-    def init(params):
-        return jnp.float32(0), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-
-    def update(updates, state, params=None):
-        step, mean, square = state
-        step += 1
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, updates)
-        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, square, updates)
-        rate = learning_rate * jnp.sqrt(1 - b2**step) / (1 - b1**step)
-        steps = jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), mean, square)
-        return steps, (step, mean, square)
-
-    return optax.GradientTransformation(init, update)
 
 
 def trace(golden, optimizer):
@@ -86,7 +65,7 @@ def test_every_loss_and_prediction_equals_tensorflows(golden):
 
 def test_the_remaining_difference_is_adams_epsilon(golden):
     """With optax's Adam a loss is off by 1.0e-4; with TensorFlow's formula by 5e-6."""
-    losses, predictions, params = trace(golden, tf1_adam(0.1))
+    losses, predictions, params = trace(golden, OPTIMIZERS["adam-tf1"](0.1))
     np.testing.assert_allclose(losses, golden["loss"], atol=1e-5, rtol=0)
     np.testing.assert_array_equal(predictions, golden["prediction"])
     final = params_of(golden, "final")

@@ -187,7 +187,7 @@ BAD = {
     "beyond single precision": ({"learning_rate": 1e39}, "learning rate must be"),
     "unknown optimizer": (
         {"optimizer": "adma"},
-        "one of adam, adamw, rmsprop, sgd or a function.*, not 'adma'",
+        "one of adam, adam-tf1, adamw, rmsprop, sgd or a function.*, not 'adma'",
     ),
     "unknown option": ({"optimizer_kwargs": {"b3": 0.9}}, "optimizer_kwargs do not fit adam: .*b3"),
     "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not step"),

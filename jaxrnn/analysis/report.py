@@ -7,10 +7,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jaxrnn.runs.evaluation import Evaluation
 from jaxrnn.runs.runner import RunResult
+from jaxrnn.tasks.language import Language
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
 from jaxrnn.training.validation import LOSS, STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS
 
+ROWS = (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)  # described by `summarize_stuck_rows` alone
 MOST_NAMED = 3  # diverged seeds listed by name; the others are counted
 
 
@@ -23,7 +26,9 @@ def summarize(result: RunResult) -> str:
     task = result.config.task
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(task).__name__).lower()
     ends = result.solved, result.diverged, task.memoryless_loss, result.stopped
-    lines = [summarize_seeds(name, *result.history, *ends)]
+    seeds, steps, values = result.history
+    shown = {name: value for name, value in values.items() if name not in ROWS}
+    lines = [summarize_seeds(name, seeds, steps, shown, *ends)]
     if (losses := result.history.values.get(LOSS)) is not None:
         lines.append(summarize_validation(*result.history[:2], losses, task.format_loss))
         lines += summarize_stuck_rows(result.history, task.memoryless_loss)
@@ -217,6 +222,9 @@ def summarize_validation(
 def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> list[str]:
     """Warn of networks that get stuck: see `training.validation.make_validate`.
 
+    A network counts only if it has learned something: if its loss over all rows is below
+    `memoryless_loss`.
+
     Args:
       history: with the validation metrics.
       memoryless_loss: the loss of the best predictor without memory.
@@ -224,25 +232,64 @@ def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> lis
     Returns:
       one line, or none if no row of the best validation of any seed is above `memoryless_loss`.
     """
-    if STUCK_ROWS not in history.values:
+    if STUCK_ROWS not in history.values or memoryless_loss is None:
         return []
     losses = np.where(np.isfinite(history.values[LOSS]), history.values[LOSS], np.inf)  # [S, R]
     best = np.argmin(losses, axis=1)  # [S]
-    stuck, row, loss = (
-        history.values[name][np.arange(len(best)), best]
-        for name in (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)
-    )
-    seeds = np.flatnonzero(stuck > 0)
+    stuck, row, loss = (history.values[name][np.arange(len(best)), best] for name in ROWS)
+    seeds = np.flatnonzero((stuck > 0) & (losses.min(axis=1) < memoryless_loss))
     if not seeds.size:
         return []
     worst = seeds[np.argmax(loss[seeds])]
     highest = _short(float(loss[worst]))
     return [
         f"Warning: {seeds.size} of {len(best)} networks get stuck: in some validation rows their"
-        f" loss is above the memoryless loss, {_short(memoryless_loss or 0.0)}. The worst is seed"
+        f" loss is above the memoryless loss, {_short(memoryless_loss)}. The worst is seed"
         f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {highest} in row"
         f" {row[worst]:.0f}. A higher reset probability may help."
     ]
+
+
+def summarize_evaluation(evaluation: Evaluation) -> str:
+    """Describe the scores of a run's networks, a line for each seed, and their mean.
+
+    Args:
+      evaluation: what `jaxrnn.runs.evaluation.evaluate` returned.
+    """
+    networks, metrics = evaluation.networks, evaluation.metrics
+    task, losses = networks.config.task, metrics["loss"]
+
+    def describe(loss: float) -> str:
+        if isinstance(task, Language) and math.isfinite(loss):
+            return f"{_short(loss)}{task.format_loss_of(loss, evaluation.tokens_per_character)}"
+        return _short(loss)
+
+    lines = [f"Scored on {evaluation.data}:"]
+    for s, seed in enumerate(networks.config.seed_numbers.tolist()):
+        which = "best" if networks.is_best[s] else "final"
+        line = f"  seed {seed}, {which}, {networks.updates[s]} updates: {describe(losses[s])}"
+        if evaluation.stream_loss is not None:
+            line += f"; as one stream {_short(float(evaluation.stream_loss[s]))}"
+        learned = task.memoryless_loss is not None and losses[s] < task.memoryless_loss
+        if learned and metrics.get("stuck_rows", np.zeros(len(losses)))[s]:
+            line += (
+                f"; stuck in {metrics['stuck_rows'][s]:.0f} rows, the worst with"
+                f" {_short(float(metrics['worst_row_loss'][s]))}"
+            )
+        lines.append(line)
+    finite = losses[np.isfinite(losses)].astype(float)
+    if len(finite) > 1:
+        from scipy.stats import t  # as above
+
+        mean, error = finite.mean(), finite.std(ddof=1) / math.sqrt(len(finite))
+        half = float(t.ppf(0.975, len(finite) - 1)) * error
+        lines.append(
+            f"Mean of {len(finite)} seeds: {describe(float(mean))}, 95% interval"
+            f" {_short(mean - half)} to {_short(mean + half)} (Student's t)."
+        )
+    if task.memoryless_loss is not None:
+        lines.append(f"The memoryless loss is {_short(task.memoryless_loss)}.")
+    return "\n".join(lines)
 
 
 def _spread(values: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""The command `jaxrnn`: resume, verify, plot, info, sample, visualize, doctor."""
+"""The command `jaxrnn`: resume, verify, evaluate, plot, info, sample, visualize, doctor."""
 
 import os
 
@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -46,6 +47,25 @@ class Verify(OfRun):
         print(text)
         if not holds:
             sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Evaluate(OfRun):
+    """Score all networks of a run on the validation or test part of its text, or another text."""
+
+    split: Literal["val", "test"] = "val"
+    """The part of a language model's text."""
+    text: Path | None = None
+    """Another text for a language model."""
+    final: bool = False
+    """Score the final, not the best, parameters."""
+
+    def __call__(self) -> None:
+        from jaxrnn.analysis import report
+        from jaxrnn.runs.evaluation import evaluate
+
+        result = evaluate(self.run_dir, self.split, self.text, final=self.final)
+        print(report.summarize_evaluation(result))
 
 
 @dataclass(frozen=True)
@@ -149,5 +169,5 @@ class Doctor:
 
 def main() -> None:
     """The console command `jaxrnn`."""
-    commands = Resume | Verify | Plot | Info | Sample | Visualize | Doctor
+    commands = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Doctor
     entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")

@@ -30,6 +30,15 @@ class TrainedModel(NamedTuple):
     validation_loss: float | None  # None if these are not the best parameters of a validation
 
 
+class TrainedModels(NamedTuple):
+    """All trained networks of a run."""
+
+    config: ExperimentConfig
+    params: Params  # each leaf [S, ...]
+    updates: np.ndarray  # [S] int: how many updates the parameters have had
+    is_best: np.ndarray  # [S] bool: whether they are the best of a validation, not the final ones
+
+
 def load(
     run_dir: Path | str, *, model_seed: int | None = None, final: bool = False
 ) -> TrainedModel:
@@ -55,21 +64,11 @@ def load(
     >>> trained = load("runs/memory/0001")  # doctest: +SKIP
     >>> trained.model.apply({"params": trained.params}, inputs)  # doctest: +SKIP
     """
-    run_dir = Path(run_dir)
-    run_directory.require_run(run_dir)
-    config = run_metadata.load_config(run_dir)
-    _check_vocabulary(config, run_dir)
+    config = _load_config(Path(run_dir))
     seeds = config.seed_numbers.tolist()
     if model_seed is not None and model_seed not in seeds:
         raise SettingError(f"the run has the seeds {seeds[0]} to {seeds[-1]}, not {model_seed}")
-    folder = run_dir / run_directory.CHECKPOINTS
-    restored = checkpoints.restore(folder, _shapes(config), partial=True)
-    if restored is None:
-        command = run_directory.resume_command(run_dir)
-        raise RunError(f"{run_dir} has no checkpoint yet; resume with {command}")
-    for path, reason in restored.damaged:
-        note(f"skipping {path}: {reason}")
-    state: TrainState = restored.state
+    state = _restore(Path(run_dir), config)
     if model_seed is not None:
         index = seeds.index(model_seed)
     elif state.best is not None and np.isfinite(state.best.loss).any():
@@ -83,6 +82,49 @@ def load(
     if not final and one.best is not None and np.isfinite(one.best.loss):
         params, updates, loss = one.best.params, int(one.best.step), float(one.best.loss)
     return TrainedModel(config, config.model, params, seeds[index], updates, loss)
+
+
+def load_all(run_dir: Path | str, *, final: bool = False) -> TrainedModels:
+    """Load all networks from the last intact checkpoint of a run.
+
+    Args:
+      run_dir: the run's directory; it may still be training.
+      final: load the final parameters of each network, not those with the lowest validation loss.
+
+    Raises:
+      RunError, OSError: as `load`.
+    """
+    config = _load_config(Path(run_dir))
+    state = _restore(Path(run_dir), config)
+    if final or state.best is None:
+        updates = np.asarray(state.step)
+        return TrainedModels(config, state.params, updates, np.zeros(config.seeds, bool))
+    is_best = np.isfinite(state.best.loss)  # [S]
+
+    def choose(best: Any, final: Any) -> np.ndarray:
+        return np.where(is_best.reshape(-1, *[1] * (best.ndim - 1)), best, final)
+
+    params = jax.tree.map(choose, state.best.params, state.params)
+    return TrainedModels(config, params, choose(state.best.step, state.step), is_best)
+
+
+def _load_config(run_dir: Path) -> ExperimentConfig:
+    run_directory.require_run(run_dir)
+    config = run_metadata.load_config(run_dir)
+    _check_vocabulary(config, run_dir)
+    return config
+
+
+def _restore(run_dir: Path, config: ExperimentConfig) -> TrainState:
+    """Return the parameters in the last intact checkpoint, and the best ones; leaves [S, ...]."""
+    folder = run_dir / run_directory.CHECKPOINTS
+    restored = checkpoints.restore(folder, _shapes(config), partial=True)
+    if restored is None:
+        command = run_directory.resume_command(run_dir)
+        raise RunError(f"{run_dir} has no checkpoint yet; resume with {command}")
+    for path, reason in restored.damaged:
+        note(f"skipping {path}: {reason}")
+    return restored.state
 
 
 def _check_vocabulary(config: ExperimentConfig, run_dir: Path) -> None:

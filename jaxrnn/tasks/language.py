@@ -247,10 +247,14 @@ class Language(Task):
 
     def format_loss(self, validation_loss: float) -> str:
         """Bits and perplexity; for jamo and bytes also bits per character, which are comparable."""
-        token, bits = self.tokenizer.removesuffix("s"), validation_loss / math.log(2)
-        text = f" nats per {token} ({bits:.4g} bits, perplexity {math.exp(validation_loss):.4g}"
         characters = self.corpus.characters[1]
-        if self.tokenizer != "characters" and characters:  # bytes may hold no whole character
-            each = len(self.corpus.validation) / characters
-            text += f"; {bits * each:.4g} bits per character"
+        tokens = len(self.corpus.validation) / characters if characters else 0.0
+        return self.format_loss_of(validation_loss, tokens)
+
+    def format_loss_of(self, loss: float, tokens_per_character: float) -> str:
+        """`format_loss` for another text; 0 tokens if it has no whole character, as bytes may."""
+        token, bits = self.tokenizer.removesuffix("s"), loss / math.log(2)
+        text = f" nats per {token} ({bits:.4g} bits, perplexity {math.exp(loss):.4g}"
+        if self.tokenizer != "characters" and tokens_per_character:
+            text += f"; {bits * tokens_per_character:.4g} bits per character"
         return text + ")"

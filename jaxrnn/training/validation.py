@@ -52,8 +52,8 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
     proportion to the batches' weights; `PREFIX` is added to their names.
 
     In a stateful task with a `memoryless_loss`, `stuck_rows` counts the rows whose own loss is
-    above it, and `worst_row` and `worst_row_loss` describe the highest one. Such a network gets
-    into a state that it does not leave, where it predicts worse than without memory.
+    above it, and `worst_row` and `worst_row_loss` describe the highest one. If the network has
+    learned something, it is stuck there: in a state in which it predicts worse than without memory.
     """
     limit = task.memoryless_loss if task.stateful else None
 

@@ -1,0 +1,125 @@
+"""Score the trained networks of a run on data that they were not trained on."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.errors import SettingError
+from jaxrnn.rng import child_key, root_key
+from jaxrnn.runs import compilation_cache, run_directory, run_metadata
+from jaxrnn.runs.loading import TrainedModels, load_all
+from jaxrnn.tasks.base import Task
+from jaxrnn.tasks.language import Language
+from jaxrnn.text import corpus
+from jaxrnn.training.validation import LOSS, PREFIX, make_validate
+from jaxrnn.types import Arrays, Metrics, Params
+
+FRESH_BATCHES = 100  # for a task without a validation set
+
+
+class Evaluation(NamedTuple):
+    """The scores of all networks of a run."""
+
+    networks: TrainedModels
+    data: str  # what they were scored on, in a few words
+    metrics: dict[str, np.ndarray]  # by name, [S] each, "loss" among them
+    stream_loss: np.ndarray | None  # [S], of a text read as one row; None for other tasks
+    tokens_per_character: float  # of the text; 1 for other tasks
+
+
+def evaluate(
+    run_dir: Path | str,
+    split: Literal["val", "test"] = "val",
+    text: Path | None = None,
+    *,
+    final: bool = False,
+) -> Evaluation:
+    """Score every network of a run.
+
+    A language model is scored on a part of its text or on another text, as in validation, and also
+    with all of it as one row. Other tasks are scored on their validation set or, if they have none,
+    on 100 fresh batches, which depend on the run's first seed only.
+
+    Args:
+      run_dir: the run's directory.
+      split: the part of a language model's text.
+      text: another text, whose tokens must be in the vocabulary.
+      final: score the final, not the best, parameters.
+
+    Raises:
+      SettingError: if there is no such part, or it is too short.
+      RunError, OSError: as `load`; or if the text cannot be used.
+    """
+    run_dir = Path(run_dir)
+    compilation_cache.enable()
+    networks = load_all(run_dir, final=final)
+    task, model = networks.config.task, networks.config.model
+    if not isinstance(task, Language):
+        if split != "val" or text is not None:
+            raise SettingError("only language models have a test part, or can read another text")
+        data, arrays = "fresh batches", task.arrays()
+        score = _make_fresh(task, model, networks.config.seed)
+        if task.num_validation_batches(arrays):
+            data, score = "its validation set", make_validate(task, model)
+        metrics = _score(score, networks.params, arrays)
+        return Evaluation(networks, data, metrics, None, 1.0)
+    if text is None:
+        run_directory.require_run(run_dir)
+        run_metadata.check_data(run_dir)
+    ids, characters, data = _tokens(task, split, text)
+    arrays = {"train": task.corpus.train[:0], "validation": ids}
+    metrics = _score(make_validate(task, model), networks.params, arrays)
+    row = dataclasses.replace(task, batch_size=1)
+    row.__dict__["corpus"] = task.corpus  # so that the file is not read twice
+    stream = _score(make_validate(row, model), networks.params, arrays)
+    return Evaluation(networks, data, metrics, stream["loss"], len(ids) / max(characters, 1))
+
+
+def _tokens(task: Language, split: str, text: Path | None) -> tuple[np.ndarray, int, str]:
+    """Return the token ids to score, the number of their characters, and their name."""
+    if text is not None:
+        found = corpus.read(text, task.tokenizer, 0.0, 0.0, vocabulary=task.vocabulary)
+        ids, characters, name = found.train, found.characters[0], str(text)
+    else:
+        part = {"val": "validation", "test": "test"}[split]
+        ids = task.corpus.validation if split == "val" else task.corpus.test
+        characters = task.corpus.characters[1 if split == "val" else 2]
+        name = f"{part} part of {task.file}"
+        if not ids.size:
+            raise SettingError(f"there is no {name}: the run was made with --{split}-fraction 0")
+        name = f"the {name}"
+    needed = task.sequence_length + 1
+    if len(ids) < needed:
+        raise SettingError(
+            f"{name} has {len(ids)} {task.tokenizer}, but scoring needs {needed}, one window"
+        )
+    return ids, characters, name
+
+
+def _make_fresh(task: Task, model: Any, seed: int) -> Any:
+    """Return a function that scores parameters on fresh batches."""
+
+    def score(params: Params, arrays: Arrays) -> Metrics:
+        def one(n: jax.Array) -> Metrics:
+            key = jax.random.fold_in(child_key(root_key(seed), "sample"), n)
+            batch = task.sample_batch(key, n, arrays)
+            outputs, _ = model.apply({"params": params}, batch.inputs, None, **batch.masks())
+            values = {"loss": task.loss(outputs, batch), **task.metrics(outputs, batch)}
+            return {PREFIX + name: value for name, value in values.items() if value.ndim == 0}
+
+        values = jax.lax.map(one, jnp.arange(FRESH_BATCHES, dtype=jnp.int32))
+        return jax.tree.map(jnp.mean, values)
+
+    return score
+
+
+def _score(score: Any, params: Params, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Score each network, [S] numbers each, named without the prefix."""
+    score_all = jax.jit(jax.vmap(score, in_axes=(0, None)))
+    values = score_all(params, jax.tree.map(jnp.asarray, arrays))
+    assert LOSS in values
+    return {name.removeprefix(PREFIX): np.asarray(value) for name, value in values.items()}

@@ -26,7 +26,9 @@ from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
+from jaxrnn.runs import run_metadata
 from jaxrnn.tasks.language import Language
+from jaxrnn.text import corpus
 from jaxrnn.text.corpus import check_fractions
 from jaxrnn.text.tokenizer import TOKENIZERS, check_tokenizer
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
@@ -91,6 +93,14 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
     """How many networks to vmap over; by default the fastest number, which is measured."""
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
+        None
+    )
+    """Start from the trained networks of another run."""
+    final: bool = False
+    """With --init-from: start from its final, not its best, parameters."""
+    extend_vocabulary: bool = False
+    """With --init-from: also allow new tokens, which get fresh parameters."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/char_lm."""
     no_plots: bool = False
@@ -107,6 +117,8 @@ class Config:
         check_fractions(self.val_fraction, self.test_fraction)
         check_rate("dropout", self.dropout)
         check_rate("reset probability", self.reset_probability)
+        if self.extend_vocabulary and self.init_from is None:
+            raise SettingError("--extend-vocabulary needs --init-from")
         if self.patience and not self.val_fraction:
             raise SettingError("--patience needs a --val-fraction above 0")
 
@@ -121,6 +133,7 @@ def make_config(config: Config) -> ExperimentConfig:
     task = Language.from_file(
         config.text,
         config.tokenizer,
+        vocabulary=vocabulary(config),
         batch_size=config.batch_size,
         sequence_length=config.sequence_length,
         val_fraction=config.val_fraction,
@@ -146,7 +159,22 @@ def make_config(config: Config) -> ExperimentConfig:
         validate_every=config.validate_every or task.batches_per_epoch,
         patience=config.patience,
     )
-    return ExperimentConfig(task, model, train, config.seed, config.seeds, config.vmap_size)
+    first = cli.init_from(config.init_from, config.final)
+    seeds = config.seed, config.seeds, config.vmap_size
+    return ExperimentConfig(task, model, train, *seeds, init_from=first)
+
+
+def vocabulary(config: Config) -> tuple[str, ...] | None:
+    """Return that of the run to start from, perhaps extended by the text's; None without one."""
+    if config.init_from is None:
+        return None
+    task = run_metadata.load_config(config.init_from).task
+    if not isinstance(task, Language):
+        raise SettingError(f"{config.init_from} is not the run of a language model")
+    if not config.extend_vocabulary:
+        return task.vocabulary
+    own = corpus.read(config.text, config.tokenizer).vocabulary
+    return tuple(sorted({*task.vocabulary, *own}))
 
 
 def main(config: Config) -> None:

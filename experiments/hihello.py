@@ -33,13 +33,14 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import runner
+from jaxrnn.runs.initialization import initial_state
 from jaxrnn.runs.progress import note
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.text.characters import decode, escape_unprintable
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import train_in_memory
+from jaxrnn.training.loop import TrainLoop, train_in_memory
 
 MAX_LAYERS = 100  # each is compiled separately
 MAX_POSITIONS = 24  # positions whose probabilities are logged and drawn
@@ -77,6 +78,12 @@ class Config:
     """Seed of the (first) network."""
     seeds: int = 1
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
+        None
+    )
+    """Start from the trained networks of another run."""
+    final: bool = False
+    """With --init-from: start from its final, not its best, parameters."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/hihello."""
     no_plots: bool = False
@@ -104,7 +111,8 @@ def make_config(config: Config) -> ExperimentConfig:
     train = TrainConfig(
         config.steps, config.learning_rate, config.optimizer, clip_norm=None, flatten=True
     )
-    return ExperimentConfig(task, model, train, config.seed, config.seeds)
+    first = cli.init_from(config.init_from, config.final)
+    return ExperimentConfig(task, model, train, config.seed, config.seeds, init_from=first)
 
 
 def main(config: Config) -> None:
@@ -171,7 +179,8 @@ def draw(config: Config, result: RunResult) -> None:
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
     if config.seeds > 1:  # predictions of many seeds are not logged
-        history = train_in_memory(make_config(replace(config, seeds=1))).history
+        one = make_config(replace(config, seeds=1))
+        history = train_in_memory(one, first=initial_state(TrainLoop(one))).history
     predicted, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
         run_dir / "probabilities.png", probability, task.characters, inputs, targets, network

@@ -65,6 +65,12 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
     """How many networks to vmap over; by default the fastest number, which is measured."""
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
+        None
+    )
+    """Start from the trained networks of another run."""
+    final: bool = False
+    """With --init-from: start from its final, not its best, parameters."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/memory."""
     no_plots: bool = False
@@ -98,7 +104,9 @@ def make_config(config: Config) -> ExperimentConfig:
         clip_norm=config.clip_norm,
         log_every=config.log_every,
     )
-    return ExperimentConfig(task, model, train, config.seed, config.seeds, config.vmap_size)
+    first = cli.init_from(config.init_from, config.final)
+    seeds = config.seed, config.seeds, config.vmap_size
+    return ExperimentConfig(task, model, train, *seeds, init_from=first)
 
 
 def main(config: Config) -> None:

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxrnn.cli.entry import exit_cleanly, run_command
-    from jaxrnn.cli.reporting import run_and_report
+    from jaxrnn.cli.reporting import init_from, run_and_report
 
-__all__ = ["exit_cleanly", "run_and_report", "run_command"]
+__all__ = ["exit_cleanly", "init_from", "run_and_report", "run_command"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the three names when they are first used: `jaxrnn info` needs no training."""
-    if name == "run_and_report":
-        from jaxrnn.cli.reporting import run_and_report
+    """Import the names when they are first used: `jaxrnn info` needs no training."""
+    if name in ("init_from", "run_and_report"):
+        from jaxrnn.cli import reporting
 
-        return run_and_report
+        return getattr(reporting, name)
     if name in __all__:
         from jaxrnn.cli import entry
 

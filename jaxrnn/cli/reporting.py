@@ -1,10 +1,27 @@
-"""Train, print a summary and draw the curves: what most scripts do."""
+"""What most scripts do: start from another run, train, print a summary and plot the curves."""
 
 from pathlib import Path
 
 from jaxrnn.analysis.report import summarize
+from jaxrnn.errors import SettingError
+from jaxrnn.runs.run_directory import require_run
 from jaxrnn.runs.runner import RunResult, run
-from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.config import ExperimentConfig, InitFrom
+
+
+def init_from(run_dir: Path | None, final: bool) -> InitFrom | None:
+    """Return what the options --init-from and --final of a script mean.
+
+    Raises:
+      SettingError: if `final` is set without a run to start from.
+      OSError: if there is no such run.
+    """
+    if run_dir is None:
+        if final:
+            raise SettingError("--final needs --init-from")
+        return None
+    require_run(run_dir)
+    return InitFrom(run_dir, final)
 
 
 def run_and_report(

@@ -37,6 +37,7 @@ class TrainedModels(NamedTuple):
     params: Params  # each leaf [S, ...]
     updates: np.ndarray  # [S] int: how many updates the parameters have had
     is_best: np.ndarray  # [S] bool: whether they are the best of a validation, not the final ones
+    checkpoint: Path  # that they were loaded from
 
 
 def load(
@@ -68,7 +69,7 @@ def load(
     seeds = config.seed_numbers.tolist()
     if model_seed is not None and model_seed not in seeds:
         raise SettingError(f"the run has the seeds {seeds[0]} to {seeds[-1]}, not {model_seed}")
-    state = _restore(Path(run_dir), config)
+    state, _ = _restore(Path(run_dir), config)
     if model_seed is not None:
         index = seeds.index(model_seed)
     elif state.best is not None and np.isfinite(state.best.loss).any():
@@ -95,17 +96,17 @@ def load_all(run_dir: Path | str, *, final: bool = False) -> TrainedModels:
       RunError, OSError: as `load`.
     """
     config = _load_config(Path(run_dir))
-    state = _restore(Path(run_dir), config)
+    state, path = _restore(Path(run_dir), config)
     if final or state.best is None:
         updates = np.asarray(state.step)
-        return TrainedModels(config, state.params, updates, np.zeros(config.seeds, bool))
+        return TrainedModels(config, state.params, updates, np.zeros(config.seeds, bool), path)
     is_best = np.isfinite(state.best.loss)  # [S]
 
     def choose(best: Any, final: Any) -> np.ndarray:
         return np.where(is_best.reshape(-1, *[1] * (best.ndim - 1)), best, final)
 
     params = jax.tree.map(choose, state.best.params, state.params)
-    return TrainedModels(config, params, choose(state.best.step, state.step), is_best)
+    return TrainedModels(config, params, choose(state.best.step, state.step), is_best, path)
 
 
 def _load_config(run_dir: Path) -> ExperimentConfig:
@@ -115,8 +116,8 @@ def _load_config(run_dir: Path) -> ExperimentConfig:
     return config
 
 
-def _restore(run_dir: Path, config: ExperimentConfig) -> TrainState:
-    """Return the parameters in the last intact checkpoint, and the best ones; leaves [S, ...]."""
+def _restore(run_dir: Path, config: ExperimentConfig) -> tuple[TrainState, Path]:
+    """Return the parameters in the last intact checkpoint, leaves [S, ...], and its path."""
     folder = run_dir / run_directory.CHECKPOINTS
     restored = checkpoints.restore(folder, _shapes(config), partial=True)
     if restored is None:
@@ -124,7 +125,7 @@ def _restore(run_dir: Path, config: ExperimentConfig) -> TrainState:
         raise RunError(f"{run_dir} has no checkpoint yet; resume with {command}")
     for path, reason in restored.damaged:
         note(f"skipping {path}: {reason}")
-    return restored.state
+    return restored.state, restored.path
 
 
 def _check_vocabulary(config: ExperimentConfig, run_dir: Path) -> None:

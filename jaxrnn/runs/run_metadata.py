@@ -31,8 +31,8 @@ def config_of(config: ExperimentConfig) -> dict[str, Any]:
     return {"experiment": experiment, "script": str(script) if script else None}
 
 
-def begin(path: Path, config: ExperimentConfig) -> None:
-    """Write both files of a new run.
+def begin(path: Path, config: ExperimentConfig, init_from: dict[str, str] | None = None) -> None:
+    """Write both files of a new run; `init_from` describes the checkpoint that it starts from.
 
     Raises:
       RunError: if a part of the experiment cannot be written as JSON.
@@ -52,6 +52,7 @@ def begin(path: Path, config: ExperimentConfig) -> None:
         "memoryless_loss": config.task.memoryless_loss,
         "working_directory": str(Path.cwd()),
         "data_files": {str(file): sha256_of(Path(file)) for file in config.task.files},
+        "init_from": init_from,
         "provenance": provenance.collect(_script(written)),
     }
     write_json(path / run_directory.MANIFEST, manifest)

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrnn.runs import checkpoints, compilation_cache, metrics, run_directory, run_metadata
+from jaxrnn.runs import (
+    checkpoints,
+    compilation_cache,
+    initialization,
+    metrics,
+    run_directory,
+    run_metadata,
+)
 from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.runner import require_same_metrics
 from jaxrnn.training.history import History
@@ -68,7 +75,9 @@ def verify(run_dir: Path | str) -> Verdict:
     logged = metrics.read(run_dir / run_directory.METRICS, before=until)
     require_same_metrics(run_dir, logged, loop)
     with ProgressBar(config) as progress:
-        again = train_in_memory(config, until, progress.after_call)
+        source = run_metadata.load(run_dir).get("init_from")
+        first = initialization.initial_state(loop, source)
+        again = train_in_memory(config, until, progress.after_call, first)
     if not all(map(np.array_equal, logged[:2], again.history[:2])):
         file = run_dir / run_directory.METRICS
         return Verdict(f"{file} lacks lines of steps that were logged.", False)

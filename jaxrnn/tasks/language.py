@@ -83,22 +83,24 @@ class Language(Task):
         *,
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
+        vocabulary: tuple[str, ...] | None = None,
         **settings: Any,
     ) -> "Language":
-        """The task for a file, with the file's own vocabulary.
+        """The task for a file, by default with the file's own vocabulary.
 
         Args:
           file: the text.
           tokenizer: "characters", "bytes" or "jamo".
           val_fraction: see above.
           test_fraction: see above.
+          vocabulary: another one, which must have all tokens of the file.
           **settings: `batch_size`, `sequence_length` and `reset_probability`.
 
         Raises:
           SettingError: if a setting is out of range.
           RunError, OSError: if the file cannot be used; see `corpus.read`.
         """
-        found = corpus.read(file, tokenizer, val_fraction, test_fraction)
+        found = corpus.read(file, tokenizer, val_fraction, test_fraction, vocabulary)
         task = cls(
             file,
             found.vocabulary,

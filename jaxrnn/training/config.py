@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import jax
@@ -109,6 +110,27 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class InitFrom:
+    """Another run, whose networks a run starts from.
+
+    Attributes:
+      run_dir: its directory, stored as an absolute path.
+      final: start from its final parameters, not those with the lowest validation loss.
+
+    >>> from jaxrnn import InitFrom
+    >>> InitFrom(Path("runs/char_lm/0001"), final=True).run_dir.name
+    '0001'
+    """
+
+    run_dir: Path
+    final: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the path absolute."""
+        object.__setattr__(self, "run_dir", Path(self.run_dir).absolute())
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """What to train, on what, how, and from which seeds: everything a run's numbers depend on.
 
@@ -121,6 +143,8 @@ class ExperimentConfig:
       vmap_size: how many seeds are trained in one `vmap`; groups of this size take turns
         (`lax.map`). It is part of the batch shape, so the last bits depend on it. None: `run`
         measures which size is fastest on this machine, and a bare `TrainLoop` takes all at once.
+      init_from: a run whose networks to start from: each seed from the same seed of that run, or
+        from its only one. None for freshly drawn parameters.
 
     Raises:
       SettingError: if a setting is out of range or of the wrong type.
@@ -138,6 +162,7 @@ class ExperimentConfig:
     seed: int = 0
     seeds: int = 1
     vmap_size: int | None = None
+    init_from: InitFrom | None = None
 
     def __post_init__(self) -> None:
         """Check every setting; a single seed is trained alone."""

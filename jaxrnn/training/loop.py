@@ -30,7 +30,7 @@ from jaxrnn.training.history import History, join, mask_diverged
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
-from jaxrnn.types import Arrays, Metrics
+from jaxrnn.types import Arrays, Metrics, Params
 
 SECONDS_PER_CALL = 2.0
 """How long a call of the compiled program should take: Ctrl-C waits for it to return."""
@@ -68,6 +68,8 @@ def make_train(config: ExperimentConfig) -> Train:
     >>> metrics["loss"].shape
     (3, 11)
     """
+    if config.init_from is not None:
+        raise SettingError("make_train reads no other run: init_from must be None")
     loop, steps = TrainLoop(config), np.arange(config.train.steps + 1, dtype=np.int32)
 
     def train(seed: Any) -> tuple[TrainState, Metrics]:
@@ -85,7 +87,8 @@ class TrainLoop:
     Attributes:
       config: the experiment.
       calls_up_to: the most steps of one call.
-      blank: zeros of the state's shapes, each leaf [S, ...]: what the first call is given.
+      blank: zeros of the state's shapes, each leaf [S, ...]: what the first call is given; with
+        `config.init_from`, replace its `params` by those to start from.
       metrics: by name, the shape and dtype of what one step of one seed measures.
 
     Raises:
@@ -113,10 +116,12 @@ class TrainLoop:
         arrays = jax.eval_shape(lambda arrays: arrays, task.arrays())
         _, self.metrics = jax.eval_shape(self.step, shapes, seeds[0], np.int32(0), arrays)
 
-    def _init(self, seed: jax.Array) -> TrainState:
+    def _init(self, seed: jax.Array, params: Params | None = None) -> TrainState:
         """Return the state of one seed, [] uint32, before its first update."""
         config, key = self.config, child_key(root_key(seed), "init")
-        state = init_state(key, config.task, config.model, self._optimizer, config.batch_shape)
+        state = init_state(
+            key, config.task, config.model, self._optimizer, config.batch_shape, params
+        )
         return state._replace(best=init_best(state.params)) if self._validate else state
 
     def _step(
@@ -182,7 +187,10 @@ class TrainLoop:
         """Take some steps of one group of seeds, all of it in one `vmap`."""
         states, seeds = group
         map_seeds = jax.vmap if len(seeds) > 1 else _map_single
-        states = jax.lax.cond(start == 0, lambda: map_seeds(self.init)(seeds), lambda: states)
+        given = () if self.config.init_from is None else (states.params,)
+        states = jax.lax.cond(
+            start == 0, lambda: map_seeds(self.init)(seeds, *given), lambda: states
+        )
 
         def take_step(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
             return map_seeds(lambda state, seed: self.step(state, seed, n, arrays))(states, seeds)
@@ -351,6 +359,7 @@ def train_in_memory(
     config: ExperimentConfig,
     until: int | None = None,
     after_call: Callable[[RunState], object] = lambda run_state: None,
+    first: TrainState | None = None,
 ) -> RunState:
     """Train from step 0 without a run directory.
 
@@ -358,12 +367,13 @@ def train_in_memory(
       config: what to train.
       until: the step to stop before; None trains to the end.
       after_call: called after each call of the compiled loop.
+      first: what the first call is given; None for the loop's `blank`.
 
     Returns:
       the run, with its state in host memory.
     """
     loop = TrainLoop(config)
-    run_state = RunState(0, loop.blank)
+    run_state = RunState(0, loop.blank if first is None else first)
     for run_state in run_loop(compile_loop(loop), run_state, until):  # noqa: B020
         after_call(run_state)
     return replace(run_state, state=jax.device_get(run_state.state))

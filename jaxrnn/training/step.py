@@ -39,6 +39,7 @@ def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     batch: Batch,
+    params: Params = None,
 ) -> TrainState:
     """Return the state before the first update.
 
@@ -48,6 +49,7 @@ def init_state(
       model: called as `SequenceModel` is; all its variables are parameters.
       optimizer: its state is initialized for the parameters.
       batch: inputs [B, T, F] or [B, T]; only shapes and dtypes are used.
+      params: start from these; None draws new ones.
 
     >>> import jax, optax
     >>> from jaxrnn import Adding, LSTMCell, Recurrent, SequenceModel, init_state
@@ -58,7 +60,8 @@ def init_state(
     0
     """
     inputs = jnp.zeros(batch.inputs.shape, batch.inputs.dtype)
-    params = model.init(key, inputs)["params"]
+    if params is None:
+        params = model.init(key, inputs)["params"]
     carry = initial_carry(model, params, inputs) if task.stateful else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), carry)
 

@@ -442,3 +442,39 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     chex.assert_trees_all_equal(ended.state, whole.state)
     for name, values in whole.history.values.items():
         np.testing.assert_array_equal(ended.history.values[name], values, err_msg=name)
+
+
+def test_a_trained_model_starts_another_run(call, trained_runs, tmp_path):
+    (tmp_path / "more.txt").write_text(TEXT.replace("plain", "Plain!"))
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]
+    flags = [*flags[:4], "--steps=2", "--text=more.txt", f"--init-from={trained_runs}/rain"]
+    seeds = ["--seed=2", "--seeds=3", "--vmap-size=3"]
+    new = call(lambda: entry.run_command(Config, main), "char_lm.py", *flags, *seeds)
+    assert (new.returncode, new.stdout) == (2, "")
+    assert new.stderr.endswith("characters outside the vocabulary: ! P\n"), new.stderr
+    flags += [*seeds, "--extend-vocabulary", "--run-dir=new", "--no-plots"]
+    new = call(lambda: entry.run_command(Config, main), "char_lm.py", *flags)
+    assert new.returncode == 0, new.stderr
+    before = json.loads((trained_runs / "rain/metrics.jsonl").read_text().splitlines()[0])
+    after = json.loads(Path("new/metrics.jsonl").read_text().splitlines()[0])
+    assert after["loss"] < 0.7 * before["loss"]
+    assert json.loads(Path("new/manifest.json").read_text())["init_from"]["sha256"]
+    assert "".join(text_generation.generate_text("new", "The", 5)).startswith("The")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--final"], "--final needs --init-from"),
+        (["--extend-vocabulary"], "--extend-vocabulary needs --init-from"),
+        (["--init-from=nowhere"], "nowhere"),
+    ],
+)
+def test_bad_starts_are_refused_in_one_line(call, tmp_path, flags, message):
+    texts(tmp_path)
+    start = lambda: entry.run_command(Config, main)  # noqa: E731
+    small = ["--text=rain.txt", "--batch-size=4", "--sequence-length=20"]
+    result = call(start, "char_lm.py", *small, *flags)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+    assert not Path("runs").exists()

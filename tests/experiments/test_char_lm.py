@@ -457,7 +457,7 @@ def test_a_trained_model_starts_another_run(call, trained_runs, tmp_path):
     assert new.returncode == 0, new.stderr
     before = json.loads((trained_runs / "rain/metrics.jsonl").read_text().splitlines()[0])
     after = json.loads(Path("new/metrics.jsonl").read_text().splitlines()[0])
-    assert after["loss"] < 0.7 * before["loss"]
+    assert after["loss"] < 0.8 * before["loss"]
     assert json.loads(Path("new/manifest.json").read_text())["init_from"]["sha256"]
     assert "".join(text_generation.generate_text("new", "The", 5)).startswith("The")
 

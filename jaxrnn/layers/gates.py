@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.checks import check_axes, check_lengths
+from jaxrnn.checks import check_lengths
 from jaxrnn.layers.stack import recurrent_layers
 from jaxrnn.types import Carry, Params
 
@@ -55,8 +55,7 @@ def read_gates(
         name = type(model).__name__
         raise ValueError(f"{name} has no Recurrent layer in its attributes, so there are no gates")
     if lengths is not None:
-        sizes = check_axes("inputs", inputs, "BTF")
-        lengths = check_lengths(lengths, sizes["B"], sizes["T"])
+        lengths = check_lengths(lengths, *inputs.shape[:2])
     return _read(model, params, inputs, initial_carry, lengths, resets)
 
 
@@ -87,7 +86,10 @@ def _read(
         gates = {name: values[0] for name, values in by_cell if isinstance(values, tuple)}
         gates["h"] = sown["h"][0]
         if lengths is not None:
-            valid = jnp.arange(inputs.shape[1])[None, :, None] < lengths[:, None, None]
-            gates = {name: jnp.where(valid, gate, 0) for name, gate in gates.items()}
+            valid = jnp.arange(inputs.shape[1])[None] < lengths[:, None]  # [B, T]
+            gates = {
+                name: jnp.where(jnp.expand_dims(valid, range(2, gate.ndim)), gate, 0)
+                for name, gate in gates.items()
+            }
         layers.append(gates)
     return layers

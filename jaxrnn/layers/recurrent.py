@@ -25,8 +25,8 @@ class Recurrent(nn.Module):
     """A recurrent layer: a cell applied to every time step with the same parameters.
 
     Attributes:
-      cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell over [B, F] whose only
-        variables are parameters.
+      cell: the recurrence: `CELLS["lstm"](hidden_size)`, or any Flax cell whose only variables are
+        parameters, over [B, F] or more feature axes.
       reverse: run from each row's last step to its first. Outputs stay at the step of their inputs.
       recurrent_dropout: the fraction of hidden units hidden from the gates: a different mask for
         each row, the same at all its steps. This is variational dropout, Gal and Ghahramani (2016),
@@ -99,7 +99,8 @@ class Recurrent(nn.Module):
         """Run the cell over time.
 
         Args:
-          inputs: [B, T, F] float.
+          inputs: [B, T, F] float; [B, T, X, F] or [B, T, X, Y, F] for a cell with more feature
+            axes, such as `nn.ConvLSTMCell`, whose outputs and carry have these axes, too.
           initial_carry: the carry before the first step; None for the cell's own, which is zeros
             for all cells of this library.
           lengths: [B] int in 0..T, number of steps in each row; None for T. Inputs past the length
@@ -123,7 +124,8 @@ class Recurrent(nn.Module):
           ValueError: if shapes do not match each other or the parameters, a length is out of range,
             or there is no key for dropout.
         """
-        inputs, lengths, resets = scan.check_sequence(inputs, lengths, resets)
+        axes = _feature_axes(self.cell)
+        inputs, lengths, resets = scan.check_sequence(inputs, lengths, resets, axes)
         self._check_params(inputs.shape[-1])
         carry = scan.fresh_carry(self.cell, inputs)
         if initial_carry is not None:
@@ -187,3 +189,11 @@ class Recurrent(nn.Module):
                 raise ValueError(
                     f"params must have H = {self.cell.features}, as the cell has, but H = {units}"
                 )
+
+
+def _feature_axes(cell: nn.RNNCellBase) -> int:
+    """The number of feature axes of a cell; 1 for one that does not say."""
+    try:
+        return cell.num_feature_axes
+    except (AttributeError, NotImplementedError):
+        return 1

@@ -45,16 +45,22 @@ Unroll = Callable[
 
 
 def check_sequence(
-    inputs: Any, lengths: Any, resets: Any
+    inputs: Any, lengths: Any, resets: Any, feature_axes: int = 1
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """Return inputs [B, T, F], lengths [B] and resets [B, T] as arrays, or raise.
+
+    Args:
+      inputs: [B, T, F]; with more feature axes [B, T, X, F] or [B, T, X, Y, F].
+      lengths: [B] int, or None.
+      resets: [B, T] bool, or None.
+      feature_axes: the number of feature axes.
 
     Raises:
       TypeError: if `inputs` is not float, `lengths` not int, or `resets` not bool.
       ValueError: if shapes do not match, T is 0, or a length is out of range.
     """
     inputs = jnp.asarray(inputs)
-    sizes = check_axes("inputs", inputs, "BTF")
+    sizes = check_axes("inputs", inputs, "BT" + "XYZUVW"[: feature_axes - 1] + "F")
     check_kind("inputs", inputs, jnp.floating, "embed integers, or make them one-hot, first")
     if not sizes["T"]:
         raise ValueError("inputs must have at least one time step, but T = 0")
@@ -82,7 +88,7 @@ def make_steps(
     valid = starts = None
     if lengths is not None:
         valid = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
-        inputs = jnp.where(valid[..., None], inputs, 0)  # so that a NaN there has no effect
+        inputs = _where(valid, inputs, jnp.zeros_like(inputs))  # so a NaN there has no effect
     if resets is not None:
         starts = resets if valid is None else resets & valid
         if reverse:
@@ -186,7 +192,7 @@ def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:
     def chunked(
         cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None
     ) -> tuple[Carry, jax.Array]:
-        batch, length, _ = steps.inputs.shape
+        batch, length = steps.inputs.shape[:2]
         padding = -length % chunk_size
         if padding:
             valid = jnp.ones((batch, length), bool) if steps.valid is None else steps.valid
@@ -205,14 +211,14 @@ def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:
             check_constancy_invariants=False,
         )
         carry, outputs = scan(cell, carry, steps)  # outputs [B, chunks, chunk_size, H]
-        return carry, outputs.reshape(batch, -1, outputs.shape[-1])[:, :length]
+        return carry, outputs.reshape(batch, -1, *outputs.shape[3:])[:, :length]
 
     return chunked
 
 
 def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Select whole rows: condition [B], the others [B, ...]."""
-    return jnp.where(jnp.expand_dims(condition, range(1, yes.ndim)), yes, no)
+    """Select whole rows or steps: condition [B] or [B, T], the others [B, ...] or [B, T, ...]."""
+    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, yes.ndim)), yes, no)
 
 
 def _as(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -109,7 +109,7 @@ class Progress:
         width = len(str(self._total))
         bar = Progress(
             TextColumn(f"step {{task.completed:{width}}} of {self._total}"),
-            BarColumn(20),
+            BarColumn(20, complete_style="cyan", finished_style="cyan"),
             TextColumn("{task.fields[words]}", markup=False),
             console=console,
             auto_refresh=False,  # no thread

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrnn import cli
-from jaxrnn.cells import CELLS
+from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts, check_rate
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
@@ -50,6 +50,8 @@ class Config:
     """Number of recurrent layers."""
     hidden_size: int = 128
     """Hidden units per layer."""
+    projection_size: int | None = None
+    """Project the hidden state to this size; for the cells lstm and cifg."""
     embedding_size: int | None = None
     """Size of a learned input embedding; None feeds one-hot vectors."""
     tie_embeddings: bool = False
@@ -140,7 +142,11 @@ def make_config(config: Config) -> ExperimentConfig:
         test_fraction=config.test_fraction,
         reset_probability=config.reset_probability,
     )
-    cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
+    size = config.hidden_size
+    cells = [
+        make_cell(config.cell, size, projection_size=config.projection_size)
+        for _ in range(config.layers)
+    ]
     model = LanguageModel(
         Stack(tuple(map(Recurrent, cells)), dropout=config.dropout),
         task.output_size,

@@ -43,7 +43,8 @@ class PeerConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cell != "lstm" or self.embedding_size or self.optimizer != "adam":
+        unusual = self.embedding_size or self.projection_size or self.init_from
+        if self.cell != "lstm" or unusual or self.optimizer != "adam":
             raise SettingError("only an LSTM on one-hot vectors, trained by Adam, is supported")
 
 

@@ -26,7 +26,7 @@ import tyro
 
 from jaxrnn import cli
 from jaxrnn.analysis import report
-from jaxrnn.cells import CELLS
+from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts
 from jaxrnn.layers.gates import read_gates
 from jaxrnn.layers.recurrent import Recurrent
@@ -68,6 +68,8 @@ class Config:
     """Number of stacked recurrent layers."""
     hidden_size: int = 5
     """Hidden units per layer."""
+    projection_size: int | None = None
+    """Project the hidden state to this size; for the cells lstm and cifg."""
     steps: int = 50
     """Training steps (updates)."""
     learning_rate: float = 0.1
@@ -105,7 +107,11 @@ def make_config(config: Config) -> ExperimentConfig:
     task = NextCharacter(
         config.text, num_logged_positions=MAX_POSITIONS if config.seeds == 1 else 0
     )
-    cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
+    size = config.hidden_size
+    cells = [
+        make_cell(config.cell, size, projection_size=config.projection_size)
+        for _ in range(config.layers)
+    ]
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     # Updating one flat vector compiles and runs faster than updating fourteen small arrays.
     train = TrainConfig(

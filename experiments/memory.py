@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxrnn import cli
-from jaxrnn.cells import CELLS
+from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
@@ -47,6 +47,8 @@ class Config:
     """Number of recurrent layers."""
     hidden_size: int = 128
     """Hidden units per layer."""
+    projection_size: int | None = None
+    """Project the hidden state to this size; for the cells lstm and cifg."""
     steps: int = 2000
     """Training steps (Adam updates)."""
     batch_size: int = 50
@@ -95,7 +97,11 @@ def make_config(config: Config) -> ExperimentConfig:
     length = getattr(config, name)
     lengths = {} if length is None else {name: length}
     task = TASKS[config.task](batch_size=config.batch_size, **lengths)
-    cells = (CELLS[config.cell](config.hidden_size) for _ in range(config.layers))
+    size = config.hidden_size
+    cells = [
+        make_cell(config.cell, size, projection_size=config.projection_size)
+        for _ in range(config.layers)
+    ]
     model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
     train = TrainConfig(
         config.steps,

@@ -12,6 +12,7 @@ it a name.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from flax import linen as nn
 
@@ -36,6 +37,26 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "minlstm": MinLSTMCell,
     "mingru": MinGRUCell,
 }
+
+
+def make_cell(name: str, hidden_size: int, **options: Any) -> nn.RNNCellBase:
+    """Make a cell by its name in `CELLS`; options that are None are left at their defaults.
+
+    Raises:
+      SettingError: if there is no such cell, or it lacks an option.
+
+    >>> make_cell("lstm", 8, projection_size=3).projection_size
+    3
+    """
+    if name not in CELLS:
+        raise SettingError(f"cell must be one of {', '.join(CELLS)}, not {name!r}")
+    given = {option: value for option, value in options.items() if value is not None}
+    try:
+        return CELLS[name](hidden_size, **given)
+    except TypeError:
+        raise SettingError(f"the cell {name} has no {' or '.join(given)}") from None
+    except ValueError as error:
+        raise SettingError(str(error)) from None
 
 
 def register_cell(name: str, cell: Callable[..., nn.RNNCellBase]) -> None:
@@ -79,6 +100,7 @@ __all__ = [
     "MinGRUCell",
     "MinLSTMCell",
     "initializer",
+    "make_cell",
     "positive",
     "register_cell",
 ]

@@ -50,6 +50,11 @@ def test_many_seeds_and_a_plot(run, tmp_path):
 BAD = {
     "unknown task": (["--task", "addding"], "--task must be one of adding, copy, not 'addding'"),
     "unknown cell": (["--cell", "lstn"], "--cell must be one of lstm, cifg, gru"),
+    "projection of a GRU": (
+        ["--cell", "gru", "--projection-size", "3"],
+        "the cell gru has no projection_size",
+    ),
+    "empty projection": (["--projection-size", "0"], "projection_size must be a whole number"),
     "too short": (["--sequence-length", "1"], "sequence length must be at least 2"),
     "delay of adding": (["--delay", "9"], "--delay is for --task copy; adding has --sequence-len"),
     "length of copy": (

@@ -12,7 +12,8 @@ EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 TEXT = "the rain in Spain stays mainly in the plain. 안녕하세요\n" * 30
 COMMANDS = {
     "hihello": "hihello.py --steps 3 --cell gru",
-    "memory": "memory.py --task copy --delay 5 --steps 3 --hidden-size 4 --seeds 2 --vmap-size 2",
+    "memory": "memory.py --task copy --delay 5 --steps 3 --hidden-size 4 --seeds 2 --vmap-size 2"
+    " --cell cifg --projection-size 3",
     "char_lm": "char_lm.py --text text.txt --steps 3 --hidden-size 8 --batch-size 3"
     " --sequence-length 10 --seeds 2 --vmap-size 1 --dropout 0.2",
 }

@@ -186,7 +186,8 @@ def draw(config: Config, result: RunResult) -> None:
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
     if config.seeds > 1:  # predictions of many seeds are not logged
         one = make_config(replace(config, seeds=1))
-        history = train_in_memory(one, first=initial_state(TrainLoop(one))).history
+        first, _ = initial_state(TrainLoop(one))
+        history = train_in_memory(one, first=first).history
     predicted, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))
     plots.probabilities(
         run_dir / "probabilities.png", probability, task.characters, inputs, targets, network

@@ -88,7 +88,7 @@ def scanned(experiment: ExperimentConfig) -> ExperimentConfig:
 
 
 def losses(experiment: ExperimentConfig, steps: int) -> Iterator[np.ndarray]:
-    """Train so many more steps at each call; yields the first network's losses."""
+    """Train this many more steps for each item; yields the first network's losses."""
     loop = TrainLoop(experiment)
     compiled, state = compile_loop(loop), loop.blank
     for start in range(0, experiment.train.steps, steps):

@@ -75,5 +75,5 @@ def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list
 
 
 def steps_of(experiment: ExperimentConfig, steps: int) -> Callable[[], object]:
-    """Return a function that trains every network for so many more steps."""
+    """Return a function that trains every network for another `steps` steps."""
     return language.losses(experiment, steps).__next__

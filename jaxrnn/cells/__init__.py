@@ -40,7 +40,15 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
 
 
 def make_cell(name: str, hidden_size: int, **options: Any) -> nn.RNNCellBase:
-    """Make a cell by its name in `CELLS`; options that are None are left at their defaults.
+    """Make a cell by its name in `CELLS`, as command lines do.
+
+    Args:
+      name: a key of `CELLS`.
+      hidden_size: H.
+      **options: of the cell; those that are None keep their defaults.
+
+    Returns:
+      a Flax cell.
 
     Raises:
       SettingError: if there is no such cell, or it lacks an option.

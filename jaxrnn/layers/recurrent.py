@@ -192,8 +192,8 @@ class Recurrent(nn.Module):
 
 
 def _feature_axes(cell: nn.RNNCellBase) -> int:
-    """The number of feature axes of a cell; 1 for one that does not say."""
+    """The number of feature axes of a cell; 1 for a user's cell that does not define it."""
     try:
         return cell.num_feature_axes
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # the second from Flax's base class
         return 1

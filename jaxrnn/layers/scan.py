@@ -44,6 +44,11 @@ Unroll = Callable[
 ]
 
 
+def sequence_axes(feature_axes: int, last: str) -> str:
+    """Return the axis letters of a sequence: "BTF", or with more feature axes "BTXF", "BTXYF"."""
+    return "BT" + "XYZUVW"[: feature_axes - 1] + last
+
+
 def check_sequence(
     inputs: Any, lengths: Any, resets: Any, feature_axes: int = 1
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
@@ -60,7 +65,7 @@ def check_sequence(
       ValueError: if shapes do not match, T is 0, or a length is out of range.
     """
     inputs = jnp.asarray(inputs)
-    sizes = check_axes("inputs", inputs, "BT" + "XYZUVW"[: feature_axes - 1] + "F")
+    sizes = check_axes("inputs", inputs, sequence_axes(feature_axes, "F"))
     check_kind("inputs", inputs, jnp.floating, "embed integers, or make them one-hot, first")
     if not sizes["T"]:
         raise ValueError("inputs must have at least one time step, but T = 0")

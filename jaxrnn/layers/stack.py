@@ -17,6 +17,7 @@ from jax import export
 
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
 from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.scan import sequence_axes
 from jaxrnn.types import Carry
 
 Path = tuple[str, ...]
@@ -100,7 +101,12 @@ class Bidirectional(nn.Module):
         carry = BidirectionalCarry(last, start)
         if self.merge == "concat":
             return jnp.concatenate([forward, backward], axis=-1), carry
-        check_axes("the backward outputs to sum", backward, _axes(forward), H=forward.shape[-1])
+        check_axes(
+            "the backward outputs to sum",
+            backward,
+            sequence_axes(forward.ndim - 2, "H"),
+            H=forward.shape[-1],
+        )
         return forward + backward, carry
 
 
@@ -179,7 +185,12 @@ class Stack(nn.Module):
                 error.add_note(f"in layer {n + 1} of {len(self.layers)}")
                 raise
             if n and self.residual:
-                check_axes(f"the outputs of layer {n + 1}", hidden, _axes(below), H=below.shape[-1])
+                check_axes(
+                    f"the outputs of layer {n + 1}",
+                    hidden,
+                    sequence_axes(below.ndim - 2, "H"),
+                    H=below.shape[-1],
+                )
                 hidden = hidden + below
             carries.append(carry)
         return hidden, tuple(carries)
@@ -226,8 +237,3 @@ def recurrent_layers(module: nn.Module) -> Iterator[tuple[Path, Recurrent]]:
         for name, part in parts:
             if isinstance(part, nn.Module):
                 yield from (((name, *path), layer) for path, layer in recurrent_layers(part))
-
-
-def _axes(outputs: jax.Array) -> str:
-    """The axis letters of a layer's outputs: BTH, or more for cells with more feature axes."""
-    return "BT" + "XYZUVW"[: outputs.ndim - 3] + "H"

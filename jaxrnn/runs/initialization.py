@@ -14,13 +14,21 @@ from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.step import TrainState
 
+Source = dict[str, str]
+"""The checkpoint that a run starts from: its path and the SHA-256 of its list of checksums."""
 
-def initial_state(loop: TrainLoop, recorded: dict[str, str] | None = None) -> TrainState:
-    """Return what the first call of the compiled loop is given, each leaf [S, ...].
+
+def initial_state(
+    loop: TrainLoop, recorded: Source | None = None
+) -> tuple[TrainState, Source | None]:
+    """Return what the first call of the compiled loop is given, and where it comes from.
 
     Args:
       loop: of the experiment.
-      recorded: what `describe_source` returned when the run was started; None for a new run.
+      recorded: the source that was returned when the run was started; None for a new run.
+
+    Returns:
+      the state, each leaf [S, ...], and the source, which is None for fresh parameters.
 
     Raises:
       SettingError: if the other run's parameters do not fit the experiment.
@@ -28,28 +36,22 @@ def initial_state(loop: TrainLoop, recorded: dict[str, str] | None = None) -> Tr
     """
     config = loop.config
     if config.init_from is None:
-        return loop.blank
+        return loop.blank, None
     source = load_all(config.init_from.run_dir, final=config.init_from.final)
-    if recorded is not None and describe_source(config, source) != recorded:
+    sums = sha256_of(source.checkpoint / SUMS)
+    found = {"checkpoint": str(source.checkpoint), "sha256": sums}
+    if recorded is not None and found != recorded:
         raise RunError(
             f"{config.init_from.run_dir} has other parameters than those that this run started"
             f" from, in {recorded['checkpoint']}"
         )
-    params = jax.tree.map(lambda leaf: leaf[_indices(config, source)], source.params)
+    indices = _indices(config, source)
+    params = jax.tree.map(lambda leaf: leaf[indices], source.params)
     if (tokens := _token_indices(config, source)) is not None:
         fresh = jax.device_get(jax.jit(jax.vmap(loop.init))(config.seed_numbers)).params
         params = _extend(params, fresh, tokens)
     _check_fit(config, params, loop.blank.params)
-    return loop.blank._replace(params=params)
-
-
-def describe_source(config: ExperimentConfig, source: TrainedModels | None = None) -> Any:
-    """Describe, in JSON values, the checkpoint that a run starts from; None if there is none."""
-    if config.init_from is None:
-        return None
-    source = source or load_all(config.init_from.run_dir, final=config.init_from.final)
-    sums = source.checkpoint / SUMS
-    return {"checkpoint": str(source.checkpoint), "sha256": sha256_of(sums)}
+    return loop.blank._replace(params=params), found
 
 
 def _indices(config: ExperimentConfig, source: TrainedModels) -> list[int]:

@@ -106,16 +106,15 @@ def run(
     name, wanted = name or _name(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         config = vmap_tuning.choose_vmap_size(config)
-        source = initialization.describe_source(config)
+        loop = TrainLoop(config)
+        state, source = initialization.initial_state(loop)
         run_metadata.begin(directory.path, config, source)
         if name := run_metadata.only_in_session(directory.path):
             note(
                 f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"
                 " verified only from there, not from the command line"
             )
-        loop = TrainLoop(config)
-        first = RunState(0, initialization.initial_state(loop, source))
-        return _work(directory, loop, first, None, asked, callbacks)
+        return _work(directory, loop, RunState(0, state), None, asked, callbacks)
 
 
 def resume(run_dir: Path | str, *, callbacks: Iterable[Callback] = ()) -> RunResult:
@@ -162,7 +161,8 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
         note(f"skipping {path}: {reason}")
     if restored is None or not restored.position["next_step"]:
         source = run_metadata.load(run_dir).get("init_from")
-        return RunState(0, initialization.initial_state(loop, source)), None
+        state, _ = initialization.initial_state(loop, source)
+        return RunState(0, state), None
     step, file = restored.position["next_step"], run_dir / run_directory.METRICS
     history = metrics.read(file, before=step)
     wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step)).tolist())

@@ -76,7 +76,7 @@ def verify(run_dir: Path | str) -> Verdict:
     require_same_metrics(run_dir, logged, loop)
     with ProgressBar(config) as progress:
         source = run_metadata.load(run_dir).get("init_from")
-        first = initialization.initial_state(loop, source)
+        first, _ = initialization.initial_state(loop, source)
         again = train_in_memory(config, until, progress.after_call, first)
     if not all(map(np.array_equal, logged[:2], again.history[:2])):
         file = run_dir / run_directory.METRICS

@@ -181,7 +181,7 @@ class Language(Task):
     def sample_batch(
         self, key: jax.Array, step: jax.typing.ArrayLike, arrays: Arrays = None
     ) -> Batch:
-        """The window of each row at a step, in order; `key` decides which rows start anew."""
+        """The window of each row at a step, in order; `key` decides which rows are reset."""
         rows, length = self.batch_size, self.sequence_length
         windows = (arrays["train"].size - 1) // (rows * length)
         within = jnp.asarray(step) % windows

@@ -52,7 +52,7 @@ def cache(cache_home, monkeypatch):
 def test_each_seed_starts_from_the_same_seed(source, tmp_path, final):
     config = replace(source.config, init_from=InitFrom(source.run_dir, final))
     loop = TrainLoop(config)
-    state = initial_state(loop)
+    state, _ = initial_state(loop)
     wanted = load_all(source.run_dir, final=final)
     chex.assert_trees_all_equal(state.params, wanted.params)
     result = runner.run(config, run_dir=tmp_path / "a")
@@ -74,7 +74,7 @@ def test_one_network_can_start_many_seeds(source, tmp_path):
     single = replace(source.config, seeds=1, vmap_size=1)
     runner.run(single, run_dir=tmp_path / "single")
     many = replace(source.config, seeds=3, vmap_size=3, init_from=InitFrom(tmp_path / "single"))
-    params = initial_state(TrainLoop(many)).params
+    params = initial_state(TrainLoop(many))[0].params
     for leaf in jax.tree.leaves(params):
         np.testing.assert_array_equal(leaf[0], leaf[2])
     with pytest.raises(SettingError, match="has the seeds 5 to 6, not 7"):
@@ -115,7 +115,7 @@ def test_a_vocabulary_can_be_extended_but_not_changed(source, tmp_path):
     (tmp_path / "other.txt").write_text(TEXT.replace("rain", "Regen!"))
     new = tuple(sorted({*old, *"Rg!"}))
     config = language_config(tmp_path / "other.txt", new, init_from=InitFrom(source.run_dir))
-    params = initial_state(TrainLoop(config)).params
+    params = initial_state(TrainLoop(config))[0].params
     one = load(source.run_dir, model_seed=6)
     new_task: Any = config.task
     ids, text = new_task.encode("in the plain"), task.encode("in the plain")

@@ -32,6 +32,7 @@ from jaxrnn.text import corpus
 from jaxrnn.text.corpus import check_fractions
 from jaxrnn.text.tokenizer import TOKENIZERS, check_tokenizer
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.mesh import MeshShape
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
     """How many networks to vmap over; by default the fastest number, which is measured."""
+    mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
+    """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
         None
     )
@@ -117,6 +120,7 @@ class Config:
             if getattr(self, name) is not None:
                 check_counts(self, name)
         check_fractions(self.val_fraction, self.test_fraction)
+        MeshShape.parse(self.mesh)  # before the text is read
         check_rate("dropout", self.dropout)
         check_rate("reset probability", self.reset_probability)
         if self.extend_vocabulary and self.init_from is None:
@@ -167,7 +171,8 @@ def make_config(config: Config) -> ExperimentConfig:
     )
     first = cli.init_from(config.init_from, config.final)
     seeds = config.seed, config.seeds, config.vmap_size
-    return ExperimentConfig(task, model, train, *seeds, init_from=first)
+    mesh = MeshShape.parse(config.mesh)
+    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh)
 
 
 def vocabulary(config: Config) -> tuple[str, ...] | None:

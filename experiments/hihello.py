@@ -41,6 +41,7 @@ from jaxrnn.text.characters import decode, escape_unprintable
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
 from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.mesh import MeshShape
 
 MAX_LAYERS = 100  # each is compiled separately
 MAX_POSITIONS = 24  # positions whose probabilities are logged and drawn
@@ -80,6 +81,8 @@ class Config:
     """Seed of the (first) network."""
     seeds: int = 1
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
+    mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
+    """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
         None
     )
@@ -118,7 +121,8 @@ def make_config(config: Config) -> ExperimentConfig:
         config.steps, config.learning_rate, config.optimizer, clip_norm=None, flatten=True
     )
     first = cli.init_from(config.init_from, config.final)
-    return ExperimentConfig(task, model, train, config.seed, config.seeds, init_from=first)
+    seeds, mesh = (config.seed, config.seeds), MeshShape.parse(config.mesh)
+    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh)
 
 
 def main(config: Config) -> None:
@@ -185,7 +189,7 @@ def draw(config: Config, result: RunResult) -> None:
     top = f", layer {config.layers} of {config.layers}" if config.layers > 1 else ""
     plots.loss_curve(run_dir / "loss.png", history.values["loss"][:, :-1], learned_at(history))
     if config.seeds > 1:  # predictions of many seeds are not logged
-        one = make_config(replace(config, seeds=1))
+        one = make_config(replace(config, seeds=1, mesh="seed=1"))
         first, _ = initial_state(TrainLoop(one))
         history = train_in_memory(one, first=first).history
     predicted, probability = (history.values[name][0, 1:] for name in ("prediction", "probability"))

@@ -26,6 +26,7 @@ from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
 from jaxrnn.tasks import TASKS
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.mesh import MeshShape
 
 LENGTH_OF = {"adding": "sequence_length", "copy": "delay"}
 """The option that sets how long each task has to remember."""
@@ -67,6 +68,8 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     vmap_size: int | None = None
     """How many networks to vmap over; by default the fastest number, which is measured."""
+    mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
+    """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
         None
     )
@@ -112,7 +115,8 @@ def make_config(config: Config) -> ExperimentConfig:
     )
     first = cli.init_from(config.init_from, config.final)
     seeds = config.seed, config.seeds, config.vmap_size
-    return ExperimentConfig(task, model, train, *seeds, init_from=first)
+    mesh = MeshShape.parse(config.mesh)
+    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh)
 
 
 def main(config: Config) -> None:

@@ -21,6 +21,7 @@ _HOMES = {
     "types": "Batch",
     "tasks": "Adding CopyMemory Language NextCharacter TASKS Task register_task",
     "training.config": "ExperimentConfig InitFrom TrainConfig",
+    "training.mesh": "MeshShape",
     "training.step": "TrainState init_state make_train_step",
     "training.loop": "make_train",
     "runs.runner": "resume run",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     )
     from jaxrnn.training.config import ExperimentConfig, InitFrom, TrainConfig
     from jaxrnn.training.loop import make_train
+    from jaxrnn.training.mesh import MeshShape
     from jaxrnn.training.step import TrainState, init_state, make_train_step
     from jaxrnn.types import Batch
 

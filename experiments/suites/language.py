@@ -18,6 +18,7 @@ from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.mesh import MeshShape
 from suites import peers
 from suites.timing import Row, interleave, product, rows
 
@@ -40,6 +41,9 @@ def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> It
                 "jaxrnn": losses(experiment, steps),
                 "jaxrnn, nn.scan": losses(scanned(experiment), steps),
             }
+            if (devices := jax.device_count()) > 1 and batch % devices == 0:
+                spread = replace(experiment, mesh=MeshShape(data=devices))
+                runs[f"jaxrnn, data={devices}"] = losses(spread, steps)
             if peers.PYTORCH not in peers.missing():
                 runs[peers.PYTORCH] = peer_losses(config, experiment, steps)
             compare({system: next(run) for system, run in runs.items()})

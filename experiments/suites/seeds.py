@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import jax
 import numpy as np
 
+from jaxrnn.runs.tuning import spread_seeds
 from jaxrnn.training.config import ExperimentConfig
 from suites import language, peers
 from suites.lab import compiled, hihello_config
@@ -27,14 +29,15 @@ def seeds(repeats: int, networks: int, models: int) -> Iterator[list[Row]]:
 
 
 def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
-    """Time many networks of hihello, each trained for its 50 steps."""
+    """Time many networks of hihello, each trained for its 50 steps, on all devices."""
     one, many, root = compiled(hihello_config()), hihello_config(networks), math.isqrt(networks)
-    chunked, compile_s = timed(compiled, replace(many, vmap_size=root))
+    chunked, compile_s = timed(compiled, spread_seeds(many, root))
+    share = -(-networks // jax.device_count())
     turns = many.seed_numbers[:, None]
     systems: dict[str, Callable[[], object]] = {
         f"jaxrnn, vmap size {root}": chunked,
-        f"jaxrnn, vmap size {networks}": compiled(replace(many, vmap_size=networks)),
-        "jaxrnn, vmap size 1": compiled(replace(many, vmap_size=1)),
+        f"jaxrnn, vmap size {share}": compiled(spread_seeds(many, share)),
+        "jaxrnn, vmap size 1": compiled(spread_seeds(many, 1)),
         "jaxrnn, one call per seed": lambda: [one(seeds=seed) for seed in turns],
     }
     few = min(FEW, networks)
@@ -54,12 +57,13 @@ def lab(repeats: int, networks: int) -> Iterator[list[Row]]:
 def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list[Row]]:
     """Time a train step of many language models: LSTM, H=32, B=16, T=50, vocabulary 65."""
     with language.random_config((1, 32, 16)) as (config, experiment):
-        many = replace(experiment, seeds=models, vmap_size=1)
-        together = replace(many, vmap_size=models)
+        many = replace(experiment, seeds=models, vmap_size=None)
+        share = -(-models // jax.device_count())
+        together = spread_seeds(many, share)
         systems: dict[str, Callable[[], object]] = {
-            "jaxrnn, vmap size 1": steps_of(many, steps),
-            f"jaxrnn, vmap size {models}": steps_of(together, steps),
-            f"jaxrnn, nn.scan, vmap size {models}": steps_of(language.scanned(together), steps),
+            "jaxrnn, vmap size 1": steps_of(spread_seeds(many, 1), steps),
+            f"jaxrnn, vmap size {share}": steps_of(together, steps),
+            f"jaxrnn, nn.scan, vmap size {share}": steps_of(language.scanned(together), steps),
             "jaxrnn, one model, multiplied": steps_of(experiment, steps),
         }
         if peers.PYTORCH not in peers.missing():

@@ -28,11 +28,16 @@ class OfRun:
 class Resume(OfRun):
     """Resume an interrupted run from its newest intact checkpoint."""
 
+    mesh: str | None = None
+    """Devices to use, such as seed=2 or data=2; by default those it used before, if they exist."""
+
     def __call__(self) -> None:
         from jaxrnn.analysis import plots, report
         from jaxrnn.runs import runner
+        from jaxrnn.training.mesh import MeshShape
 
-        print(report.summarize(runner.resume(self.run_dir)))
+        mesh = MeshShape.parse(self.mesh) if self.mesh else None
+        print(report.summarize(runner.resume(self.run_dir, mesh=mesh)))
         plots.plot_run(self.run_dir)
 
 

@@ -15,6 +15,7 @@ import tyro
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
+from jaxrnn.training.mesh import use_all_cpus
 
 
 def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
@@ -26,6 +27,7 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
       main: called with the config, inside `exit_cleanly`.
       prog: the program's name; None for the script's path.
     """
+    use_all_cpus()
     gc.freeze()  # imported modules stay, so the collector need not visit them
     gc.enable()  # scripts may disable it during their imports
     try:

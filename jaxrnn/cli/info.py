@@ -31,7 +31,8 @@ def of_run(run_dir: Path | str) -> str:
         f"  task         {_short(config.task)}",
         f"  model        {_short(config.model)}",
         f"  training     {_short(config.train)}",
-        f"  seeds        {config.seed} to {last_seed}, vmap size {config.vmap_size}",
+        f"  seeds        {config.seed} to {last_seed}, vmap size {config.vmap_size}, mesh"
+        f" {config.mesh or 'seed=1'}",
         f"  logged       {logged} of {config.train.steps}",
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]

@@ -366,15 +366,15 @@ def _backward(fused_cell: FusedCell, reverse: bool, saved: Any, gradient: Any) -
     )
     d_inputs = d_hidden if d_inputs is None else d_inputs
     d_weights = GateParams(
-        input_kernel=_flat(inputs).T @ _flat(d_inputs),
+        input_kernel=_weight_gradient(inputs, d_inputs),
         bias=d_inputs.sum((0, 1)),
-        recurrent_kernel=_flat(_masked_hidden(old, masks.hidden)).T @ _flat(d_hidden),
+        recurrent_kernel=_weight_gradient(_masked_hidden(old, masks.hidden), d_hidden),
         hidden_bias=None if weights.hidden_bias is None else d_hidden.sum((0, 1)),
     )
     d_mask = None
     if masks.hidden is not None:
         d_mask = ((d_hidden @ weights.recurrent_kernel.T) * _hidden(old)).sum(0)
-    d_x = (_flat(d_inputs) @ weights.input_kernel.T).reshape(inputs.shape)
+    d_x = d_inputs @ weights.input_kernel.T
     return d_weights, d_first, d_x, Masks(None, None, d_mask)
 
 
@@ -400,9 +400,13 @@ def _time_first(flags: jax.Array | None) -> jax.Array | None:
     return None if flags is None else flags.T[..., None]
 
 
-def _flat(steps: jax.Array) -> jax.Array:
-    """[T, B, F] -> [T * B, F], so that XLA computes one product."""
-    return steps.reshape(-1, steps.shape[-1])
+def _weight_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
+    """[T, B, F], [T, B, H] -> [F, H], in one product over all steps and rows.
+
+    The two axes are not merged by a reshape: with B sharded over devices, XLA would gather all rows
+    on each of them.
+    """
+    return jnp.tensordot(inputs, d_outputs, ((0, 1), (0, 1)))
 
 
 def _split(side_by_side: jax.Array, hidden: int) -> Gates:

@@ -1,7 +1,6 @@
 """Facts about the machine: devices, processor, memory."""
 
 import contextlib
-import os
 import platform
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from jaxrnn.training.mesh import usable_cpus
 
 CPUINFO = Path("/proc/cpuinfo")
 _MODEL = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part")
@@ -78,13 +79,6 @@ class Memory(NamedTuple):
 
     total: int
     available: int  # without swapping
-
-
-def usable_cpus() -> int | None:
-    """Count the CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def memory() -> Memory:

@@ -49,6 +49,7 @@ def begin(path: Path, config: ExperimentConfig, init_from: dict[str, str] | None
             if array is not None
         },
         "vmap_size": config.vmap_size,
+        "mesh": str(config.mesh),
         "memoryless_loss": config.task.memoryless_loss,
         "working_directory": str(Path.cwd()),
         "data_files": {str(file): sha256_of(Path(file)) for file in config.task.files},

@@ -22,7 +22,7 @@ from jaxrnn.runs import (
     run_directory,
     run_metadata,
     signals,
-    vmap_tuning,
+    tuning,
 )
 from jaxrnn.runs.callbacks import (
     Callback,
@@ -46,6 +46,7 @@ from jaxrnn.training.loop import (
     run_loop,
     seed_status,
 )
+from jaxrnn.training.mesh import MeshShape, use_all_cpus
 from jaxrnn.training.step import TrainState
 
 
@@ -101,11 +102,12 @@ def run(
     """
     if import_paths.loading_script():
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
+    use_all_cpus()
     compilation_cache.enable()
     run_metadata.config_of(config)  # raises before anything is created
     name, wanted = name or _name(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
-        config = vmap_tuning.choose_vmap_size(config)
+        config = tuning.choose_layout(config)
         loop = TrainLoop(config)
         state, source = initialization.initial_state(loop)
         run_metadata.begin(directory.path, config, source)
@@ -117,14 +119,17 @@ def run(
         return _work(directory, loop, RunState(0, state), None, asked, callbacks)
 
 
-def resume(run_dir: Path | str, *, callbacks: Iterable[Callback] = ()) -> RunResult:
+def resume(
+    run_dir: Path | str, *, mesh: MeshShape | None = None, callbacks: Iterable[Callback] = ()
+) -> RunResult:
     """Continue an interrupted run from its newest intact checkpoint.
 
-    On the same machine and versions, it ends bitwise equal to a run that was never interrupted. A
-    run that has finished is left as it is.
+    On the same machine, versions and mesh, it ends bitwise equal to a run that was never
+    interrupted. A run that has finished is left as it is.
 
     Args:
       run_dir: the run's directory.
+      mesh: the devices to use; None for those it used before, or for others if JAX has fewer now.
       callbacks: as for `run`.
 
     Returns:
@@ -136,9 +141,10 @@ def resume(run_dir: Path | str, *, callbacks: Iterable[Callback] = ()) -> RunRes
       DivergedError, MemoryError, KeyboardInterrupt: as `run`.
     """
     run_dir = Path(run_dir)
+    use_all_cpus()
     compilation_cache.enable()
     with signals.deferred() as asked, run_directory.open_run(run_dir) as directory:
-        config = run_metadata.load_config(run_dir)
+        config = tuning.fit_devices(run_metadata.load_config(run_dir), mesh)
         for difference in run_metadata.differences(run_dir):
             note(f"{difference}; the run may end with other bits")
         run_metadata.check_data(run_dir)
@@ -253,8 +259,8 @@ def _compile(loop: TrainLoop) -> tuple[CompiledLoop, float]:
     Meanwhile import what saving needs.
     """
     started = time.perf_counter()
-    vmap_tuning.require_memory(loop)
-    compiled = vmap_tuning.fit_memory(compile_loop(loop, meanwhile=_import_writers))
+    tuning.require_memory(loop)
+    compiled = tuning.fit_memory(compile_loop(loop, meanwhile=_import_writers))
     return compiled, time.perf_counter() - started
 
 

@@ -18,6 +18,7 @@ from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.runner import require_same_metrics
 from jaxrnn.training.history import History
 from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.mesh import use_all_cpus
 
 TOLERANCE = 1e-3
 """Largest allowed difference on another machine, relative to the metric's largest value in the run:
@@ -63,6 +64,7 @@ def verify(run_dir: Path | str) -> Verdict:
       OSError: if there is no run, another process works on it, or no checkpoint is intact.
     """
     run_dir = Path(run_dir)
+    use_all_cpus()
     compilation_cache.enable()
     run_directory.require_idle(run_dir)
     config = run_metadata.load_config(run_dir)

@@ -16,6 +16,7 @@ from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import MAX_SEED, root_key
 from jaxrnn.tasks.base import Task
+from jaxrnn.training.mesh import MeshShape
 from jaxrnn.training.optimizer import OPTIMIZERS, make_optimizer
 from jaxrnn.training.step import TrainState
 from jaxrnn.training.validation import is_patience_exhausted
@@ -145,6 +146,7 @@ class ExperimentConfig:
         measures which size is fastest on this machine, and a bare `TrainLoop` takes all at once.
       init_from: a run whose networks to start from: each seed from the same seed of that run, or
         from its only one. None for freshly drawn parameters.
+      mesh: the devices to use. None: `run` chooses them, and a bare `TrainLoop` uses one.
 
     Raises:
       SettingError: if a setting is out of range or of the wrong type.
@@ -163,6 +165,7 @@ class ExperimentConfig:
     seeds: int = 1
     vmap_size: int | None = None
     init_from: InitFrom | None = None
+    mesh: MeshShape | None = None
 
     def __post_init__(self) -> None:
         """Check every setting; a single seed is trained alone."""

@@ -11,22 +11,24 @@ run is split into calls does not change its bits. Step n draws its batch and its
 keys folded from n, so a resumed run sees what it would have seen.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, join, mask_diverged
+from jaxrnn.training.mesh import DATA, SEED, shard_rows
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
@@ -89,6 +91,8 @@ class TrainLoop:
       calls_up_to: the most steps of one call.
       blank: zeros of the state's shapes, each leaf [S, ...]: what the first call is given; with
         `config.init_from`, replace its `params` by those to start from.
+      vmap_size: how many seeds are trained in one `vmap`.
+      mesh: the devices to use; None for JAX's default device.
       metrics: by name, the shape and dtype of what one step of one seed measures.
 
     Raises:
@@ -102,6 +106,9 @@ class TrainLoop:
         self._optimizer = make_optimizer(train)
         self._train_step = make_train_step(task, config.model, self._optimizer)
         self._validate = make_validate(task, config.model) if config.validates else None
+        parts = config.mesh.seed if config.mesh else 1
+        self.vmap_size = config.vmap_size or -(-config.seeds // parts)
+        self.mesh = _make_mesh(config, self.vmap_size)
         if train.patience and not self._validate:
             raise SettingError("patience needs a task with a validation set")
         # Jitted so that the shapes below and the program share one trace.
@@ -143,7 +150,7 @@ class TrainLoop:
                 self._validate, state.best, state.params, arrays, n, due, active
             )
             state = state._replace(best=best)
-        batch = config.task.sample_batch(data_key, n, arrays)
+        batch = shard_rows(config.task.sample_batch(data_key, n, arrays))
         new, metrics = self._train_step(state, batch, dropout_key)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         update = finite & (state.step == n) & (n < config.train.steps)
@@ -151,14 +158,28 @@ class TrainLoop:
         state = jax.tree.map(partial(jnp.where, update), new, state)
         return state, metrics | validation
 
+    @property
+    def seeds_at_once(self) -> int:
+        """How many seeds the devices train at the same time: one group on each part of the mesh."""
+        return self.vmap_size * (self.config.mesh.seed if self.config.mesh else 1)
+
+    @property
+    def shardings(self) -> TrainState:
+        """The shardings of the states on the mesh, [S, ...] over seeds and a carry's rows."""
+        mesh = cast(Mesh, self.mesh)
+        seeds = None if self.config.seeds % self.seeds_at_once else SEED  # whole, or not at all
+        blank = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds)), self.blank)
+        carry = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds, DATA)), self.blank.carry)
+        return blank._replace(carry=carry)
+
     def run_steps(
         self, states: TrainState, seeds: jax.Array, start: Any, stop: Any, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`, at most `calls_up_to` of them.
 
         Args:
-          states: each leaf [S, ...], for any whole number of groups of `vmap_size` seeds. If start
-            is 0 only the shapes matter, and the parameters are made here.
+          states: each leaf [S, ...]. If start is 0 only the shapes matter, and the parameters are
+            made here.
           seeds: [S] uint32.
           start: [] int32.
           stop: [] int32.
@@ -168,7 +189,32 @@ class TrainLoop:
           the new states, and metrics by name, [S, calls_up_to, ...], of which the first stop -
           start rows are of these steps.
         """
-        size = self.config.vmap_size or self.config.seeds
+        run_groups: Any = self._run_groups
+        if self.mesh is not None:
+            run_groups = jax.shard_map(
+                run_groups,
+                mesh=self.mesh,
+                in_specs=(P(SEED), P(SEED), P(), P(), P()),
+                out_specs=P(SEED),
+                axis_names={SEED},
+                check_vma=False,
+            )
+        padding = -len(seeds) % self.seeds_at_once
+        if not padding:
+            return run_groups(states, seeds, start, stop, arrays)
+
+        def pad(values: Any) -> jax.Array:  # with copies of the last seed
+            values = jnp.asarray(values)
+            return jnp.concatenate([values, jnp.repeat(values[-1:], padding, axis=0)])
+
+        results = run_groups(*jax.tree.map(pad, (states, seeds)), start, stop, arrays)
+        return jax.tree.map(lambda values: values[: len(seeds)], results)
+
+    def _run_groups(
+        self, states: TrainState, seeds: jax.Array, start: Any, stop: Any, arrays: Arrays
+    ) -> tuple[TrainState, Metrics]:
+        """Take some steps of a whole number of groups, one group after the other."""
+        size = self.vmap_size
         if len(seeds) == size:
             return self._run_group((states, seeds), start, stop, arrays)
 
@@ -211,6 +257,29 @@ class TrainLoop:
         return jax.lax.fori_loop(start, stop, body, (states, metrics))
 
 
+def _make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
+    """Return the mesh of the config's shape; None for one device.
+
+    Raises:
+      SettingError: if the shape does not fit the experiment, or JAX has too few devices.
+    """
+    shape = config.mesh
+    if shape is None or shape.devices == 1:
+        return None
+    rows, groups = config.batch_shape.inputs.shape[0], -(-config.seeds // vmap_size)
+    if rows % shape.data:
+        divisors = ", ".join(str(n) for n in range(1, shape.data) if rows % n == 0)
+        raise SettingError(
+            f"the mesh {shape} cannot spread {rows} batch rows evenly: data may be {divisors}"
+        )
+    if shape.seed > groups:
+        raise SettingError(
+            f"the mesh {shape} spreads groups of seeds over {shape.seed} devices, but there are"
+            f" only {groups} (seeds: {config.seeds}, vmap size: {vmap_size})"
+        )
+    return shape.make()
+
+
 def _map_single(function: Callable[..., Any]) -> Callable[..., Any]:
     """Do what `vmap` does on an axis of size 1, without batching anything."""
 
@@ -222,42 +291,21 @@ def _map_single(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class CompiledLoop(NamedTuple):
-    """`run_steps`, compiled. It donates its states: do not use them after a call.
-
-    On a CPU, groups of seeds are spread over one lane per processor, each a call in a thread of its
-    own, because a small network keeps only one processor busy. The bits of a network depend on its
-    group's size alone. With several lanes, or with groups that are not full, the states go through
-    host memory.
-    """
+    """`run_steps`, compiled. It donates its states: do not use them after a call."""
 
     config: ExperimentConfig
-    executable: Any  # of one lane: the compiled `run_steps`
-    arrays: Arrays  # on the device
-    lanes: int
-    seeds_per_lane: int  # whole groups
-    lanes_at_once: int  # fewer than `lanes` if memory does not hold more
+    executable: Any  # the compiled `run_steps`
+    arrays: Arrays  # on the devices
 
     def __call__(
         self, states: TrainState, seeds: np.ndarray, start: int, stop: int
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
-        steps = np.int32(start), np.int32(stop), self.arrays
-        if self.lanes == 1 and self.seeds_per_lane == len(seeds):
-            return self.executable(states, seeds, *steps)
-        split = partial(_split_lanes, lanes=self.lanes, seeds_per_lane=self.seeds_per_lane)
-        lanes = jax.tree.map(split, (states, seeds))
-
-        def call(lane: int) -> tuple[TrainState, Metrics]:
-            arguments = jax.tree.map(lambda values: values[lane], lanes)
-            return jax.device_get(self.executable(*arguments, *steps))
-
-        with ThreadPoolExecutor(self.lanes_at_once) as pool:
-            results = list(pool.map(call, range(self.lanes)))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(seeds)], *results)
+        return self.executable(states, seeds, np.int32(start), np.int32(stop), self.arrays)
 
 
 def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None) -> CompiledLoop:
-    """Compile the loop, and put the task's arrays on the device.
+    """Compile the loop, and put the task's arrays on the devices.
 
     With JAX_DISABLE_JIT nothing is compiled, and each operation runs by itself.
 
@@ -265,46 +313,29 @@ def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None
       loop: the experiment's loop.
       meanwhile: called in another thread while XLA compiles, which leaves Python idle.
     """
-    config = loop.config
-    vmap_size = config.vmap_size or config.seeds
-    groups = -(-config.seeds // vmap_size)
-    groups_per_lane = -(-groups // min(groups, _most_lanes()))
-    lanes = -(-groups // groups_per_lane)
-    seeds_per_lane = groups_per_lane * vmap_size
-    split = partial(_split_lanes, lanes=lanes, seeds_per_lane=seeds_per_lane)
-    lane = jax.tree.map(lambda values: split(values)[0], (loop.blank, config.seed_numbers))
-    zero, arrays = np.int32(0), jax.tree.map(jnp.asarray, config.task.arrays())
+    config, shardings, donated = loop.config, {}, 0
+    arrays = jax.tree.map(jnp.asarray, config.task.arrays())
+    if loop.mesh is not None:
+        everywhere, states = NamedSharding(loop.mesh, P()), loop.shardings
+        shardings = {
+            "in_shardings": (states, states.step, everywhere, everywhere, everywhere),
+            "out_shardings": (states, everywhere),
+        }
+        arrays = jax.device_put(arrays, everywhere)
     settings: Any = jax.config
     if settings.jax_disable_jit:
         executable = loop.run_steps  # one operation at a time, for debugging
         meanwhile()
     else:
-        run_steps = jax.jit(loop.run_steps, donate_argnums=0)
-        lowered = run_steps.lower(*lane, zero, zero, arrays)
+        donated = () if config.seeds % loop.seeds_at_once else 0  # padded states are copied
+        run_steps = jax.jit(loop.run_steps, donate_argnums=donated, **shardings)
+        zero = np.int32(0)
+        lowered = run_steps.lower(loop.blank, config.seed_numbers, zero, zero, arrays)
         with ThreadPoolExecutor(1) as pool:
             other_work = pool.submit(meanwhile)
             executable = lowered.compile()
             other_work.result()
-    return CompiledLoop(config, executable, arrays, lanes, seeds_per_lane, lanes_at_once=lanes)
-
-
-def usable_cpus() -> int | None:
-    """Return how many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _most_lanes() -> int:
-    """Return how many groups can be computed at the same time: a GPU is one device."""
-    return (usable_cpus() or 1) if jax.default_backend() == "cpu" else 1
-
-
-def _split_lanes(values: Any, lanes: int, seeds_per_lane: int) -> np.ndarray:
-    """[S, ...] -> [lanes, seeds_per_lane, ...], filled up with copies of the last seed."""
-    values = np.asarray(values)
-    padding = np.repeat(values[-1:], lanes * seeds_per_lane - len(values), axis=0)
-    return np.concatenate([values, padding]).reshape(lanes, seeds_per_lane, *values.shape[1:])
+    return CompiledLoop(config, executable, arrays)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.tasks.base import Task
+from jaxrnn.training.mesh import shard_rows
 from jaxrnn.types import Arrays, Batch, Carry, Metrics, Params
 
 PREFIX = "validation_"
@@ -59,7 +60,7 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
 
     def validate(params: Params, arrays: Arrays) -> Metrics:
         def validate_batch(carry: Carry, n: jax.Array) -> tuple[Carry, Any]:
-            batch = task.validation_batch(n, arrays)
+            batch = shard_rows(task.validation_batch(n, arrays))
             outputs, carry_after = cast(
                 tuple[jax.Array, Carry],
                 model.apply({"params": params}, batch.inputs, carry, **batch.masks()),

@@ -26,7 +26,7 @@ from jaxrnn.cli import info
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, vmap_tuning
+from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
 
@@ -279,7 +279,7 @@ def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
 
 @pytest.mark.slow
 def test_too_little_memory_is_reported_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(vmap_tuning, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(tuning, "_free_memory", lambda: 1000)
     for seeds, vmap_size in ((1, 1), (2, None)):
         with pytest.raises(MemoryError):
             config = replace(CONFIG, seeds=seeds, vmap_size=vmap_size)

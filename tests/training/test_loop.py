@@ -1,7 +1,6 @@
 """The compiled loop against steps by hand: one seed or many, in one call or several."""
 
 import re
-import time
 from dataclasses import replace
 from functools import cache, partial
 
@@ -17,7 +16,6 @@ from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
-from jaxrnn.training import loop
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import TrainLoop, compile_loop, make_train
 from jaxrnn.training.optimizer import make_optimizer
@@ -126,58 +124,6 @@ def test_each_of_many_seeds_equals_that_seed_alone(name):
             np.testing.assert_array_equal(metrics["loss"][s], history["loss"][0])
     losses = metrics["loss"][:, 0]
     assert len(set(losses.tolist())) == 5
-
-
-@pytest.mark.sampled(3)
-@pytest.mark.parametrize(
-    ("name", "processors", "lanes", "seeds"),
-    [
-        ("one at a time", 1, 1, 5),
-        ("one at a time", 4, 3, 2),  # a fourth lane would have nothing to do
-        ("one at a time", 9, 5, 1),
-        ("padded groups", 3, 3, 2),
-        ("one vmap", 4, 1, 5),
-    ],
-)
-def test_number_of_lanes_changes_no_bit(monkeypatch, name, processors, lanes, seeds):
-    expected = run(name)
-    monkeypatch.setattr(loop, "_most_lanes", lambda: processors)
-    config, made, compiled = build.__wrapped__(name)
-    assert (compiled.lanes, compiled.seeds_per_lane) == (lanes, seeds)
-    chex.assert_trees_all_equal(run(name, 5, build=lambda _: (config, made, compiled)), expected)
-
-
-def test_lanes_at_once_are_limited(monkeypatch):
-    expected = run("one at a time")
-    monkeypatch.setattr(loop, "_most_lanes", lambda: 5)
-    config, made, compiled = build.__wrapped__("one at a time")
-    active, most = 0, []
-
-    def watched(*arguments):
-        nonlocal active
-        active += 1
-        most.append(active)
-        time.sleep(0.02)
-        results = compiled.executable(*arguments)
-        active -= 1
-        return results
-
-    limited = compiled._replace(executable=watched, lanes_at_once=2)
-    chex.assert_trees_all_equal(
-        run("one at a time", build=lambda _: (config, made, limited)), expected
-    )
-    assert len(most) == 5
-    assert max(most) == 2
-
-
-def test_lanes_are_for_cpus_only(monkeypatch):
-    monkeypatch.setattr(loop, "usable_cpus", lambda: 3)
-    assert loop._most_lanes() == 3
-    monkeypatch.setattr(loop, "usable_cpus", lambda: None)
-    assert loop._most_lanes() == 1
-    monkeypatch.setattr(loop, "usable_cpus", lambda: 3)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert loop._most_lanes() == 1
 
 
 @pytest.mark.slow

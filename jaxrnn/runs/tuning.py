@@ -1,0 +1,274 @@
+"""How to lay a run out: how many seeds to train in one `vmap`, and on which devices.
+
+Both depend on the sizes and the machine. Batched small products use it better; large ones push each
+other out of its caches, or do not fit into its memory at all. Several seeds are spread over the
+devices. The batch rows of a single network are, if that makes its steps faster.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import platformdirs
+
+from jaxrnn.runs import config_json, machine
+from jaxrnn.runs.files import write_json
+from jaxrnn.runs.progress import note
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop
+from jaxrnn.training.mesh import MeshShape
+
+MEMORY_SHARE = 0.8  # of the free memory, that a measured program may use
+SECONDS = 0.1  # how long to measure each layout
+TOLERANCE = 1.2  # how much slower than the fastest a larger group may be, against noise
+GAIN = 1.1  # how much faster a step must be before batch rows are spread over devices
+STEP_FLOPS, RUN_FLOPS = 5e8, 2e12  # below these, spreading rows is not worth measuring
+
+Seconds = list[tuple[ExperimentConfig, float]]
+"""The seconds of one step of all seeds, by layout."""
+
+
+def choose_layout(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the config with a `vmap_size` and a `mesh`; those it lacks are the fastest that fit.
+
+    Measured choices are cached in the user's cache directory: the same experiment on the same
+    machine then has the same shapes, and so the same bits, in every run.
+
+    Raises:
+      MemoryError: if not even one seed at a time fits.
+    """
+    if config.vmap_size is not None:
+        if config.mesh is not None:
+            return config
+        if config.seeds > 1:
+            return spread_seeds(config, config.vmap_size)
+        if not _is_large(config):
+            return replace(config, mesh=MeshShape())
+    cache = _cache_file(config)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
+        cached = json.loads(cache.read_text())
+        size, mesh = int(cached["vmap_size"]), MeshShape.parse(cached["mesh"])
+        config = replace(config, vmap_size=size, mesh=mesh)
+        note(f"{_describe(config)}, as measured here before")
+        return config
+    seconds = _measure_sizes(config) if config.vmap_size is None else _measure_rows(config)
+    chosen = _fastest(seconds)
+    measured = ", ".join(f"{_describe(layout)}: {took * 1e3:.3g} ms" for layout, took in seconds)
+    note(f"{_describe(chosen)} (measured, a step of all: {measured})")
+    record = {"vmap_size": chosen.vmap_size, "mesh": str(chosen.mesh)}
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, record)
+    except OSError as error:
+        note(
+            f"cannot cache this choice in {cache.parent} ({error.strerror}): the next run may"
+            " choose another"
+        )
+    return chosen
+
+
+def spread_seeds(config: ExperimentConfig, size: int) -> ExperimentConfig:
+    """Return the config with this vmap size, its groups of seeds spread over JAX's devices.
+
+    A mesh that the config has already stays.
+    """
+    groups = -(-config.seeds // size)
+    mesh = config.mesh or MeshShape(seed=min(groups, jax.device_count()))
+    return replace(config, vmap_size=size, mesh=mesh)
+
+
+def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentConfig:
+    """Return the config of a run to resume, with another mesh if it is asked for or needed.
+
+    Args:
+      config: the run's own.
+      mesh: the mesh to use; None for the run's own, or if JAX has too few devices for that, for
+        its seeds on those there are.
+    """
+    own = config.mesh or MeshShape()
+    if mesh is None and own.devices <= jax.device_count():
+        return config
+    mesh = mesh or MeshShape(seed=min(own.seed, jax.device_count()))
+    if mesh != own:
+        note(f"the run used the mesh {own} and goes on with {mesh}; it may end with other bits")
+    return replace(config, mesh=mesh)
+
+
+def require_memory(loop: TrainLoop) -> None:
+    """Check, before anything is compiled or allocated, that the state and a gradient fit memory.
+
+    Raises:
+      MemoryError: if not.
+    """
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank))
+    gradient = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank.params)) / loop.config.seeds
+    if (needed := state + gradient) > (free := _free_memory()):
+        raise MemoryError(
+            f"the parameters and the optimizer's state need {_in_gigabytes(needed)}, but only"
+            f" {_in_gigabytes(free)} is free: use fewer hidden units, layers or seeds"
+        )
+
+
+def fit_memory(compiled: CompiledLoop) -> CompiledLoop:
+    """Return the compiled loop, before the system kills it, if free memory holds it.
+
+    Raises:
+      MemoryError: if not; the message says what would fit.
+    """
+    needed, free = _bytes_needed(compiled), _free_memory()
+    if needed > free:
+        _refuse(compiled, needed, free)
+    return compiled
+
+
+def _refuse(compiled: CompiledLoop, needed: int, free: float) -> NoReturn:
+    """Raise MemoryError, with what would fit."""
+    config = compiled.config
+    size, rows = config.vmap_size or config.seeds, config.batch_shape.inputs.shape[0]
+    remedy = "use fewer hidden units, steps or batch rows"
+    if size > 1:
+        remedy = f"use a vmap size of at most {max(1, int(size * free / needed))}"
+    elif fewer := int(free / needed * rows):
+        remedy = f"a batch of about {fewer} rows would fit"
+    raise MemoryError(
+        f"the program needs {_in_gigabytes(needed)}, but only {_in_gigabytes(free)} is free:"
+        f" {remedy}"
+    )
+
+
+def _measure_sizes(config: ExperimentConfig) -> Seconds:
+    """Return the seconds of one step of all seeds by layout, the largest vmap size first.
+
+    It tries groups as large as their spread over the devices allows, then of about the square root
+    of the number of seeds, and one seed at a time only if the groups were faster, since each size
+    has to be compiled. If the first do not fit into memory, it starts with as large ones as do.
+    """
+    seconds: Seconds = []
+    room = MEMORY_SHARE * _free_memory()
+    parts = config.mesh.seed if config.mesh else min(config.seeds, jax.device_count())
+    largest = -(-config.seeds // parts)
+    sizes = sorted({largest, min(largest, math.isqrt(config.seeds)), 1}, reverse=True)
+    while sizes:
+        layout = spread_seeds(config, size := sizes.pop(0))
+        loop = TrainLoop(layout)
+        if not seconds:
+            require_memory(loop)
+        compiled = compile_loop(loop)
+        if (needed := _bytes_needed(compiled)) > room:
+            if size == 1 and config.mesh is None and loop.mesh is not None:
+                fewer = int(loop.seeds_at_once * room / needed)
+                config, sizes = replace(config, mesh=MeshShape(seed=max(fewer, 1))), [1]
+                continue
+            if size == 1:
+                _refuse(compiled, needed, room)
+            fits = int(size * room / needed)
+            sizes = sorted({max(fits, 1), *(n for n in sizes if n < fits), 1}, reverse=True)
+            continue
+        took = _seconds_per_step(loop, compiled)
+        faster = all(took * TOLERANCE < larger for _, larger in seconds)
+        seconds.append((layout, took))
+        if not faster:
+            break
+    return seconds
+
+
+def _measure_rows(config: ExperimentConfig) -> Seconds:
+    """Return the seconds of one step on one device, and with the rows spread over several."""
+    rows = config.batch_shape.inputs.shape[0]
+    most = max(n for n in range(1, min(rows, jax.device_count()) + 1) if rows % n == 0)
+    layouts = [replace(config, mesh=MeshShape(data=n)) for n in (1, most)]
+    loops = [TrainLoop(layout) for layout in layouts]
+    require_memory(loops[0])
+    programs = [compile_loop(loop) for loop in loops]
+    turns = [map(_seconds_per_step, loops, programs) for _ in range(2)]  # interleaved
+    best = [min(took) for took in zip(*turns, strict=True)]
+    return list(zip(layouts, best, strict=True))
+
+
+def _fastest(seconds: Seconds) -> ExperimentConfig:
+    """Return the first layout that is about as fast as any."""
+    tolerance = TOLERANCE if seconds[0][0].seeds > 1 else GAIN
+    best = min(took for _, took in seconds)
+    return next(layout for layout, took in seconds if took <= tolerance * best)
+
+
+def _is_large(config: ExperimentConfig) -> bool:
+    """Whether it may pay to spread the batch rows of one network over several devices."""
+    rows = config.batch_shape.inputs.shape[0]
+    if not any(rows % n == 0 for n in range(2, jax.device_count() + 1)):
+        return False
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(TrainLoop(config).blank.params))
+    flops = 6.0 * parameters * config.batch_shape.targets.size  # a product and its two gradients
+    return flops > STEP_FLOPS and flops * config.train.steps > RUN_FLOPS
+
+
+def _seconds_per_step(loop: TrainLoop, compiled: CompiledLoop) -> float:
+    """Return the seconds of one step of all seeds, the best of a few calls."""
+    seeds, last = loop.config.seed_numbers, loop.config.train.steps
+    started = time.perf_counter()
+    states, _ = compiled(loop.blank, seeds, 0, 1)
+    jax.block_until_ready(states)
+    best, step, steps, spent = time.perf_counter() - started, 1, 1, 0.0
+    while spent < SECONDS and step + steps <= last:
+        started = time.perf_counter()
+        states, _ = compiled(states, seeds, step, step + steps)
+        jax.block_until_ready(states)
+        took = time.perf_counter() - started
+        best, spent, step = min(best, took / steps), spent + took, step + steps
+        steps = min(2 * steps, loop.config.train.steps_per_call)
+    return best
+
+
+def _bytes_needed(compiled: CompiledLoop) -> int:
+    """Return the bytes that the program needs; on a CPU its devices share one memory."""
+    if not hasattr(compiled.executable, "memory_analysis"):  # JAX_DISABLE_JIT
+        return 0
+    memory, mesh = compiled.executable.memory_analysis(), compiled.config.mesh
+    sizes = memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
+    return sum(sizes) * (mesh.devices if mesh and jax.default_backend() == "cpu" else 1)
+
+
+def _free_memory() -> int:
+    """Return the free bytes on the device that JAX computes on."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return machine.memory().available
+
+
+def _cache_file(config: ExperimentConfig) -> Path:
+    """Return the file that caches the choice for such an experiment on such a machine."""
+    device, train = jax.devices()[0], config.train
+    deciding = (config.task, config.model, train.optimizer, train.flatten, config.seeds)
+    wanted = (config.vmap_size, config.mesh)
+    parts = [
+        config_json.to_json((*deciding, *wanted)),
+        jax.__version__,
+        device.device_kind,
+        jax.device_count(),
+        machine.cpu(),
+    ]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(platformdirs.user_cache_dir("jaxrnn")) / "layouts" / f"{digest}.json"
+
+
+def _describe(config: ExperimentConfig) -> str:
+    mesh = config.mesh or MeshShape()
+    if config.seeds == 1:
+        return f"batch rows on {mesh.data} devices" if mesh.data > 1 else "one device"
+    where = f" on {mesh.devices} devices" if mesh.devices > 1 else ""
+    if config.vmap_size == config.seeds:
+        return f"all {config.seeds} seeds in one vmap{where}"
+    if config.vmap_size == 1:
+        return f"{config.seeds} seeds, one at a time{where}"
+    return f"{config.seeds} seeds in groups of {config.vmap_size}{where}"
+
+
+def _in_gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"

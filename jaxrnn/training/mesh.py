@@ -1,0 +1,127 @@
+"""Spreading a run over devices: groups of seeds over one axis of a mesh, batch rows over another.
+
+`shard_map` gives each part of the axis `seed` its own seeds: the same program as on one device,
+with no communication. The axis `data` is left to XLA: `shard_rows` says that the rows of a batch
+are spread over it, and XLA adds up the gradients of the devices in each step. A device still
+samples the whole batch and draws the dropout masks of all rows, so neither depends on the layout.
+"""
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
+
+SEED, DATA = "seed", "data"
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """How many devices a run uses along each axis of its mesh: `seed * data` in all.
+
+    Attributes:
+      seed: over how many the seeds are spread, in groups of `vmap_size`.
+      data: over how many the rows of each batch are spread; it must divide B. The sums of
+        the gradients are rounded differently for each number.
+
+    Raises:
+      SettingError: if a size is not a whole number from 1.
+
+    >>> MeshShape.parse("seed=2,data=4").devices
+    8
+    >>> str(MeshShape(data=2))
+    'data=2'
+    """
+
+    seed: int = 1
+    data: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_counts(self, SEED, DATA)
+
+    @classmethod
+    def parse(cls, text: str) -> "MeshShape | None":
+        """Return the mesh that a command line names, such as "data=2"; None for "auto".
+
+        Raises:
+          SettingError: if it names none.
+        """
+        if text == "auto":
+            return None
+        sizes = dict(re.findall(r"(\w+)=(\d+)(?:,|$)", text))
+        if (
+            not text
+            or ",".join(f"{axis}={size}" for axis, size in sizes.items()) != text
+            or not (sizes.keys() <= {SEED, DATA})
+        ):
+            raise SettingError(
+                f"mesh must be auto, or like data=2, seed=4 or seed=2,data=2, not {text!r}"
+            )
+        return cls(**{axis: int(size) for axis, size in sizes.items()})
+
+    @property
+    def devices(self) -> int:
+        """How many devices it has."""
+        return self.seed * self.data
+
+    def __str__(self) -> str:
+        """Return what `parse` takes."""
+        sizes = {SEED: self.seed, DATA: self.data}
+        return ",".join(f"{axis}={n}" for axis, n in sizes.items() if n > 1) or "seed=1"
+
+    def make(self) -> Mesh:
+        """Return the mesh, of the first of JAX's devices.
+
+        Raises:
+          SettingError: if JAX has too few.
+        """
+        devices = jax.devices()
+        if self.devices > len(devices):
+            raise SettingError(
+                f"the mesh {self} needs {self.devices} devices, but JAX has {len(devices)}"
+                + (" (on a CPU: set JAX_NUM_CPU_DEVICES)" if devices[0].platform == "cpu" else "")
+            )
+        shape, names = (self.seed, self.data), (SEED, DATA)
+        types = (AxisType.Auto, AxisType.Auto)
+        return jax.make_mesh(shape, names, types, devices=devices[: self.devices])
+
+
+def shard_rows(batch: Any) -> Any:
+    """Spread the rows of a batch, each leaf [B, ...], over the axis `data` of the current mesh.
+
+    Without such an axis it returns the batch unchanged.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(DATA) != (
+        AxisType.Auto
+    ):
+        return batch
+    rows = NamedSharding(mesh, P(DATA))
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, rows), batch)
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_all_cpus() -> None:
+    """Make each CPU that this process may use one JAX device, if JAX has not started yet.
+
+    `JAX_NUM_CPU_DEVICES` and `--xla_force_host_platform_device_count` in `XLA_FLAGS` win.
+    """
+    settings: Any = jax.config
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if settings.jax_num_cpu_devices < 1 and not forced:
+        with contextlib.suppress(RuntimeError):  # JAX has started
+            jax.config.update("jax_num_cpu_devices", usable_cpus())

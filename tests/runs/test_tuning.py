@@ -1,0 +1,202 @@
+"""The choice of the vmap size and the mesh: by measurement, within memory, and cached."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import pytest
+from example_tasks import Echo
+
+from jaxrnn.cells import ElmanCell, LSTMCell
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceModel
+from jaxrnn.runs import runner, tuning
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.mesh import MeshShape
+
+CONFIG = ExperimentConfig(
+    Echo(), SequenceModel(Recurrent(ElmanCell(3)), 4), TrainConfig(5), seeds=100
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A fake machine with one device, and a given speed and memory."""
+    machine = SimpleNamespace(seconds={}, bytes_a_seed=1, memory=1000, measured=[], devices=1)
+
+    def seconds(loop, compiled):
+        machine.measured.append(loop.config.vmap_size)
+        return machine.seconds[loop.config.vmap_size]
+
+    monkeypatch.setattr(tuning, "compile_loop", lambda loop: loop)
+    monkeypatch.setattr(jax, "device_count", lambda: machine.devices)
+    monkeypatch.setattr(tuning, "require_memory", lambda loop: None)
+    monkeypatch.setattr(tuning, "_seconds_per_step", seconds)
+    monkeypatch.setattr(
+        tuning, "_bytes_needed", lambda loop: loop.seeds_at_once * machine.bytes_a_seed
+    )
+    monkeypatch.setattr(tuning, "_free_memory", lambda: machine.memory / tuning.MEMORY_SHARE)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("seconds", "vmap_size", "measured"),
+    [
+        ({100: 1.0, 10: 2.0}, 100, [100, 10]),
+        ({100: 1.0, 10: 0.9}, 100, [100, 10]),  # not enough faster
+        ({100: 1.0, 10: 0.5, 1: 0.45}, 10, [100, 10, 1]),
+        ({100: 1.0, 10: 0.5, 1: 0.2}, 1, [100, 10, 1]),
+    ],
+)
+def test_the_fastest_size_is_chosen_and_the_largest_of_equals(
+    machine, capsys, seconds, vmap_size, measured
+):
+    machine.seconds = seconds
+    assert tuning.choose_layout(CONFIG) == replace(CONFIG, vmap_size=vmap_size, mesh=MeshShape())
+    assert machine.measured == measured
+    said = capsys.readouterr().err
+    words = {
+        100: "all 100 seeds in one vmap",
+        10: "100 seeds in groups of 10",
+        1: "100 seeds, one at a time",
+    }
+    assert said.startswith(f"note: {words[vmap_size]} (")
+    assert all(f"{words[each]}: {seconds[each] * 1e3:.3g} ms" in said for each in measured)
+
+
+def test_sizes_that_do_not_fit_memory_are_not_tried(machine):
+    machine.seconds = {70: 1.0, 10: 2.0}
+    machine.bytes_a_seed, machine.memory = 10, 700
+    assert tuning.choose_layout(CONFIG).vmap_size == 70
+    assert 100 not in machine.measured
+    machine.bytes_a_seed, machine.seconds = 600, {1: 1.0}
+    assert tuning.choose_layout(replace(CONFIG, seeds=99)).vmap_size == 1
+    machine.devices, machine.memory = 4, 1300
+    assert tuning.choose_layout(replace(CONFIG, seeds=97)).mesh == MeshShape(seed=2)
+    machine.devices, machine.bytes_a_seed = 1, 1400
+    with pytest.raises(MemoryError, match="rows would fit"):
+        tuning.choose_layout(replace(CONFIG, seeds=98))
+
+
+def test_the_choice_is_cached_per_experiment(machine, cache, capsys):
+    machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
+    first = tuning.choose_layout(CONFIG)
+    capsys.readouterr()
+    machine.measured.clear()
+    machine.seconds = {100: 0.1, 10: 1.0, 1: 1.0}
+    assert tuning.choose_layout(replace(CONFIG, seed=5)) == replace(first, seed=5)
+    assert machine.measured == []
+    assert "as measured here before" in capsys.readouterr().err
+    assert tuning.choose_layout(replace(CONFIG, train=TrainConfig(6))).vmap_size == first.vmap_size
+    assert tuning.choose_layout(replace(CONFIG, task=Echo(batch_size=4))).vmap_size == 100
+    (file, _) = (cache / "jaxrnn/layouts").iterdir()
+    assert json.loads(file.read_text()).keys() == {"vmap_size", "mesh"}
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"vmap_size": 0}', '{"vmap_size": 101}', '{"vmap_size": "a"}']
+)
+def test_a_damaged_cache_file_is_ignored(machine, cache, content):
+    machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
+    tuning.choose_layout(CONFIG)
+    (file,) = (cache / "jaxrnn/layouts").iterdir()
+    file.write_text(content)
+    assert tuning.choose_layout(CONFIG).vmap_size == 10
+    assert json.loads(file.read_text())["vmap_size"] == 10
+
+
+def test_an_unwritable_cache_is_reported(machine, cache, capsys):
+    cache.write_text("a file")
+    machine.seconds = {100: 1.0, 10: 2.0}
+    assert tuning.choose_layout(CONFIG).vmap_size == 100
+    assert "cannot cache this choice" in capsys.readouterr().err
+
+
+def test_one_seed_is_not_measured(machine, capsys):
+    assert tuning.choose_layout(replace(CONFIG, seeds=1, vmap_size=1)).vmap_size == 1
+    assert machine.measured == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_beyond_memory_is_refused_with_what_would_fit(monkeypatch):
+    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=100))
+    compiled = compile_loop(TrainLoop(config))
+    needed = tuning._bytes_needed(compiled)
+    assert needed > 0
+    assert tuning.fit_memory(compiled) is compiled
+    monkeypatch.setattr(tuning, "_free_memory", lambda: 0.4 * needed)
+    with pytest.raises(MemoryError, match="a batch of about 40 rows would fit"):
+        tuning.fit_memory(compiled)
+    many = compile_loop(TrainLoop(replace(CONFIG, vmap_size=50)))
+    monkeypatch.setattr(tuning, "_free_memory", lambda: 0.5 * tuning._bytes_needed(many))
+    with pytest.raises(MemoryError, match="use a vmap size of at most 25"):
+        tuning.fit_memory(many)
+
+
+def test_the_real_loop_is_measured():
+    seconds = tuning._measure_sizes(replace(CONFIG, seeds=8, mesh=MeshShape(seed=2)))
+    assert [layout.vmap_size for layout, _ in seconds][:2] == [4, 2]
+    assert all(0 < took < 10 and math.isfinite(took) for _, took in seconds)
+
+
+def test_seeds_are_spread_over_all_devices(machine):
+    machine.devices, machine.seconds = 4, {50: 1.0, 25: 1.0, 10: 2.0}
+    chosen = tuning.choose_layout(CONFIG)
+    assert (chosen.vmap_size, chosen.mesh) == (25, MeshShape(seed=4))
+    assert tuning.choose_layout(replace(CONFIG, vmap_size=50)).mesh == MeshShape(seed=2)
+    wanted = replace(CONFIG, vmap_size=10, mesh=MeshShape(seed=3))
+    assert tuning.choose_layout(wanted) is wanted
+    with_mesh = tuning.choose_layout(replace(CONFIG, mesh=MeshShape(seed=2), seed=1))
+    assert with_mesh.mesh == MeshShape(seed=2)
+
+
+@pytest.mark.parametrize(("spread", "data"), [(0.5, 4), (0.95, 1), (2.0, 1)])
+def test_rows_are_spread_if_that_is_faster(machine, monkeypatch, capsys, spread, data):
+    """By ten percent, in a network that is large enough to measure; and the choice is cached."""
+    times = {1: 1.0, 4: spread}
+    monkeypatch.setattr(
+        tuning, "_seconds_per_step", lambda loop, compiled: times[loop.config.mesh.data]
+    )
+    machine.devices = 4
+    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=8))
+    assert tuning.choose_layout(config).mesh == MeshShape()  # small: not measured
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(tuning, "STEP_FLOPS", 1.0)
+    monkeypatch.setattr(tuning, "RUN_FLOPS", 1.0)
+    assert tuning.choose_layout(config).mesh == MeshShape(data=data)
+    times.clear()
+    assert tuning.choose_layout(config).mesh == MeshShape(data=data)
+    assert "as measured here before" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_devices_there_are(machine, capsys):
+    machine.devices = 2
+    config = replace(CONFIG, mesh=MeshShape(seed=2))
+    assert tuning.fit_devices(config, None) is config
+    assert capsys.readouterr().err == ""
+    larger = replace(CONFIG, mesh=MeshShape(seed=4, data=2))
+    assert tuning.fit_devices(larger, None).mesh == MeshShape(seed=2)
+    assert "it may end with other bits" in capsys.readouterr().err
+    assert tuning.fit_devices(config, MeshShape()).mesh == MeshShape()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_network_too_large_for_memory_is_refused_before_compiling(monkeypatch, seeds):
+    def compile_loop(*_, **__):
+        raise AssertionError("it was compiled")
+
+    monkeypatch.setattr(runner, "compile_loop", compile_loop)
+    monkeypatch.setattr(tuning, "compile_loop", compile_loop)
+    model = SequenceModel(Recurrent(LSTMCell(10**6)), 4)  # 16 TB of parameters
+    with pytest.raises(MemoryError):
+        runner.run(ExperimentConfig(Echo(), model, TrainConfig(3), seeds=seeds))

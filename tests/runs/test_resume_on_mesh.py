@@ -1,0 +1,69 @@
+"""A run that started on one mesh of devices goes on with another."""
+
+import signal
+
+import chex
+import numpy as np
+import pytest
+from example_tasks import Echo
+
+from jaxrnn.cells import LSTMCell
+from jaxrnn.cli.commands import Resume
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceModel
+from jaxrnn.runs import checkpoints, runner
+from jaxrnn.runs.callbacks import Callback
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.mesh import MeshShape
+
+TRAIN = TrainConfig(20, 0.01, steps_per_call=4, checkpoint_seconds=0)
+MODEL = SequenceModel(Recurrent(LSTMCell(5)), 4)
+TASK = Echo(batch_size=8, stateful=True)
+
+
+class Terminate(Callback):
+    """Ask the run to stop after its third call."""
+
+    calls = 0
+
+    def after_call(self, run_state):
+        self.calls += 1
+        if self.calls == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def config(mesh, seeds):
+    return ExperimentConfig(TASK, MODEL, TRAIN, 5, seeds, 1, mesh=MeshShape.parse(mesh))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seeds", "tolerance"),
+    [
+        ("seed=4", "seed=1", 4, 0.0),
+        ("seed=1", "seed=4", 4, 0.0),
+        ("data=4", "seed=1", 1, 1e-5),
+        ("seed=1", "data=2", 1, 1e-5),
+        ("seed=2,data=2", "seed=3", 3, 1e-5),
+    ],
+)
+def test_an_interrupted_run_goes_on(tmp_path, capsys, before, after, seeds, tolerance):
+    expected = runner.run(config("seed=1", seeds), run_dir=tmp_path / "whole")
+    run_dir = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        runner.run(config(before, seeds), run_dir=run_dir, callbacks=[Terminate()])
+    assert 0 < checkpoints.steps(run_dir / "checkpoints")[-1] < TRAIN.steps
+    result = runner.resume(run_dir, mesh=MeshShape.parse(after))
+    assert f"the run used the mesh {before} and goes on with {after}" in capsys.readouterr().err
+    chex.assert_trees_all_close(result.state, expected.state, atol=tolerance)
+    np.testing.assert_allclose(
+        result.history.values["loss"], expected.history.values["loss"], atol=tolerance
+    )
+
+
+def test_the_command_takes_a_mesh(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        runner.run(config("seed=2", 2), run_dir=run_dir, callbacks=[Terminate()])
+    Resume(run_dir, mesh="seed=1")()
+    assert "goes on with seed=1" in capsys.readouterr().err
+    assert checkpoints.steps(run_dir / "checkpoints")[-1] == TRAIN.steps

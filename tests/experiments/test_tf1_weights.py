@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import hihello
 import numpy as np
@@ -123,14 +124,17 @@ BAD = {
 
 @pytest.fixture
 def files(golden, tmp_path):
+    def save(name: str, **arrays: Any) -> None:
+        np.savez(tmp_path / name, **arrays)
+
     first = {name: golden[name] for name in LAB}
     (tmp_path / "text").write_text("hihello")
     (tmp_path / "text.npz").write_text("hihello")
     np.save(tmp_path / "one.npy", golden["loss"])
-    np.savez(tmp_path / "empty.npz")
-    np.savez(tmp_path / "integers.npz", **first | {LAB[1]: np.arange(20)})
-    np.savez(tmp_path / "objects.npz", **first | {LAB[1]: np.array([None] * 20)})
-    np.savez(tmp_path / "lacks.npz", **{name: first[name] for name in LAB[:3]})
+    save("empty.npz")
+    save("integers.npz", **first | {LAB[1]: np.arange(20)})
+    save("objects.npz", **first | {LAB[1]: np.array([None] * 20)})
+    save("lacks.npz", **{name: first[name] for name in LAB[:3]})
     content = bytearray((tmp_path / "lacks.npz").read_bytes())
     content[300] ^= 1  # inside the first array
     (tmp_path / "damaged.npz").write_bytes(content)

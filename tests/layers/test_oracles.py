@@ -315,7 +315,7 @@ def test_cell_clip_equals_tensorflows(form, float64):
     cell = LSTMCell(3, cell_clip=clip, param_dtype=jnp.float64, **options)
     layer = Recurrent(cell, implementation=form.split("-")[1])
     params = {"cell": tf1_lstm_params(under("rnn/lstm_cell/", case))}
-    carry = LSTMCarry(case["c_0"], case["h_0"])
+    carry = to_carry(layer, {"c": [case["c_0"]], "h": [case["h_0"]]})
     outputs, last = run(layer, params, case["inputs"], carry, case["lengths"])
     ours = {"outputs": outputs, "last_c_0": last.c, "last_h_0": last.h}
     assert_close(ours, {name: case[name] for name in ours})

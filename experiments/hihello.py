@@ -83,10 +83,13 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
     """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
-    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
-        None
-    )
-    """Start from the trained networks of another run."""
+    init_from: Annotated[
+        Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE.npz", help_behavior_hint="")
+    ] = None
+    """Start from the trained networks of another run, or from the initial weights of TensorFlow's
+    lab: a .npz file with init.lstm_kernel, init.lstm_bias, init.readout_kernel and
+    init.readout_bias, or with rnn/basic_lstm_cell/kernel, rnn/basic_lstm_cell/bias,
+    fully_connected/weights and fully_connected/biases."""
     final: bool = False
     """With --init-from: start from its final, not its best, parameters."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None

@@ -20,7 +20,7 @@ _HOMES = {
     "losses": "sequence_cross_entropy sequence_squared_error",
     "types": "Batch",
     "tasks": "Adding CopyMemory Language NextCharacter TASKS Task register_task",
-    "training.config": "ExperimentConfig InitFrom TrainConfig",
+    "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
     "training.step": "TrainState init_state make_train_step",
     "training.loop": "make_train",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Task,
         register_task,
     )
-    from jaxrnn.training.config import ExperimentConfig, InitFrom, TrainConfig
+    from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights, TrainConfig
     from jaxrnn.training.loop import make_train
     from jaxrnn.training.mesh import MeshShape
     from jaxrnn.training.step import TrainState, init_state, make_train_step

@@ -25,7 +25,7 @@ ALLOWED = {
     "models": LAYERS,
     "tasks": BASE | {"losses", "text"},
     "training": MODELS | {"tasks"},
-    "runs": TRAINING,
+    "runs": TRAINING | {"interop"},
     "interop": LAYERS | {"models"},
     "analysis": TRAINING | {"runs"},
     "cli": TRAINING | {"runs", "analysis"},

@@ -6,22 +6,30 @@ from jaxrnn.analysis.report import summarize
 from jaxrnn.errors import SettingError
 from jaxrnn.runs.run_directory import require_run
 from jaxrnn.runs.runner import RunResult, run
-from jaxrnn.training.config import ExperimentConfig, InitFrom
+from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights
 
 
-def init_from(run_dir: Path | None, final: bool) -> InitFrom | None:
+def init_from(path: Path | None, final: bool) -> InitFrom | TF1Weights | None:
     """Return what the options --init-from and --final of a script mean.
 
+    Args:
+      path: of --init-from: a run, or a .npz file of TensorFlow 1's weights.
+      final: whether --final is set.
+
     Raises:
-      SettingError: if `final` is set without a run to start from.
+      SettingError: if `final` is set, but there is no run to start from.
       OSError: if there is no such run.
     """
-    if run_dir is None:
+    if path is None:
         if final:
             raise SettingError("--final needs --init-from")
         return None
-    require_run(run_dir)
-    return InitFrom(run_dir, final)
+    if path.suffix == ".npz" or path.is_file():
+        if final:
+            raise SettingError("--final is for a run to start from, not for a file")
+        return TF1Weights(path)
+    require_run(path)
+    return InitFrom(path, final)
 
 
 def run_and_report(

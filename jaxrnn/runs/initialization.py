@@ -1,21 +1,23 @@
-"""The state that a run starts from: fresh parameters, or those of another run."""
+"""The state that a run starts from: fresh parameters, those of another run, or a file's."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxrnn.errors import RunError, SettingError
+from jaxrnn.runs import tf1_weights
 from jaxrnn.runs.checksums import SUMS
 from jaxrnn.runs.files import sha256_of
 from jaxrnn.runs.loading import TrainedModels, load_all
 from jaxrnn.tasks.language import Language
-from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights
 from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.step import TrainState
 
 Source = dict[str, str]
-"""The checkpoint that a run starts from: its path and the SHA-256 of its list of checksums."""
+"""What a run starts from: a checkpoint, and the SHA-256 of its list of checksums; or a file."""
 
 
 def initial_state(
@@ -31,18 +33,36 @@ def initial_state(
       the state, each leaf [S, ...], and the source, which is None for fresh parameters.
 
     Raises:
-      SettingError: if the other run's parameters do not fit the experiment.
+      SettingError: if the parameters to start from do not fit the experiment.
       RunError, OSError: if they cannot be loaded, or are not those that the run started from.
     """
     config = loop.config
     if config.init_from is None:
         return loop.blank, None
-    source = load_all(config.init_from.run_dir, final=config.init_from.final)
+    if isinstance(config.init_from, TF1Weights):
+        return _from_file(loop, config.init_from.file)
+    return _from_run(loop, config.init_from, recorded)
+
+
+def _from_file(loop: TrainLoop, file: Path) -> tuple[TrainState, Source]:
+    """Start every seed from the file. `run_metadata.check_data` refuses a file that has changed."""
+    one = jax.tree.map(lambda leaf: leaf[0], loop.blank.params)
+    params, sha256 = tf1_weights.read(file, loop.config.model, one)
+    params = jax.tree.map(lambda leaf: np.repeat(leaf[None], loop.config.seeds, axis=0), params)
+    return loop.blank._replace(params=params), {"file": str(file), "sha256": sha256}
+
+
+def _from_run(
+    loop: TrainLoop, init_from: InitFrom, recorded: Source | None
+) -> tuple[TrainState, Source]:
+    """Start each seed from a network of another run."""
+    config = loop.config
+    source = load_all(init_from.run_dir, final=init_from.final)
     sums = sha256_of(source.checkpoint / SUMS)
     found = {"checkpoint": str(source.checkpoint), "sha256": sums}
     if recorded is not None and found != recorded:
         raise RunError(
-            f"{config.init_from.run_dir} has other parameters than those that this run started"
+            f"{init_from.run_dir} has other parameters than those that this run started"
             f" from, in {recorded['checkpoint']}"
         )
     indices = _indices(config, source)
@@ -50,7 +70,7 @@ def initial_state(
     if (tokens := _token_indices(config, source)) is not None:
         fresh = jax.device_get(jax.jit(jax.vmap(loop.init))(config.seed_numbers)).params
         params = _extend(params, fresh, tokens)
-    _check_fit(config, params, loop.blank.params)
+    _check_fit(init_from, params, loop.blank.params)
     return loop.blank._replace(params=params), found
 
 
@@ -106,7 +126,7 @@ def _extend(params: Any, fresh: Any, tokens: np.ndarray) -> Any:
     return jax.tree.map(extend, fresh, params)
 
 
-def _check_fit(config: ExperimentConfig, params: Any, wanted: Any) -> None:
+def _check_fit(init_from: InitFrom, params: Any, wanted: Any) -> None:
     """Raise SettingError unless the parameters have the names and shapes of the model's."""
     given, own = (
         {
@@ -123,5 +143,5 @@ def _check_fit(config: ExperimentConfig, params: Any, wanted: Any) -> None:
         if here != there:
             raise SettingError(
                 f"the parameters of the run to start from do not fit: {name} is {there} in"
-                f" {config.init_from and config.init_from.run_dir}, and {here} in this model"
+                f" {init_from.run_dir}, and {here} in this model"
             )

@@ -32,7 +32,7 @@ def config_of(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def begin(path: Path, config: ExperimentConfig, init_from: dict[str, str] | None = None) -> None:
-    """Write both files of a new run; `init_from` describes the checkpoint that it starts from.
+    """Write both files of a new run; `init_from` describes what it starts from.
 
     Raises:
       RunError: if a part of the experiment cannot be written as JSON.
@@ -111,9 +111,12 @@ def differences(path: Path) -> list[str]:
 
 
 def check_data(path: Path) -> None:
-    """Raise RunError if a data file is missing or has changed since the run started."""
+    """Raise RunError if a file of data or weights is missing or has changed since the start."""
     manifest = load(path)
-    for file, digest in manifest["data_files"].items():
+    files, source = dict(manifest["data_files"]), manifest.get("init_from") or {}
+    if "file" in source:
+        files[source["file"]] = source["sha256"]
+    for file, digest in files.items():
         if not Path(file).exists():
             started_in = manifest.get("working_directory")
             raise RunError(f"there is no {file} here; the run was started in {started_in}")

@@ -132,6 +132,27 @@ class InitFrom:
 
 
 @dataclass(frozen=True)
+class TF1Weights:
+    """A .npz file of TensorFlow 1's initial weights, from which every network of a run starts.
+
+    `jaxrnn.runs.tf1_weights` says which arrays it has.
+
+    Attributes:
+      file: the file, stored as an absolute path.
+
+    >>> from jaxrnn import TF1Weights
+    >>> TF1Weights(Path("lab.npz")).file.name
+    'lab.npz'
+    """
+
+    file: Path
+
+    def __post_init__(self) -> None:
+        """Make the path absolute."""
+        object.__setattr__(self, "file", Path(self.file).absolute())
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """What to train, on what, how, and from which seeds: everything a run's numbers depend on.
 
@@ -145,7 +166,7 @@ class ExperimentConfig:
         (`lax.map`). It is part of the batch shape, so the last bits depend on it. None: `run`
         measures which size is fastest on this machine, and a bare `TrainLoop` takes all at once.
       init_from: a run whose networks to start from: each seed from the same seed of that run, or
-        from its only one. None for freshly drawn parameters.
+        from its only one. Or a file of weights. None for freshly drawn parameters.
       mesh: the devices to use. None: `run` chooses them, and a bare `TrainLoop` uses one.
 
     Raises:
@@ -164,7 +185,7 @@ class ExperimentConfig:
     seed: int = 0
     seeds: int = 1
     vmap_size: int | None = None
-    init_from: InitFrom | None = None
+    init_from: InitFrom | TF1Weights | None = None
     mesh: MeshShape | None = None
 
     def __post_init__(self) -> None:

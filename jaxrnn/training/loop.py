@@ -71,7 +71,7 @@ def make_train(config: ExperimentConfig) -> Train:
     (3, 11)
     """
     if config.init_from is not None:
-        raise SettingError("make_train reads no other run: init_from must be None")
+        raise SettingError("make_train reads no files: init_from must be None")
     loop, steps = TrainLoop(config), np.arange(config.train.steps + 1, dtype=np.int32)
 
     def train(seed: Any) -> tuple[TrainState, Metrics]:

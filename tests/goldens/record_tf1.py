@@ -2,11 +2,12 @@
 
     pip install tensorflow-cpu==2.15.1 && python tests/goldens/record_tf1.py
 
-That release still has TensorFlow 1's `dynamic_rnn`, `BasicLSTMCell` and `MultiRNNCell`, under
-`tf.compat.v1`. Two cases, in float64: one cell with a forget bias of its own, and two cells of
-different sizes. By case: each variable by its name, inputs [B, T, F], lengths [B], outputs
-[B, T, H], zero past the lengths, and by layer n the states `c_n` and `h_n` [B, H] before the first
-step and, as `last_c_n` and `last_h_n`, after the last.
+That release still has TensorFlow 1's `dynamic_rnn`, `BasicLSTMCell`, `LSTMCell` and `MultiRNNCell`,
+under `tf.compat.v1`. The cases, in float64: one cell with a forget bias of its own, two cells of
+different sizes, and an `LSTMCell` that clips its cell state, plain, with peepholes, and with a
+projection. By case: each variable by its name, inputs [B, T, F], lengths [B], outputs [B, T, H],
+zero past the lengths, and by layer n the states `c_n` and `h_n` [B, H] before the first step and,
+as `last_c_n` and `last_h_n`, after the last. Of a projection to P, outputs and h have P, not H.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -19,16 +20,25 @@ import tensorflow as tf
 
 TARGET = Path(__file__).parent / "tf1_recurrent.npz"
 B, T, F = 3, 6, 4
-CASES = {"one": [(3, 0.5)], "two": [(3, 1.0), (5, 1.0)]}  # by layer, H and the forget bias
 v1 = tf.compat.v1
+CLIP = {"num_units": 3, "cell_clip": 0.3}  # small, so that it clips often
+CASES = {  # by layer; new ones come last, so that the numbers of the others stay
+    "one": ("BasicLSTMCell", [{"num_units": 3, "forget_bias": 0.5}]),
+    "two": ("BasicLSTMCell", [{"num_units": 3}, {"num_units": 5}]),
+    "clip": ("LSTMCell", [CLIP]),
+    "clip_peepholes": ("LSTMCell", [CLIP | {"use_peepholes": True}]),
+    "clip_projection": ("LSTMCell", [CLIP | {"num_proj": 2}]),
+}
 
 
-def record(cells: list[tuple[int, float]], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def record(
+    kind: str, cells: list[dict[str, Any]], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Run one case on random weights, inputs and states."""
     inputs, lengths = rng.normal(size=(B, T, F)), np.array([6, 2, 4])
     rnn = v1.nn.rnn_cell
-    layers = [rnn.BasicLSTMCell(h, forget_bias=bias, dtype=tf.float64) for h, bias in cells]
-    states = [(rng.normal(size=(B, h)), rng.normal(size=(B, h))) for h, _ in cells]
+    layers = [getattr(rnn, kind)(**options, dtype=tf.float64) for options in cells]
+    states = [[rng.normal(size=(B, size)) for size in layer.state_size] for layer in layers]
     with tf.Graph().as_default(), v1.Session() as session:
         initial = tuple(rnn.LSTMStateTuple(*map(tf.constant, state)) for state in states)
         cell, first = (
@@ -56,8 +66,8 @@ def main() -> None:
     rng = np.random.default_rng(777)
     arrays: dict[str, Any] = {
         f"{case}/{name}": array
-        for case, cells in CASES.items()
-        for name, array in record(cells, rng).items()
+        for case, (kind, cells) in CASES.items()
+        for name, array in record(kind, cells, rng).items()
     }
     arrays["versions"] = np.array(f"tensorflow {tf.__version__}, numpy {np.__version__}")
     np.savez_compressed(TARGET, **arrays)

@@ -300,6 +300,46 @@ def test_a_layer_equals_tensorflow(form, float64):
     assert_close(ours, {name: case[name] for name in ours})
 
 
+TF1_CLIPPED: dict[str, tuple[str, dict[str, Any]]] = {  # each case, and the options of its cell
+    "clip-scan": ("clip", {}),
+    "clip-fused": ("clip", {}),
+    "peepholes-scan": ("clip_peepholes", {"peepholes": True}),
+    "projection-scan": ("clip_projection", {"projection_size": 2}),
+}
+
+
+@pytest.mark.parametrize("form", TF1_CLIPPED)
+def test_cell_clip_equals_tensorflows(form, float64):
+    name, options = TF1_CLIPPED[form]
+    case, clip = TF1[name], 0.3
+    cell = LSTMCell(3, cell_clip=clip, param_dtype=jnp.float64, **options)
+    layer = Recurrent(cell, implementation=form.split("-")[1])
+    params = {"cell": tf1_lstm_params(under("rnn/lstm_cell/", case))}
+    carry = to_carry(layer, {"c": [case["c_0"]], "h": [case["h_0"]]})
+    outputs, last = run(layer, params, case["inputs"], carry, case["lengths"])
+    ours = {"outputs": outputs, "last_c_0": last.c, "last_h_0": last.h}
+    assert_close(ours, {name: case[name] for name in ours})
+
+
+def test_tensorflows_cells_were_clipped_on_both_sides():
+    ends = [TF1[name]["last_c_0"] for name, _ in TF1_CLIPPED.values()]
+    assert (np.max(ends), np.min(ends)) == (0.3, -0.3)
+
+
+def tf1_lstm_params(weights: Arrays) -> dict[str, Any]:
+    """The parameters of our cell from those of TensorFlow's `LSTMCell`, with a forget bias of 1."""
+    params: dict[str, Any] = {}
+    gates = (np.split(weights[name], 4, axis=-1) for name in ("kernel", "bias"))
+    for gate, kernel, bias in zip("igfo", *gates, strict=True):
+        params["i" + gate] = {"kernel": kernel[:F]}
+        params["h" + gate] = {"kernel": kernel[F:], "bias": bias + (gate == "f")}
+        if f"w_{gate}_diag" in weights:
+            params["p" + gate] = weights[f"w_{gate}_diag"]
+    if "projection/kernel" in weights:
+        params["projection"] = {"kernel": weights["projection/kernel"]}
+    return params
+
+
 # ONNX
 
 LENGTHS = np.array([T, 2, 4, 0], np.int32)  # as the operators want them

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from jaxrnn.errors import RunError, SettingError
-from jaxrnn.runs import tf1_weights
 from jaxrnn.runs.checksums import SUMS
 from jaxrnn.runs.files import sha256_of
 from jaxrnn.runs.loading import TrainedModels, load_all
@@ -46,6 +45,8 @@ def initial_state(
 
 def _from_file(loop: TrainLoop, file: Path) -> tuple[TrainState, Source]:
     """Start every seed from the file. `run_metadata.check_data` refuses a file that has changed."""
+    from jaxrnn.runs import tf1_weights  # few runs need it, and its imports take 20 ms
+
     one = jax.tree.map(lambda leaf: leaf[0], loop.blank.params)
     params, sha256 = tf1_weights.read(file, loop.config.model, one)
     params = jax.tree.map(lambda leaf: np.repeat(leaf[None], loop.config.seeds, axis=0), params)

@@ -29,10 +29,11 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, tuning
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
+from jaxrnn.training.mesh import MeshShape
 
 MODEL = SequenceModel(Recurrent(ElmanCell(5)), 4)
 TRAIN = TrainConfig(23, 0.01, log_every=4, steps_per_call=5, checkpoint_seconds=0)
-CONFIG = ExperimentConfig(Echo(), MODEL, TRAIN, seed=7)
+CONFIG = ExperimentConfig(Echo(), MODEL, TRAIN, seed=7, mesh=MeshShape())
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 

@@ -33,6 +33,7 @@ from jaxrnn.text.corpus import check_fractions
 from jaxrnn.text.tokenizer import TOKENIZERS, check_tokenizer
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.mesh import MeshShape
+from jaxrnn.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Config:
     """How many networks to vmap over; by default the fastest number, which is measured."""
     mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
     """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
         None
     )

@@ -42,6 +42,7 @@ from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
 from jaxrnn.training.loop import TrainLoop, train_in_memory
 from jaxrnn.training.mesh import MeshShape
+from jaxrnn.training.processes import Processes, is_first
 
 MAX_LAYERS = 100  # each is compiled separately
 MAX_POSITIONS = 24  # positions whose probabilities are logged and drawn
@@ -83,6 +84,7 @@ class Config:
     """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
     mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
     """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
     init_from: Annotated[
         Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE.npz", help_behavior_hint="")
     ] = None
@@ -131,6 +133,8 @@ def make_config(config: Config) -> ExperimentConfig:
 def main(config: Config) -> None:
     """Train, draw and report."""
     result = runner.run(make_config(config), run_dir=config.run_dir, name="hihello")
+    if not is_first():
+        return
     if not config.no_plots:
         draw(config, result)
     if not config.quiet:

@@ -9,11 +9,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
+from jaxrnn.training.processes import Processes, is_first
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Resume(OfRun):
 
     mesh: str | None = None
     """Devices to use, such as seed=2 or data=2; by default those it used before, if they exist."""
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __call__(self) -> None:
         from jaxrnn.analysis import plots, report
@@ -37,8 +40,10 @@ class Resume(OfRun):
         from jaxrnn.training.mesh import MeshShape
 
         mesh = MeshShape.parse(self.mesh) if self.mesh else None
-        print(report.summarize(runner.resume(self.run_dir, mesh=mesh)))
-        plots.plot_run(self.run_dir)
+        result = runner.resume(self.run_dir, mesh=mesh)
+        if is_first():
+            print(report.summarize(result))
+            plots.plot_run(self.run_dir)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import tyro
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
+from jaxrnn.training import processes
 from jaxrnn.training.mesh import use_all_cpus
 
 
@@ -23,7 +24,8 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
 
     Args:
       config_type: a dataclass, or a union of dataclasses with one subcommand each; their
-        `__post_init__` may raise ValueError.
+        `__post_init__` may raise ValueError. The processes that a field `processes` describes are
+        joined before `main` is called.
       main: called with the config, inside `exit_cleanly`.
       prog: the program's name; None for the script's path.
     """
@@ -32,7 +34,13 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
     gc.enable()  # scripts may disable it during their imports
     try:
         with exit_cleanly():
-            main(_parse(config_type, prog))
+            config = _parse(config_type, prog)
+            with processes.joined(getattr(config, "processes", None)):
+                main(config)
+    except SystemExit as stop:
+        if processes.are_several():
+            processes.leave(stop.code if isinstance(stop.code, int) else 0)
+        raise
     finally:
         gc.freeze()  # collecting all of JAX at exit would take 0.25 s
 
@@ -42,8 +50,8 @@ def exit_cleanly() -> Iterator[None]:
     """Turn the exceptions a user can cause into one line on standard error and an exit code.
 
     Exit codes: 2 for a bad argument, an unusable run or file, or too little memory; 3 if training
-    diverged; 130 after Ctrl-C, and 128 plus the signal's number after another signal. Any other
-    exception is a bug and shows its traceback.
+    diverged; 4 if another process of the run has died; 130 after Ctrl-C, and 128 plus the signal's
+    number after another signal. Any other exception is a bug and shows its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals without Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -62,6 +70,8 @@ def exit_cleanly() -> Iterator[None]:
     except DivergedError as error:
         _refuse(str(error), 3)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if processes.are_several() and "Gloo" in str(error):
+            processes.end(processes.LOST)
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _refuse("not enough memory for this many seeds, steps, characters or hidden units")

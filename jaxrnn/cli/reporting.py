@@ -7,6 +7,7 @@ from jaxrnn.errors import SettingError
 from jaxrnn.runs.run_directory import require_run
 from jaxrnn.runs.runner import RunResult, run
 from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights
+from jaxrnn.training.processes import is_first
 
 
 def init_from(path: Path | None, final: bool) -> InitFrom | TF1Weights | None:
@@ -55,6 +56,8 @@ def run_and_report(
         as `jaxrnn.run`.
     """
     result = run(config, run_dir=run_dir, name=name)
+    if not is_first():
+        return result
     print(summarize(result))
     if plots:
         from jaxrnn.analysis.plots import plot_run  # Matplotlib takes a second to import

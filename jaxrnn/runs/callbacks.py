@@ -7,15 +7,17 @@ every call of the compiled loop. A user's own callbacks come last.
 import signal
 import time
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
-from jaxrnn.runs import checkpoints, files, metrics, run_directory
+from jaxrnn.runs import checkpoints, files, metrics, run_directory, signals
 from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.provenance import utc_now
 from jaxrnn.runs.tensorboard import Events
+from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import last_loss
 from jaxrnn.training.loop import RunState
+from jaxrnn.training.mesh import to_host
 from jaxrnn.training.step import TrainState
 
 
@@ -39,8 +41,8 @@ class Callback:
 class MetricsWriter(Callback):
     """Appends the logged steps to metrics.jsonl."""
 
-    def __init__(self, directory: run_directory.RunDirectory):
-        self._file = directory.metrics
+    def __init__(self, file: BinaryIO):
+        self._file = file
 
     def after_call(self, run_state: RunState) -> None:
         """Write the lines of this call."""
@@ -113,14 +115,18 @@ class CheckpointWriter(Callback):
     def after_call(self, run_state: RunState) -> None:
         """Save if it is time to."""
         due = time.perf_counter() - self._saved_at >= self._config.train.checkpoint_seconds
+        due = bool(processes.share([due])[0, 0])
+        signals.agree(self._asked_to_stop)
         # Before step N only one measurement is left, and the last checkpoint is of N updates.
         last = run_state.step == self._config.train.steps
         if run_state.is_over or ((self._asked_to_stop or due) and not last):
-            files.sync(self._directory.path / run_directory.METRICS)
-            position = {"next_step": run_state.step, "seconds": run_state.seconds}
-            folder = self._directory.path / run_directory.CHECKPOINTS
-            updates = most_updates(run_state.state)
-            self.path = checkpoints.save(folder, updates, run_state.state, position)
+            state = to_host(run_state.state)
+            if processes.is_first():
+                files.sync(self._directory.path / run_directory.METRICS)
+                position = {"next_step": run_state.step, "seconds": run_state.seconds}
+                folder = self._directory.path / run_directory.CHECKPOINTS
+                self.path = checkpoints.save(folder, most_updates(state), state, position)
+            self.path = Path(processes.text_of_first(str(self.path)))
             self.step, self._saved_at = run_state.step, time.perf_counter()
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jaxrnn.text.characters import escape_unprintable
+from jaxrnn.training.processes import is_first
 
 if TYPE_CHECKING:
     import rich.progress
@@ -19,8 +20,9 @@ REPEAT = 10.0  # seconds between lines where the stream is not a terminal
 
 
 def note(text: str) -> None:
-    """Print a one-line note on standard error."""
-    _Forgiving(sys.stderr).write(f"note: {escape_unprintable(text)}\n")
+    """Print a one-line note on standard error; of several processes, only the first does."""
+    if is_first():
+        _Forgiving(sys.stderr).write(f"note: {escape_unprintable(text)}\n")
 
 
 class Progress:

@@ -37,7 +37,7 @@ def write(folder: Path, tree: Any) -> None:
     orbax = _orbax()
     hook = sys.unraisablehook
     sys.unraisablehook = functools.partial(_ignore_late_writes, hook)
-    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer(orbax) as checkpointer:
         tree = unflatten_dict(arrays)
         checkpointer.save(folder.absolute(), args=orbax.args.PyTreeSave(tree))
     sys.unraisablehook = hook  # it stays only after an error, when other writes may still end
@@ -60,7 +60,7 @@ def read(folder: Path, like: Any, partial: bool = False) -> Any:
     """
     wanted = _by_name(like)
     orbax = _orbax()
-    with orbax.Checkpointer(orbax.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer(orbax) as checkpointer:
         saved = flatten_dict(checkpointer.metadata(folder.absolute()).item_metadata.tree)
         names = wanted if partial else {**wanted, **saved}
         _check_fit(folder, {name: saved.get(name) for name in names}, wanted)
@@ -94,6 +94,18 @@ def os_error_text(error: BaseException) -> str | None:
         found = re.search(r"os_error_code='([0-9]+)'", str(error))
         number = found and int(found[1])
     return os.strerror(number) if number else None
+
+
+def _checkpointer(orbax: Any) -> Any:
+    """Return a checkpointer of this process, which does not wait for others to do the same."""
+    if jax.process_count() == 1:
+        return orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
+    own = jax.process_index()
+    alone = orbax.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return orbax.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _by_name(tree: Any) -> dict[tuple[str, ...], Any]:

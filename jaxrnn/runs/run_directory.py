@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from jaxrnn.training.processes import is_first, text_of_first
+
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -36,7 +38,7 @@ class RunDirectory(NamedTuple):
     """The directory of a run that this process works on."""
 
     path: Path
-    metrics: BinaryIO  # metrics.jsonl, locked, and open for appending
+    metrics: BinaryIO | None  # metrics.jsonl, locked and open for appending, in process 0
 
 
 @contextlib.contextmanager
@@ -54,12 +56,16 @@ def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
       FileExistsError: if `run_dir` is not empty; nothing in it is changed.
       OSError: if the directory cannot be created or written.
     """
+    if not is_first():
+        yield RunDirectory(Path(text_of_first()), None)
+        return
     path, created = _next_number(Path("runs") / name) if run_dir is None else _take(run_dir)
     try:
         metrics = _claim(path)
     except OSError:
         _remove_empty(created)
         raise
+    text_of_first(str(path))
     with _closed_after(metrics):
         try:
             yield RunDirectory(path, metrics)
@@ -81,6 +87,9 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
       OSError: if there is no run, it cannot be written, or another process works on it.
     """
     require_run(path)
+    if not is_first():
+        yield RunDirectory(path, None)
+        return
     try:
         metrics = (path / METRICS).open("ab")
     except OSError as error:

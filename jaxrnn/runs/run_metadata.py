@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxrnn.errors import RunError
 from jaxrnn.runs import config_json, import_paths, provenance, run_directory
 from jaxrnn.runs.files import read_json, sha256_of, write_json
 from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.mesh import MeshShape
 
 
 def config_of(config: ExperimentConfig) -> dict[str, Any]:
@@ -124,11 +127,12 @@ def check_data(path: Path) -> None:
             raise RunError(f"{file} has changed since the run in {path} started; restore it")
 
 
-def begin_session(path: Path, step: int) -> None:
-    """Record that this process works on the run, from this step on."""
+def begin_session(path: Path, step: int, mesh: MeshShape | None) -> None:
+    """Record that this process works on the run, from this step on and with these devices."""
     manifest, script = load(path), _script(_read(path / run_directory.CONFIG, "script"))
     session: dict[str, Any] = {"command": [sys.executable, *sys.argv]}
     session |= {"started": provenance.utc_now(), "from_step": step}
+    session |= {"mesh": str(mesh or MeshShape()), "processes": jax.process_count()}
     now = provenance.collect(script) if manifest["sessions"] else manifest["provenance"]
     if found := provenance.differences(manifest["provenance"], now):
         session["differences"] = found

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxrnn.errors import DivergedError, RunError
@@ -46,7 +45,8 @@ from jaxrnn.training.loop import (
     run_loop,
     seed_status,
 )
-from jaxrnn.training.mesh import MeshShape, use_all_cpus
+from jaxrnn.training.mesh import MeshShape, to_host, use_all_cpus
+from jaxrnn.training.processes import is_first, share
 from jaxrnn.training.step import TrainState
 
 
@@ -110,8 +110,9 @@ def run(
         config = tuning.choose_layout(config)
         loop = TrainLoop(config)
         state, source = initialization.initial_state(loop)
-        run_metadata.begin(directory.path, config, source)
-        if name := run_metadata.only_in_session(directory.path):
+        if is_first():
+            run_metadata.begin(directory.path, config, source)
+        if is_first() and (name := run_metadata.only_in_session(directory.path)):
             note(
                 f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"
                 " verified only from there, not from the command line"
@@ -150,7 +151,9 @@ def resume(
         run_metadata.check_data(run_dir)
         loop = TrainLoop(config)
         run_state, checkpoint = restore(run_dir, loop)
-        metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
+        _require_agreement(run_dir, run_state)
+        if is_first():
+            metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
         return _work(directory, loop, run_state, checkpoint, asked, callbacks)
 
 
@@ -191,6 +194,16 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
     return run_state, restored.path
 
 
+def _require_agreement(run_dir: Path, run_state: RunState) -> None:
+    """Raise RunError if several processes found different checkpoints."""
+    found = share([run_state.step])[:, 0].tolist()
+    if len(set(found)) > 1:
+        raise RunError(
+            f"the processes found checkpoints of the steps {found} in {run_dir}: it must be on a"
+            " file system that they share"
+        )
+
+
 def require_same_metrics(run_dir: Path, history: History, loop: TrainLoop) -> None:
     """Raise RunError if the experiment no longer measures what the run logged."""
     logged = {name: values.shape[2:] for name, values in history.values.items()}
@@ -214,20 +227,25 @@ def _work(
     path, config, compile_seconds = directory.path, loop.config, 0.0
     seconds_before = run_state.seconds
     saver = CheckpointWriter(directory, config, asked_to_stop, checkpoint)
-    if not run_state.is_over:
-        compiled, compile_seconds = _compile(loop)
-        run_metadata.begin_session(path, run_state.step)
-        if not asked_to_stop:
-            run_state = _train(directory, compiled, run_state, saver, asked_to_stop, callbacks)
-    elif run_metadata.load(path)["status"] in ("finished", "diverged"):
+    ended = run_state.is_over and run_metadata.load(path)["status"] in ("finished", "diverged")
+    if share([ended])[0, 0]:
         note(f"the run in {path} has already ended")
-    else:  # killed after its last checkpoint, before its end was recorded
-        run_metadata.begin_session(path, run_state.step)
+    else:  # it may be over: killed after its last checkpoint, before its end was recorded
+        compiled = None
+        if not run_state.is_over:
+            compiled, compile_seconds = _compile(loop)
+        if is_first():
+            run_metadata.begin_session(path, run_state.step, config.mesh)
+        signals.agree(asked_to_stop)
+        if compiled and not asked_to_stop:
+            run_state = _train(directory, compiled, run_state, saver, asked_to_stop, callbacks)
 
     status = "finished" if run_state.is_over else "interrupted"
     status = "diverged" if len(run_state.diverged) == config.seeds else status
-    updates = most_updates(run_state.state)
-    run_metadata.end_session(path, status, updates, run_state.diverged, run_state.stopped)
+    state = to_host(run_state.state)
+    if is_first():
+        frozen = run_state.diverged, run_state.stopped
+        run_metadata.end_session(path, status, most_updates(state), *frozen)
     if status == "diverged":
         which = f"seed {config.seed}" if config.seeds == 1 else f"each of {config.seeds} seeds"
         raise DivergedError(
@@ -245,7 +263,7 @@ def _work(
         path,
         config,
         run_state.history,
-        jax.device_get(run_state.state),
+        state,
         run_state.diverged,
         run_state.stopped,
         compile_seconds,
@@ -280,16 +298,12 @@ def _train(
     """Call the compiled loop until training is over or a checkpoint answered a signal."""
     config, events = compiled.config, directory.path / run_directory.TENSORBOARD
     with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(callback)
-            for callback in (
-                ProgressBar(config, run_state),
-                MetricsWriter(directory),
-                TensorBoardWriter(events, run_state.step),
-                saver,
-                *callbacks,
-            )
-        ]
+        writers: list[Callback] = [saver, *callbacks]
+        if directory.metrics is not None:
+            shown = ProgressBar(config, run_state), MetricsWriter(directory.metrics)
+            writers = [*shown, TensorBoardWriter(events, run_state.step), *writers]
+        for writer in writers:
+            stack.enter_context(writer)
         for run_state in run_loop(compiled, run_state):  # noqa: B020
             for writer in writers:
                 writer.after_call(run_state)

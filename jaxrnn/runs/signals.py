@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from jaxrnn.training.processes import share
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
@@ -38,6 +40,13 @@ def deferred() -> Iterator[list[signal.Signals]]:
         yield asked
     finally:
         restore()
+
+
+def agree(asked: list[signal.Signals]) -> None:
+    """Stop all processes of a run together: if one was asked to, so are the others."""
+    highest = int(share([asked[0] if asked else 0]).max())
+    if highest and not asked:
+        asked.append(signal.Signals(highest))
 
 
 def stop(number: signal.Signals) -> None:

@@ -20,6 +20,7 @@ import platformdirs
 from jaxrnn.runs import config_json, machine
 from jaxrnn.runs.files import write_json
 from jaxrnn.runs.progress import note
+from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop
 from jaxrnn.training.mesh import MeshShape
@@ -43,6 +44,8 @@ def choose_layout(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
       MemoryError: if not even one seed at a time fits.
     """
+    if processes.are_several():
+        return config if config.mesh and config.vmap_size else spread_over_all(config)
     if config.vmap_size is not None:
         if config.mesh is not None:
             return config
@@ -83,6 +86,19 @@ def spread_seeds(config: ExperimentConfig, size: int) -> ExperimentConfig:
     return replace(config, vmap_size=size, mesh=mesh)
 
 
+def spread_over_all(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the config for several processes: nothing is measured, and every device is used.
+
+    Raises:
+      SettingError: if not every process has something to do.
+    """
+    devices, rows = jax.device_count(), config.batch_shape.inputs.shape[0]
+    if config.seeds > 1:
+        return spread_seeds(config, config.vmap_size or -(-config.seeds // devices))
+    most = max(n for n in range(1, min(rows, devices) + 1) if rows % n == 0)
+    return replace(config, vmap_size=1, mesh=config.mesh or MeshShape(data=most))
+
+
 def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentConfig:
     """Return the config of a run to resume, with another mesh if it is asked for or needed.
 
@@ -92,7 +108,11 @@ def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentC
         its seeds on those there are.
     """
     own = config.mesh or MeshShape()
-    if mesh is None and own.devices <= jax.device_count():
+    if mesh is None and own.devices == jax.device_count():
+        return config
+    if mesh is None and processes.are_several():
+        mesh = spread_over_all(replace(config, mesh=None)).mesh
+    elif mesh is None and own.devices < jax.device_count():
         return config
     mesh = mesh or MeshShape(seed=min(own.seed, jax.device_count()))
     if mesh != own:
@@ -231,12 +251,13 @@ def _bytes_needed(compiled: CompiledLoop) -> int:
         return 0
     memory, mesh = compiled.executable.memory_analysis(), compiled.config.mesh
     sizes = memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
-    return sum(sizes) * (mesh.devices if mesh and jax.default_backend() == "cpu" else 1)
+    shared = mesh.devices // jax.process_count() if jax.default_backend() == "cpu" and mesh else 1
+    return sum(sizes) * shared
 
 
 def _free_memory() -> int:
     """Return the free bytes on the device that JAX computes on."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return machine.memory().available

@@ -26,9 +26,10 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
+from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, join, mask_diverged
-from jaxrnn.training.mesh import DATA, SEED, shard_rows
+from jaxrnn.training.mesh import DATA, SEED, put, shard_rows, to_host
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
@@ -296,12 +297,16 @@ class CompiledLoop(NamedTuple):
     config: ExperimentConfig
     executable: Any  # the compiled `run_steps`
     arrays: Arrays  # on the devices
+    shardings: Any = None  # of the other arguments on the mesh; None for one device
 
     def __call__(
         self, states: TrainState, seeds: np.ndarray, start: int, stop: int
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
-        return self.executable(states, seeds, np.int32(start), np.int32(stop), self.arrays)
+        arguments = states, seeds, np.int32(start), np.int32(stop)
+        if self.shardings is not None and processes.are_several():
+            arguments = put(arguments, self.shardings)
+        return self.executable(*arguments, self.arrays)
 
 
 def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None) -> CompiledLoop:
@@ -313,29 +318,31 @@ def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None
       loop: the experiment's loop.
       meanwhile: called in another thread while XLA compiles, which leaves Python idle.
     """
-    config, shardings, donated = loop.config, {}, 0
-    arrays = jax.tree.map(jnp.asarray, config.task.arrays())
-    if loop.mesh is not None:
+    config, arguments, options = loop.config, None, {}
+    arrays = config.task.arrays()
+    if loop.mesh is None:
+        arrays = jax.tree.map(jnp.asarray, arrays)
+    else:
         everywhere, states = NamedSharding(loop.mesh, P()), loop.shardings
-        shardings = {
-            "in_shardings": (states, states.step, everywhere, everywhere, everywhere),
-            "out_shardings": (states, everywhere),
-        }
-        arrays = jax.device_put(arrays, everywhere)
+        arguments = states, states.step, everywhere, everywhere
+        arrays = put(arrays, jax.tree.map(lambda _: everywhere, arrays))
+        options["in_shardings"] = (*arguments, everywhere)
+        options["out_shardings"] = (states, everywhere)
     settings: Any = jax.config
     if settings.jax_disable_jit:
         executable = loop.run_steps  # one operation at a time, for debugging
         meanwhile()
     else:
         donated = () if config.seeds % loop.seeds_at_once else 0  # padded states are copied
-        run_steps = jax.jit(loop.run_steps, donate_argnums=donated, **shardings)
-        zero = np.int32(0)
-        lowered = run_steps.lower(loop.blank, config.seed_numbers, zero, zero, arrays)
+        run_steps = jax.jit(loop.run_steps, donate_argnums=donated, **options)
+        given = loop.blank, config.seed_numbers, np.int32(0), np.int32(0)
+        shapes = jax.eval_shape(lambda *arguments: arguments, *given)
+        lowered = run_steps.lower(*shapes, arrays)
         with ThreadPoolExecutor(1) as pool:
             other_work = pool.submit(meanwhile)
             executable = lowered.compile()
             other_work.result()
-    return CompiledLoop(config, executable, arrays)
+    return CompiledLoop(config, executable, arrays, arguments)
 
 
 @dataclass(frozen=True)
@@ -376,10 +383,12 @@ def run_loop(
         started, start = time.perf_counter(), run_state.step
         stop = min(start + steps, until)
         state, values = compiled(run_state.state, config.seed_numbers, start, stop)
-        values, progress = jax.device_get((values, _progress(state)))
+        values, progress = to_host((values, _progress(state)))
         seconds = time.perf_counter() - started
         most = values["loss"].shape[1]
         steps = int(np.clip(SECONDS_PER_CALL * (stop - start) / seconds, 1, most))
+        if compiled.shardings is not None:
+            steps = int(processes.share([steps])[0, 0])  # the clocks of processes differ
         run_state = _after_call(config, run_state, state, progress, values, stop, seconds)
         yield run_state
         if run_state.is_over:
@@ -407,7 +416,7 @@ def train_in_memory(
     run_state = RunState(0, loop.blank if first is None else first)
     for run_state in run_loop(compile_loop(loop), run_state, until):  # noqa: B020
         after_call(run_state)
-    return replace(run_state, state=jax.device_get(run_state.state))
+    return replace(run_state, state=to_host(run_state.state))
 
 
 def seed_status(

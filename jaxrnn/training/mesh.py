@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
+from jaxrnn.training import processes
 
 SEED, DATA = "seed", "data"
 
@@ -89,6 +91,12 @@ class MeshShape:
                 f"the mesh {self} needs {self.devices} devices, but JAX has {len(devices)}"
                 + (" (on a CPU: set JAX_NUM_CPU_DEVICES)" if devices[0].platform == "cpu" else "")
             )
+        used = {device.process_index for device in devices[: self.devices]}
+        if len(used) < jax.process_count():
+            raise SettingError(
+                f"the mesh {self} uses devices of only {len(used)} of {jax.process_count()}"
+                f" processes, which have {len(devices)} devices together"
+            )
         shape, names = (self.seed, self.data), (SEED, DATA)
         types = (AxisType.Auto, AxisType.Auto)
         return jax.make_mesh(shape, names, types, devices=devices[: self.devices])
@@ -106,6 +114,39 @@ def shard_rows(batch: Any) -> Any:
         return batch
     rows = NamedSharding(mesh, P(DATA))
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, rows), batch)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Put arrays on the devices of a mesh, each with the sharding in the same place.
+
+    Every process passes the same whole arrays, and keeps the parts of its own devices.
+    """
+
+    def put_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf  # it is there already
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return jax.tree.map(put_leaf, tree, shardings)
+
+
+def to_host(tree: Any) -> Any:
+    """Copy arrays into the memory of every process, also those that its own devices lack."""
+
+    def is_elsewhere(leaf: Any) -> bool:
+        own = leaf.is_fully_addressable or leaf.is_fully_replicated
+        return isinstance(leaf, jax.Array) and not own
+
+    leaves, structure = jax.tree.flatten(tree)
+    elsewhere = {i: leaf for i, leaf in enumerate(leaves) if is_elsewhere(leaf)}
+    with processes.watch():
+        if elsewhere:
+            mesh = next(iter(elsewhere.values())).sharding.mesh
+            gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
+            for i, leaf in gather(elsewhere).items():
+                leaves[i] = leaf
+        return jax.tree.unflatten(structure, jax.device_get(leaves))
 
 
 def usable_cpus() -> int:

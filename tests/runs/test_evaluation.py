@@ -98,12 +98,14 @@ def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypa
     assert loss < 0.5 * Echo().memoryless_loss
     np.testing.assert_array_equal(evaluate(tmp_path / "a").metrics["loss"], loss)
     params = jax.tree.map(lambda leaf: leaf[0], result.networks.params)
-    found = []
-    for n in range(100):  # Echo scales its inputs by the step
+
+    def score(n):
         key = jax.random.fold_in(child_key(root_key(0), "sample"), n)
-        batch = Echo().sample_batch(key, n)
+        batch = Echo().sample_batch(key, n)  # scaled by n
         logits, _ = model.apply({"params": params}, batch.inputs)
-        found.append(float(Echo().loss(logits, batch)))
+        return Echo().loss(logits, batch)
+
+    found = jax.vmap(score)(jnp.arange(100))
     np.testing.assert_allclose(np.mean(found), loss, rtol=1e-5)
     with pytest.raises(SettingError, match="only language models"):
         evaluate(tmp_path / "a", "test")

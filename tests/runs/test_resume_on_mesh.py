@@ -36,14 +36,15 @@ def config(mesh, seeds):
     return ExperimentConfig(TASK, MODEL, TRAIN, 5, seeds, 1, mesh=MeshShape.parse(mesh))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("before", "after", "seeds", "tolerance"),
     [
         ("seed=4", "seed=1", 4, 0.0),
         ("seed=1", "seed=4", 4, 0.0),
         ("data=4", "seed=1", 1, 1e-5),
-        ("seed=1", "data=2", 1, 1e-5),
         ("seed=2,data=2", "seed=3", 3, 1e-5),
+        ("seed=1", "data=2", 1, 1e-5),
     ],
 )
 def test_an_interrupted_run_goes_on(tmp_path, capsys, before, after, seeds, tolerance):

@@ -136,6 +136,7 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path):
     process.join()
     assert not run_directory.is_locked(path)
     with run_directory.open_run(path) as again:
+        assert again.metrics
         again.metrics.write(b"more\n")
     assert (path / "metrics.jsonl").read_bytes() == b"{}\nmore\n"
 

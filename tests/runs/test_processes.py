@@ -1,0 +1,246 @@
+"""Several processes train one run: the same results, and a clear end if one of them dies."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrnn.errors import SettingError
+from jaxrnn.runs import checkpoints, metrics
+from jaxrnn.training.processes import EXIT_CODE, Processes, share
+
+SCRIPT = Path(__file__).parent.parent / "train_together.py"
+TEXT = "".join(chr(97 + (n * n + n // 7) % 11) for n in range(900))
+TRAIN, RESUME = (str(SCRIPT),), ("-m", "jaxrnn", "resume")
+LOST = "error: another process of this run has ended or is out of reach: resume the run"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def start(tmp_path, cache_home, environment):
+    """Start the processes of a command, each with some devices; end them after the test."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command, processes=2, devices=2, heartbeat=10):
+        settings = {"XDG_CACHE_HOME": str(cache_home), "JAX_NUM_CPU_DEVICES": str(devices)}
+        where = f"127.0.0.1:{free_port()}"
+        group = []
+        for number in range(processes):
+            options = ["--coordinator", where, "--process-id", str(number)]
+            options += ["--processes", str(processes), "--heartbeat", str(heartbeat)]
+            process = subprocess.Popen(
+                [sys.executable, *map(str, command), *(options if processes > 1 else ())],
+                cwd=tmp_path,
+                env=environment | settings,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            group.append(process)
+        started.extend(group)
+        return group
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    """Wait for a process; return its exit code, output and errors."""
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def train(start, run_dir, *options, **layout):
+    group = start(*TRAIN, "--text", "text.txt", "--run-dir", run_dir, *options, **layout)
+    results = [ended(process) for process in group]
+    assert [code for code, _, _ in results] == [0] * len(group), results
+    return results
+
+
+def losses(run_dir):
+    return metrics.read(run_dir / "metrics.jsonl").values
+
+
+def assert_same(run_dir, expected, tolerance):
+    """The metrics are the same, and there is a checkpoint of the last step."""
+    for name, values in losses(expected).items():
+        np.testing.assert_allclose(losses(run_dir)[name], values, atol=tolerance, err_msg=name)
+    newest = checkpoints.steps(expected / "checkpoints")[-1]
+    assert checkpoints.steps(run_dir / "checkpoints")[-1] == newest
+
+
+SEEDS = "--seeds", 4, "--mesh", "seed=4"
+ROWS = "--mesh", "data=4"
+BOTH = "--seeds", 2, "--mesh", "seed=2,data=2"
+
+
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize(
+    ("options", "processes", "tolerance"),
+    [(BOTH, 2, 1e-5), (SEEDS, 2, 0), (SEEDS, 4, 0), (ROWS, 2, 1e-5), (ROWS, 4, 1e-5)],
+)
+def test_processes_train_what_one_trains(start, tmp_path, options, processes, tolerance):
+    """One process with 4 devices, 2 with 2, and 4 with 1; process 0 alone writes and prints."""
+    train(start, tmp_path / "one", *options, processes=1, devices=4)
+    results = train(start, tmp_path / "run", *options, processes=processes, devices=4 // processes)
+    assert_same(tmp_path / "run", tmp_path / "one", tolerance)
+    (_, out, err), *others = results
+    assert str(tmp_path / "run") in out
+    assert "error" not in err
+    assert others == [(0, "", "")] * (processes - 1)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["sessions"][0]["processes"] == processes
+
+
+@pytest.mark.slow
+def test_all_devices_are_used_by_default(start, tmp_path):
+    train(start, tmp_path / "rows")
+    assert json.loads((tmp_path / "rows/manifest.json").read_text())["mesh"] == "data=4"
+    train(start, tmp_path / "seeds", "--seeds", 3)
+    assert json.loads((tmp_path / "seeds/manifest.json").read_text())["mesh"] == "seed=3"
+
+
+def has_saved(run_dir, step):
+    return (found := checkpoints.steps(run_dir / "checkpoints")) and found[-1] >= step
+
+
+def wait_until(condition, group, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in group), [ended(each) for each in group]
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
+    """By one line, within the heartbeat and a few seconds. Then fewer processes go on."""
+    train(start, tmp_path / "whole", *SEEDS, "--steps", 600, processes=1, devices=4)
+    run_dir = tmp_path / "run"
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 600
+    group = start(*TRAIN, *options, heartbeat=5)
+    wait_until(lambda: has_saved(run_dir, 20), group)
+    group[killed].send_signal(number)
+    died = time.monotonic()
+    code, _, err = ended(group[1 - killed])
+    assert time.monotonic() - died < 30
+    assert code == EXIT_CODE
+    assert err.startswith(LOST)
+    assert err.count("\n") == 1
+    group[killed].kill()
+    group[killed].communicate()
+    (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
+    assert ended(alone)[0] == 0
+    assert_same(run_dir, tmp_path / "whole", 0)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all(start, tmp_path):
+    """With a checkpoint; two processes go on, then one, then two again."""
+    train(start, tmp_path / "whole", *ROWS, "--steps", 300, processes=1, devices=4)
+    run_dir = tmp_path / "run"
+    options = "--text", "text.txt", "--run-dir", run_dir, *ROWS, "--steps", 300
+    group = start(*TRAIN, *options)
+    for step, processes in ((20, 1), (90, 2)):
+        wait_until(lambda step=step: has_saved(run_dir, step), group)
+        group[-1].send_signal(signal.SIGTERM)
+        results = [ended(process) for process in group]
+        assert [code for code, _, _ in results] == [128 + signal.SIGTERM] * len(group)
+        assert "resume with: " in results[0][2]
+        group = start(*RESUME, run_dir, processes=processes, devices=4 // processes)
+    assert [ended(process)[0] for process in group] == [0, 0]
+    assert_same(run_dir, tmp_path / "whole", 1e-4)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_the_others(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine.txt").write_text("mine")
+    group = start(*TRAIN, "--text", "text.txt", "--run-dir", tmp_path / "run", heartbeat=5)
+    (code, _, err), (other_code, _, other_err) = [ended(process) for process in group]
+    assert code == 2
+    assert err == f"error: {tmp_path / 'run'} is not empty; choose another run directory\n"
+    assert other_code == EXIT_CODE
+    assert other_err.startswith(LOST)
+
+
+@pytest.mark.slow
+def test_random_kills(start, tmp_path):
+    """20 kills of either process at any moment; each time other layouts go on."""
+    train(start, tmp_path / "whole", *SEEDS, "--steps", 3000, processes=1, devices=4)
+    draw, run_dir, kills = random.Random(0), tmp_path / "run", 0
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 3000
+    group = start(*TRAIN, *options, heartbeat=5)
+    wait_until(lambda: has_saved(run_dir, 1), group)
+    while kills < 20:
+        time.sleep(draw.uniform(0, 8))
+        victim = draw.randrange(len(group))
+        if all(process.poll() is None for process in group):
+            group[victim].kill()
+            kills += 1
+        for process in group:
+            code, _, err = ended(process)
+            assert code in (0, -signal.SIGKILL, EXIT_CODE), err
+        processes = draw.choice([1, 2, 2, 4])
+        group = start(*RESUME, run_dir, processes=processes, devices=4 // processes, heartbeat=5)
+    assert [ended(process)[0] for process in group] == [0] * len(group)
+    assert_same(run_dir, tmp_path / "whole", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coordinator": "here"}, "HOST:PORT or auto"),
+        ({"coordinator": "here:1"}, "needs --process-id and --processes"),
+        ({"coordinator": "auto", "processes": 2}, "need --coordinator HOST:PORT"),
+        ({"process_id": 0, "processes": 2}, "need --coordinator HOST:PORT"),
+        ({"coordinator": "h:1", "process_id": 2, "processes": 2}, "from 0 to --processes - 1"),
+        ({"coordinator": "h:1", "process_id": -1, "processes": 2}, "from 0 to --processes - 1"),
+        ({"heartbeat": 0}, "heartbeat must be at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(SettingError, match=message):
+        Processes(**options)
+
+
+def test_a_coordinator_out_of_reach_is_an_error(run):
+    options = "--process-id", "1", "--processes", "2", "--join-timeout", "1"
+    ended = run("memory.py", "--coordinator", f"127.0.0.1:{free_port()}", *options)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: no process 0 answers at 127.0.0.1:")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_missing_processes_are_an_error(start, tmp_path):
+    first, second = start(
+        *TRAIN, "--text", "text.txt", "--run-dir", tmp_path / "run", "--join-timeout", 3
+    )
+    second.kill()
+    code, _, err = ended(first)
+    assert code in (EXIT_CODE, 2)
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_alone_nothing_is_shared():
+    np.testing.assert_array_equal(share([3, 1]), [[3, 1]])

@@ -7,6 +7,7 @@ samples the whole batch and draws the dropout masks of all rows, so neither depe
 """
 
 import contextlib
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -135,18 +136,23 @@ def to_host(tree: Any) -> Any:
     """Copy arrays into the memory of every process, also those that its own devices lack."""
 
     def is_elsewhere(leaf: Any) -> bool:
-        own = leaf.is_fully_addressable or leaf.is_fully_replicated
-        return isinstance(leaf, jax.Array) and not own
+        if not isinstance(leaf, jax.Array):
+            return False
+        return not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
     leaves, structure = jax.tree.flatten(tree)
     elsewhere = {i: leaf for i, leaf in enumerate(leaves) if is_elsewhere(leaf)}
     with processes.watch():
         if elsewhere:
             mesh = next(iter(elsewhere.values())).sharding.mesh
-            gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
-            for i, leaf in gather(elsewhere).items():
+            for i, leaf in _gather(mesh)(elsewhere).items():
                 leaves[i] = leaf
         return jax.tree.unflatten(structure, jax.device_get(leaves))
+
+
+@functools.cache  # a new function would be compiled again
+def _gather(mesh: Mesh) -> Any:
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
 
 
 def usable_cpus() -> int:

@@ -36,6 +36,7 @@ def start(tmp_path, cache_home, environment):
 
     def start(*command, processes=2, devices=2, heartbeat=10):
         settings = {"XDG_CACHE_HOME": str(cache_home), "JAX_NUM_CPU_DEVICES": str(devices)}
+        settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # less to compile
         where = f"127.0.0.1:{free_port()}"
         group = []
         for number in range(processes):
@@ -143,8 +144,8 @@ def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
     code, _, err = ended(group[1 - killed])
     assert time.monotonic() - died < 30
     assert code == EXIT_CODE
-    assert err.startswith(LOST)
-    assert err.count("\n") == 1
+    assert err.splitlines()[-1].startswith(LOST)
+    assert err.count("error") == 1
     group[killed].kill()
     group[killed].communicate()
     (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
@@ -180,6 +181,7 @@ def test_an_error_of_one_process_ends_the_others(start, tmp_path):
     assert err == f"error: {tmp_path / 'run'} is not empty; choose another run directory\n"
     assert other_code == EXIT_CODE
     assert other_err.startswith(LOST)
+    assert other_err.count("\n") == 1
 
 
 @pytest.mark.slow

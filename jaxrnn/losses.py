@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.checks import check_axes
+from jaxrnn.dtypes import promote
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -26,7 +27,9 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """
     check_axes("weights", weights, "BT", **check_axes("values", values, "BT"))
     total = jnp.sum(weights)
+    weights, values = promote(weights, values)
     weighted = jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
+    weighted, total = promote(weighted, total)
     return weighted / jnp.where(total > 0, total, 1.0)
 
 
@@ -86,7 +89,8 @@ def sequence_squared_error(outputs: jax.Array, targets: jax.Array, weights: jax.
     check_axes("targets", targets, "BT", **sizes)
     check_axes("weights", weights, "BT", **sizes)
     # Zero the ignored errors before squaring: infinity times 0 would make the gradient NaN.
-    errors = jnp.where(weights > 0, outputs[..., 0] - targets, 0.0)
+    outputs, targets = promote(outputs[..., 0], targets)
+    errors = jnp.where(weights > 0, outputs - targets, 0.0)
     return weighted_mean(errors**2, weights)
 
 

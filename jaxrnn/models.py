@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrnn.checks import check_axes, check_counts, check_kind, check_rate, drops
+from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.stack import check_layers, recurrent_layers
 from jaxrnn.types import Carry
@@ -154,7 +155,9 @@ class LanguageModel(nn.Module):
                 f" {hidden.shape[-1]}, not {self.embedding_size}"
             )
         bias = self.param("bias", nn.initializers.zeros, (self.vocabulary_size,))
-        return embedding.attend(hidden) + bias[None, None], carry
+        with jax.numpy_dtype_promotion("standard"):  # Flax needs it if a cell has another dtype
+            logits, bias = promote(embedding.attend(hidden), bias)
+        return logits + bias[None, None], carry
 
 
 def _check_sizes(model: nn.Module, *names: str) -> None:
@@ -169,7 +172,8 @@ def _readout(model: nn.Module, hidden: jax.Array, size: int) -> jax.Array:
     """A model's dense readout: hidden [B, T, H] -> logits [B, T, V]. For use in `nn.compact`."""
     _check_param(model, "readout", "kernel", {"H": hidden.shape[-1], "V": size})
     glorot = nn.initializers.glorot_uniform()
-    return nn.Dense(size, kernel_init=glorot, name="readout")(hidden)
+    with jax.numpy_dtype_promotion("standard"):  # Flax needs it if a cell has another dtype
+        return nn.Dense(size, kernel_init=glorot, name="readout")(hidden)
 
 
 def _check_param(model: nn.Module, layer: str, name: str, sizes: dict[str, int]) -> None:

@@ -13,6 +13,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 4)  # whatever the machine has, for tests of meshes
 
 collect_ignore_glob = ["goldens/*.py"]  # need the libraries whose numbers they record

@@ -32,8 +32,8 @@ class Echo(Task):
         lengths = None
         if self.ragged:
             lengths = jax.random.randint(key, (self.batch_size,), 2, self.length + 1)
-            weights *= jnp.arange(self.length)[None] < lengths[:, None]
-        inputs = jax.nn.one_hot(ids, self.output_size) * (1.0 + 0.01 * step)
+            weights = jnp.where(jnp.arange(self.length)[None] < lengths[:, None], weights, 0.0)
+        inputs = jax.nn.one_hot(ids, self.output_size) * (1.0 + 0.01 * jnp.float32(step))
         return Batch(inputs, jnp.roll(ids, 1, axis=1), weights, lengths)
 
 

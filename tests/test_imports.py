@@ -8,7 +8,7 @@ import jaxrnn
 
 PACKAGE = Path(jaxrnn.__file__).parent
 
-BASE = {"types", "rng", "errors", "checks", "atomic"}
+BASE = {"types", "rng", "errors", "checks", "dtypes", "atomic"}
 LAYERS = BASE | {"cells", "layers"}
 MODELS = LAYERS | {"models", "losses"}
 TRAINING = MODELS | {"text", "tasks", "training"}
@@ -17,6 +17,7 @@ ALLOWED = {
     "rng": BASE,
     "errors": BASE,
     "checks": BASE,
+    "dtypes": BASE,
     "atomic": BASE,
     "cells": BASE,
     "layers": BASE | {"cells"},

@@ -111,6 +111,14 @@ def test_squared_error_refuses_shapes_that_do_not_fit(numbers):
         sequence_squared_error(outputs, targets, weights[:1])
 
 
+def test_losses_of_bfloat16_outputs_are_float32(batch, numbers):
+    for loss, (outputs, targets, weights) in (
+        (sequence_cross_entropy, batch),
+        (sequence_squared_error, numbers),
+    ):
+        assert loss(outputs.astype(jnp.bfloat16), targets, weights).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("target", [V, 300, -1])
 def test_targets_outside_the_vocabulary_give_nan(batch, target):
     logits, targets, weights = batch

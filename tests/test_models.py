@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import GRUCell, LanguageModel, LSTMCell, Recurrent, SequenceModel
+from jaxrnn import (
+    Bidirectional,
+    GRUCell,
+    LanguageModel,
+    LSTMCell,
+    Recurrent,
+    SequenceModel,
+    Stack,
+)
 from jaxrnn.errors import SettingError
 
 KEY = jax.random.key(0)
@@ -105,3 +113,30 @@ def test_numpy_integers_are_accepted_as_sizes():
     sizes = (seven, three)
     model = LanguageModel(Recurrent(GRUCell(4)), *sizes)
     assert (type(model.vocabulary_size), type(model.embedding_size)) == (int, int)
+
+
+def half(cell=LSTMCell, **options):
+    """A layer in bfloat16, of the same size as the embedding."""
+    return Recurrent(cell(3, dtype=jnp.bfloat16), **options)
+
+
+def whole():
+    return Recurrent(GRUCell(3))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "layers", [half(), Stack((whole(), half()), residual=True), Stack((half(), half()))]
+)
+def test_logits_after_bfloat16_cells_are_float32(layers, tied):
+    ids = jnp.array([[3, 0, 6, 1]])
+    model = LanguageModel(layers, 7, embedding_size=3, tie_embeddings=tied)
+    (logits, _), _ = model.init_with_output(KEY, ids)
+    assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("merge", ["concat", "sum"])
+def test_directions_of_two_dtypes_are_merged_in_the_wider(merge):
+    layer = Bidirectional(whole(), half(reverse=True), merge)
+    (outputs, _), _ = layer.init_with_output(KEY, jnp.ones((2, 5, 3)))
+    assert outputs.dtype == jnp.float32

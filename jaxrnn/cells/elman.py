@@ -5,6 +5,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
+from jaxrnn.dtypes import promote
 
 
 class ElmanCell(nn.SimpleCell):
@@ -65,5 +66,8 @@ class ElmanCell(nn.SimpleCell):
         )
         hidden = carry if hidden_mask is None else carry * hidden_mask
         h = from_input(inputs) + from_hidden(hidden)
-        h = self.activation_fn(h + carry if self.residual else h)
+        if self.residual:
+            h, old = promote(h, carry)  # the carry may be wider than the products
+            h = h + old
+        h = self.activation_fn(h)
         return h, h

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
+from jaxrnn.dtypes import promote
 
 
 class GRUCell(nn.GRUCell):
@@ -64,9 +65,14 @@ class GRUCell(nn.GRUCell):
         r, z = self.gate_fn(r), self.gate_fn(z)
         n = from_input(name="in")(inputs)
         recurrent = from_hidden(name="hn", use_bias=self.reset_after)
-        n = n + (r * recurrent(hidden) if self.reset_after else recurrent(r * hidden))
+        if self.reset_after:
+            n = n + r * recurrent(hidden)
+        else:
+            reset, hidden = promote(r, hidden)
+            n = n + recurrent(reset * hidden)
         n = self.activation_fn(n)
-        h = (1.0 - z) * n + z * carry
+        kept, old, new = promote(z, carry, (1.0 - z) * n)  # the carry may be wider than the gates
+        h = new + kept * old
         for name, value in {"r": r, "z": z, "n": n}.items():
             self.sow("intermediates", name, value)
         return h, h

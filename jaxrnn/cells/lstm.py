@@ -12,6 +12,7 @@ from jax import export
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
+from jaxrnn.dtypes import promote
 
 
 class LSTMCarry(NamedTuple):
@@ -115,11 +116,14 @@ class LSTMCell(nn.LSTMCell):
         i = self.gate_fn(self._peep("pi", carry.c, i))
         f = 1 - i if f is None else self.gate_fn(self._peep("pf", carry.c, f))
         g = self.activation_fn(g)
-        c = f * carry.c + i * g
+        kept, old, new = promote(f, carry.c, i * g)  # the carry may be wider than the gates
+        c = kept * old + new
         if self.cell_clip is not None:
             c = jnp.clip(c, -self.cell_clip, self.cell_clip)
         o = self.gate_fn(self._peep("po", c, o))
-        h = o * self.activation_fn(self._norm("norm_c", [c])[0] if self.layer_norm else c)
+        squashed = self.activation_fn(self._norm("norm_c", [c])[0] if self.layer_norm else c)
+        shown, squashed = promote(o, squashed)
+        h = shown * squashed
         if self.projection_size is not None:
             options = {"use_bias": False, "kernel_init": initializer(self.kernel_init)}
             types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -133,13 +137,17 @@ class LSTMCell(nn.LSTMCell):
         if not self.peepholes:
             return gate
         weight = self.param(name, self.bias_init, (self.features,), self.param_dtype)
-        return (gate + jnp.broadcast_to(weight, c.shape) * c).astype(gate.dtype)
+        wide, peep = promote(gate, jnp.broadcast_to(weight, c.shape) * c)
+        return (wide + peep).astype(gate.dtype)
 
     def _norm(self, name: str, parts: list[jax.Array], **options: Any) -> list[jax.Array]:
         """Concatenate the parts, normalize over all their units together, and split them again."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = nn.LayerNorm(use_fast_variance=False, name=name, **types, **options)
-        return jnp.split(norm(jnp.concatenate(parts, axis=-1)), len(parts), axis=-1)
+        joined = jnp.concatenate(parts, axis=-1)
+        with jax.numpy_dtype_promotion("standard"):  # Flax's norm needs it, for all but float32
+            joined = norm(joined)
+        return jnp.split(joined, len(parts), axis=-1)
 
     def _bias(self, gate: str) -> Initializer:
         """The initializer of a gate's bias."""

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
+from jaxrnn.dtypes import promote
 
 
 def _identity(x: jax.Array) -> jax.Array:
@@ -67,6 +68,7 @@ class LinearCell(nn.RNNCellBase):
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One step: carry [B, H], inputs [B, F] -> new carry, outputs [B, H]."""
         decay, drive = self.coefficients(inputs)
+        decay, carry, drive = promote(decay, carry, drive)  # the carry may be wider
         h = decay * carry + drive
         return h, h
 

@@ -139,6 +139,6 @@ def _flat_weights(params: Any) -> jax.Array:
 
 def _reverse_rows(rows: jax.Array, lengths: jax.Array) -> jax.Array:
     """Reverse the first `lengths` [B] steps of rows [B, T, ...]; the padding stays in place."""
-    steps = jnp.arange(rows.shape[1])[None]
+    steps = jnp.arange(rows.shape[1], dtype=lengths.dtype)[None]
     source = jnp.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)
     return jnp.take_along_axis(rows, source[..., None], axis=1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.checks import check_lengths
+from jaxrnn.layers.scan import valid_steps
 from jaxrnn.layers.stack import recurrent_layers
 from jaxrnn.types import Carry, Params
 
@@ -86,7 +87,7 @@ def _read(
         gates = {name: values[0] for name, values in by_cell if isinstance(values, tuple)}
         gates["h"] = sown["h"][0]
         if lengths is not None:
-            valid = jnp.arange(inputs.shape[1])[None] < lengths[:, None]  # [B, T]
+            valid = valid_steps(lengths, inputs.shape[1])
             gates = {
                 name: jnp.where(jnp.expand_dims(valid, range(2, gate.ndim)), gate, 0)
                 for name, gate in gates.items()

@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from jaxrnn.cells import LinearCell
 from jaxrnn.checks import check_axes, check_kind, check_lengths
+from jaxrnn.dtypes import promote
 from jaxrnn.types import Carry
 
 
@@ -92,13 +93,19 @@ def make_steps(
     """
     valid = starts = None
     if lengths is not None:
-        valid = jnp.arange(inputs.shape[1])[None] < lengths[:, None]
+        valid = valid_steps(lengths, inputs.shape[1])
         inputs = _where(valid, inputs, jnp.zeros_like(inputs))  # so a NaN there has no effect
     if resets is not None:
         starts = resets if valid is None else resets & valid
         if reverse:
             starts = jnp.pad(starts[:, 1:], ((0, 0), (0, 1)))
     return Steps(inputs, valid, starts)
+
+
+def valid_steps(lengths: jax.Array, length: int) -> jax.Array:
+    """Return which of T steps are not padding, [B, T] bool; lengths [B] int."""
+    steps = jnp.arange(length)
+    return steps[None] < lengths.astype(steps.dtype)[:, None]
 
 
 def fresh_carry(cell: nn.RNNCellBase, inputs: jax.Array) -> Carry:
@@ -228,12 +235,13 @@ def _where(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
 
 def _as(new: jax.Array, old: jax.Array) -> jax.Array:
     """Cast a carry's new value to the dtype of the old one; refuse to lose precision."""
-    if jnp.promote_types(new.dtype, old.dtype) != old.dtype:
+    wide, _ = promote(new, old)
+    if wide.dtype != old.dtype:
         raise TypeError(
             f"the carry is {old.dtype}, but a step makes it {new.dtype}: give the cell"
             f" param_dtype={new.dtype} and parameters of that type, or inputs of another type"
         )
-    return new.astype(old.dtype)
+    return wide
 
 
 def _pad_time(array: jax.Array, padding: int) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import export
 
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
+from jaxrnn.dtypes import promote
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.scan import sequence_axes
 from jaxrnn.types import Carry
@@ -98,6 +99,7 @@ class Bidirectional(nn.Module):
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
         forward, last = self.forward(inputs, first.forward, **options)
         backward, start = self.backward(inputs, first.backward, **options)
+        forward, backward = promote(forward, backward)
         carry = BidirectionalCarry(last, start)
         if self.merge == "concat":
             return jnp.concatenate([forward, backward], axis=-1), carry
@@ -191,6 +193,7 @@ class Stack(nn.Module):
                     sequence_axes(below.ndim - 2, "H"),
                     H=below.shape[-1],
                 )
+                hidden, below = promote(hidden, below)
                 hidden = hidden + below
             carries.append(carry)
         return hidden, tuple(carries)

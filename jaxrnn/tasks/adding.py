@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
+from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.base import Task
 from jaxrnn.types import Arrays, Batch, Metrics
@@ -89,7 +90,8 @@ class Adding(Task):
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
         """outputs [B, T, 1] -> `within` [], the fraction of last outputs with an error < 0.04."""
-        close = jnp.abs(outputs[..., 0] - batch.targets) < TOLERANCE
+        sums, targets = promote(outputs[..., 0], batch.targets)
+        close = jnp.abs(sums - targets) < TOLERANCE
         return {"within": losses.weighted_mean(close.astype(outputs.dtype), batch.weights)}
 
     def solved(self, metrics: dict[str, Any]) -> np.ndarray:

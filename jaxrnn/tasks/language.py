@@ -184,7 +184,7 @@ class Language(Task):
         """The window of each row at a step, in order; `key` decides which rows are reset."""
         rows, length = self.batch_size, self.sequence_length
         windows = (arrays["train"].size - 1) // (rows * length)
-        within = jnp.asarray(step) % windows
+        within = jnp.asarray(step, int) % windows  # of the dtype of `arange`
         nth = jnp.arange(rows) * windows + within  # [B] windows of the text
 
         def window(n: jax.Array) -> jax.Array:
@@ -223,6 +223,7 @@ class Language(Task):
 
         Nothing comes before row 0, so its length in batch 0 is 0 and its carry stays zero.
         """
+        n = jnp.asarray(n, int)  # of the dtype of `arange`
         rows, targets = self._validation_size(arrays)
         length = self.sequence_length
         scored = (self.num_validation_batches(arrays) - 1) * length  # tokens per row

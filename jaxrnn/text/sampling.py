@@ -256,7 +256,7 @@ def _sample_row(key: jax.Array, logits: jax.Array, settings: Settings, filtered:
     if not filtered:
         return jnp.argmax(scores + noise).astype(jnp.int32)
     scores, ids = jax.lax.top_k(scores, size)  # most likely first; of a tie, the lower id first
-    scores = jnp.where(jnp.arange(size) < settings.top_k, scores, -jnp.inf)
+    scores = jnp.where(jnp.arange(size, dtype=jnp.int32) < settings.top_k, scores, -jnp.inf)
     # The total probability of all likelier tokens; 0 for the first, which is always kept.
     reached = jnp.cumsum(jax.nn.softmax(scores))
     likelier = jnp.concatenate([jnp.zeros_like(reached[:1]), reached[:-1]])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrnn.dtypes import promote
 from jaxrnn.tasks.base import Task
 from jaxrnn.training.mesh import shard_rows
 from jaxrnn.types import Arrays, Batch, Carry, Metrics, Params
@@ -77,7 +78,10 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
         batches = jnp.arange(task.num_validation_batches(arrays), dtype=jnp.int32)
         _, (values, weights, rows, row_weights) = jax.lax.scan(validate_batch, carry, batches)
         total = jnp.sum(weights)
-        means = {name: jnp.sum(value * weights) / total for name, value in values.items()}
+        means = {
+            name: jnp.sum(jnp.multiply(*promote(value, weights))) / total
+            for name, value in values.items()
+        }
         if limit is None:
             return means
         row_weight = jnp.sum(row_weights, axis=0)  # [B]; the last row may have no tokens

@@ -195,8 +195,8 @@ def test_a_carry_of_another_dtype(name, carry, message, how):
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_carry_that_cannot_hold_the_new_dtype(name):
     """Wide inputs and narrow parameters: the step's numbers are not rounded without a word."""
-    with jax.enable_x64(True):
-        message = "the carry is float32, but a step makes it float64: give the cell param_dtype"
+    message = "the carry is float32, but a step makes it float64: give the cell param_dtype"
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax's Dense needs it
         refused(TypeError, message, call, "apply", LAYERS[name], X.astype(np.float64))
 
 

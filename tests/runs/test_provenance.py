@@ -144,7 +144,7 @@ def test_settings_are_those_in_effect():
     assert before["prng"] == "threefry2x32, partitionable"
     with (
         jax.default_matmul_precision("highest"),
-        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_dtype_promotion("standard"),
         jax.default_prng_impl("rbg"),
         jax.threefry_partitionable(False),
         jax.default_device(jax.devices()[0]),
@@ -152,7 +152,7 @@ def test_settings_are_those_in_effect():
         within = provenance.settings()
     assert {name: value for name, value in within.items() if before[name] != value} == {
         "jax_default_matmul_precision": "highest",
-        "jax_numpy_dtype_promotion": "strict",
+        "jax_numpy_dtype_promotion": "standard",
         "jax_default_prng_impl": "rbg",
         "jax_threefry_partitionable": False,
         "jax_default_device": str(jax.devices()[0]),

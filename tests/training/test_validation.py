@@ -249,14 +249,14 @@ def test_rows_in_which_a_network_is_stuck_are_counted(tmp_path):
     second = task.validation_batch(jnp.int32(1), arrays)
     stuck = np.append(second.inputs[0, 0], first.inputs[1:, 0]) == 0
     assert 0 < stuck.sum() < 6, "the test needs some rows of each kind"
-    assert found["validation_stuck_rows"] == stuck.sum()
+    assert int(found["validation_stuck_rows"]) == stuck.sum()
     ids = task.corpus.validation.astype(int)
     scored = (task.num_validation_batches(arrays) - 1) * 10  # tokens per row
     losses = [
         np.mean(np.where(ids[1 + row * scored :][:scored] == 0, 0.0, 50.0)) * stuck[row]
         for row in range(6)
     ]
-    assert found["validation_worst_row"] == np.argmax(losses)
+    assert int(found["validation_worst_row"]) == np.argmax(losses)
     np.testing.assert_allclose(found["validation_worst_row_loss"], max(losses), rtol=1e-6)
 
 

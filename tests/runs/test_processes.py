@@ -34,7 +34,7 @@ def start(tmp_path, cache_home, environment):
     (tmp_path / "text.txt").write_text(TEXT)
     started: list[subprocess.Popen[str]] = []
 
-    def start(*command, processes=2, devices=2, heartbeat=10):
+    def start(*command, processes=2, devices=2, heartbeat=10, join_timeout=60):
         settings = {"XDG_CACHE_HOME": str(cache_home), "JAX_NUM_CPU_DEVICES": str(devices)}
         settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # less to compile
         where = f"127.0.0.1:{free_port()}"
@@ -42,6 +42,7 @@ def start(tmp_path, cache_home, environment):
         for number in range(processes):
             options = ["--coordinator", where, "--process-id", str(number)]
             options += ["--processes", str(processes), "--heartbeat", str(heartbeat)]
+            options += ["--join-timeout", str(join_timeout)]
             process = subprocess.Popen(
                 [sys.executable, *map(str, command), *(options if processes > 1 else ())],
                 cwd=tmp_path,
@@ -235,7 +236,7 @@ def test_a_coordinator_out_of_reach_is_an_error(run):
 @pytest.mark.slow
 def test_missing_processes_are_an_error(start, tmp_path):
     first, second = start(
-        *TRAIN, "--text", "text.txt", "--run-dir", tmp_path / "run", "--join-timeout", 3
+        *TRAIN, "--text", "text.txt", "--run-dir", tmp_path / "run", join_timeout=3
     )
     second.kill()
     code, _, err = ended(first)

@@ -1,5 +1,8 @@
 """What `Language(reset_probability=...)` is for: networks that get stuck without it."""
 
+import pydoc_data.topics
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,3 +124,31 @@ def test_networks_get_stuck_without_resets_only(tmp_path):
     limit, trained, losses, _ = train(file, 0.1)
     assert np.all(trained < 1)
     assert np.all(losses < limit - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_no_start_in_a_real_text_is_hopeless(tmp_path):
+    """A network trained with the defaults may start where a text's writer starts something.
+
+    The text is the manual that each Python carries. Starts are all digits, capitals, quotation
+    marks and beginnings of lines of the part that the network has not seen.
+    """
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(pydoc_data.topics.topics.values()))
+    task = Language.from_file(file, val_fraction=0.0, test_fraction=0.2)
+    model = LanguageModel(Recurrent(LSTMCell(128)), len(task.vocabulary))
+    train = TrainConfig(8 * task.batches_per_epoch, 4e-3, schedule="cosine", clip_norm=1.0)
+    config = ExperimentConfig(task, model, train, seed=1)
+    state, metrics = jax.jit(make_train(config))(config.seed)
+    assert metrics["loss"][-50:].mean() < 2
+    text = "".join(task.vocabulary[n] for n in task.corpus.test)
+    starts = re.finditer(r"[0-9A-Z\"']|(?<=\n)", text[:-READ])
+    places = np.unique([found.start() for found in starts])
+    assert len(places) > 5000
+    ids, parts = task.corpus.test, np.array_split(places, 10)
+    scores = [score_fresh_starts(model, state.params, ids, part)[0] for part in parts]
+    counts = np.bincount(task.corpus.train, minlength=len(task.vocabulary))
+    surprise = -np.log((counts + 1) / (counts + 1).sum())[ids]  # of a predictor without memory
+    memoryless = [surprise[place + READ - SCORED :][1 : SCORED + 1].mean() for place in places]
+    assert np.all(np.concatenate(scores) < memoryless)

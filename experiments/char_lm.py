@@ -27,6 +27,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.runs import run_metadata
+from jaxrnn.runs.run_directory import require_run
 from jaxrnn.tasks.language import Language
 from jaxrnn.text import corpus
 from jaxrnn.text.corpus import check_fractions
@@ -181,6 +182,7 @@ def vocabulary(config: Config) -> tuple[str, ...] | None:
     """Return that of the run to start from, perhaps extended by the text's; None without one."""
     if config.init_from is None:
         return None
+    require_run(config.init_from)
     task = run_metadata.load_config(config.init_from).task
     if not isinstance(task, Language):
         raise SettingError(f"{config.init_from} is not the run of a language model")

@@ -72,10 +72,10 @@ class Config:
     mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
     """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
-    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = (
-        None
-    )
-    """Start from the trained networks of another run."""
+    init_from: Annotated[
+        Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE.npz", help_behavior_hint="")
+    ] = None
+    """Start from the trained networks of another run, or from TensorFlow 1's weights."""
     final: bool = False
     """With --init-from: start from its final, not its best, parameters."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None

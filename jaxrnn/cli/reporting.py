@@ -25,7 +25,7 @@ def init_from(path: Path | None, final: bool) -> InitFrom | TF1Weights | None:
         if final:
             raise SettingError("--final needs --init-from")
         return None
-    if path.suffix == ".npz" or path.is_file():
+    if path.is_file() or (path.suffix == ".npz" and not path.is_dir()):
         if final:
             raise SettingError("--final is for a run to start from, not for a file")
         return TF1Weights(path)

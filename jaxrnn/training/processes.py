@@ -114,7 +114,13 @@ def joined(options: Processes | None) -> Iterator[None]:
             heartbeat_timeout_seconds=options.heartbeat,
             shutdown_timeout_seconds=options.heartbeat,
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, LookupError) as error:  # a part of Slurm's variables, say
+        if not known:
+            raise SettingError(
+                "--coordinator auto: JAX cannot tell from Slurm, Open MPI, Kubernetes or Cloud TPU"
+                f" how to join the processes ({error!r}); pass --coordinator HOST:PORT,"
+                " --process-id and --processes"
+            ) from error
         reason = str(error).splitlines()[0]
         raise SettingError(f"the processes cannot be joined: {reason}") from error
     _end_on_abort(LOST)

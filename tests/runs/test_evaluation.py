@@ -54,6 +54,7 @@ def stream_loss(run_dir, ids, seed, **options):
     return float(losses.sequence_cross_entropy(logits, targets, jnp.ones(targets.shape)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_parts_of_a_text_are_scored_for_each_seed(run_dir, split, final):

@@ -48,6 +48,7 @@ def cache(cache_home, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("final", [False, True])
 def test_each_seed_starts_from_the_same_seed(source, tmp_path, final):
     config = replace(source.config, init_from=InitFrom(source.run_dir, final))

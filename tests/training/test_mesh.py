@@ -135,6 +135,7 @@ def layers():
 
 
 @pytest.mark.optimized
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", layers())
 def test_a_layer_takes_sharded_inputs(name):
     """Under the user's own mesh: the same gradients, and no row on more than one device."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax._src import compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -62,8 +63,8 @@ class Optimizations:
     """Turn XLA's optimizations off, but for tests marked `optimized`.
 
     Most of the tests' time is spent compiling small programs, and without optimizations that takes
-    half as long. A wrong equation is wrong either way. Tests of memory, time or compiled text need
-    what users run, and so do the goldens.
+    a third as long. A wrong equation is wrong either way. Tests of bits, memory, time or compiled
+    text need what users run, and so do the goldens.
 
     JAX's in-memory caches ignore this setting, so they are cleared when it changes. A hook does
     this, not a fixture, because it must come before module fixtures that compile. It is a plugin,
@@ -71,6 +72,20 @@ class Optimizations:
     """
 
     on = True  # JAX's default; its config does not say
+
+    def __init__(self) -> None:
+        """Let programs that are not optimized also do without XLA's slower code generator."""
+        module: Any = compiler
+        usual = module.get_compile_options
+
+        def get_compile_options(*args: Any, **options: Any) -> Any:
+            if not self.on:
+                overrides = options.get("env_options_overrides") or {}
+                overrides = {"xla_cpu_use_fusion_emitters": False, **overrides}
+                options["env_options_overrides"] = overrides
+            return usual(*args, **options)
+
+        module.get_compile_options = get_compile_options  # jax.config has no such setting
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

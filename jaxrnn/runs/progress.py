@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jaxrnn.text.characters import escape_unprintable
-from jaxrnn.training.processes import is_first
 
 if TYPE_CHECKING:
     import rich.progress
@@ -21,6 +20,8 @@ REPEAT = 10.0  # seconds between lines where the stream is not a terminal
 
 def note(text: str) -> None:
     """Print a one-line note on standard error; of several processes, only the first does."""
+    from jaxrnn.training.processes import is_first
+
     if is_first():
         _Forgiving(sys.stderr).write(f"note: {escape_unprintable(text)}\n")
 

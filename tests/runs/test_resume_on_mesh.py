@@ -36,6 +36,7 @@ def config(mesh, seeds):
     return ExperimentConfig(TASK, MODEL, TRAIN, 5, seeds, 1, mesh=MeshShape.parse(mesh))
 
 
+@pytest.mark.optimized
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("before", "after", "seeds", "tolerance"),

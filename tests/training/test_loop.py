@@ -205,6 +205,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         replace(CONFIG, **settings)
 
 
+@pytest.mark.optimized
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["carry and lengths", "traps"])
 def test_make_train_equals_the_loop_to_the_bit(name):

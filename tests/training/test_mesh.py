@@ -55,6 +55,7 @@ def trained(experiment, shape, seeds=1, vmap_size=None):
     return run.history.values, run.state
 
 
+@pytest.mark.optimized
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(("shape", "seeds"), [("seed=3", 7), ("seed=2", 4), ("seed=4", 4)])
 def test_seeds_one_at_a_time_have_the_bits_of_one_device(shape, seeds):

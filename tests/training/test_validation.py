@@ -114,6 +114,7 @@ def stops_at(steps, losses, patience):
     return None
 
 
+@pytest.mark.optimized
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("patience", [1, 3])
 def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience):

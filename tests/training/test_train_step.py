@@ -57,7 +57,6 @@ def test_a_step_applies_the_clipped_gradient(key, clip_norm, ragged):
     assert new.step == 1
 
 
-@pytest.mark.optimized
 def test_flatten_gives_the_same_update(key):
     task = Echo()
     results = []
@@ -66,7 +65,7 @@ def test_flatten_gives_the_same_update(key):
         state, batch = start(task, train, key)
         new, _ = make_train_step(task, MODEL, make_optimizer(train))(state, batch, key)
         results.append(new.params)
-    chex.assert_trees_all_close(*results, rtol=1e-6)
+    chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-7)
 
 
 def test_dropout_draws_from_its_key(key):

@@ -114,7 +114,6 @@ def stops_at(steps, losses, patience):
     return None
 
 
-@pytest.mark.optimized
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("patience", [1, 3])
 def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience):
@@ -131,7 +130,8 @@ def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience
     rows = whole.steps <= end
     assert history.steps.tolist() == whole.steps[rows].tolist()
     for name, values in history.values.items():
-        np.testing.assert_array_equal(values, whole.values[name][:, rows], err_msg=name)
+        # The patience is a part of the program, so XLA may round elsewhere.
+        np.testing.assert_allclose(values, whole.values[name][:, rows], rtol=1e-5, err_msg=name)
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert (manifest["status"], manifest["stopped_early"]) == ("finished", {"5": end})
     assert checkpoints.steps(tmp_path / "a/checkpoints")[-1] == end

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxrnn.cells.lstm import LSTMCarry
 from jaxrnn.checks import check_axes, check_kind, describe_carry
 from jaxrnn.layers import fused
+from jaxrnn.layers.explicit import accepts_explicit_rows
 from jaxrnn.layers.scan import check_sequence, make_steps
 
 
@@ -32,6 +33,7 @@ class GRUParams(NamedTuple):
     hidden_bias: jax.Array  # [H]: of n alone, inside the product with the reset gate
 
 
+@accepts_explicit_rows
 def lstm(
     params: LSTMParams,
     inputs: jax.Array,
@@ -90,6 +92,7 @@ def lstm(
     return outputs, last
 
 
+@accepts_explicit_rows
 def gru(
     params: GRUParams,
     inputs: jax.Array,

@@ -2,7 +2,7 @@
 
 import inspect
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxrnn.cells import ElmanCell, GRUCell, LinearCell, LSTMCell, MinGRUCell, MinLSTMCell
 from jaxrnn.checks import check_carry, check_rate, drops
-from jaxrnn.layers import scan
+from jaxrnn.layers import explicit, scan
 from jaxrnn.layers.fused import fused_scan, is_supported
 from jaxrnn.types import Carry
 
@@ -124,6 +124,9 @@ class Recurrent(nn.Module):
           ValueError: if shapes do not match each other or the parameters, a length is out of range,
             or there is no key for dropout.
         """
+        if (sharded := explicit.rows(inputs)) is not None:
+            options = lengths, resets, deterministic
+            return self._call_with_auto_axes(sharded, inputs, initial_carry, *options)
         axes = _feature_axes(self.cell)
         inputs, lengths, resets = scan.check_sequence(inputs, lengths, resets, axes)
         self._check_params(inputs.shape[-1])
@@ -143,10 +146,36 @@ class Recurrent(nn.Module):
         self.sow("intermediates", "h", outputs)
         return outputs, carry
 
+    def _is_plain(self) -> bool:
+        """Whether to scan: init and gate capture need no gradient, and gates keep their T axis."""
+        return self.is_initializing() or self.is_mutable_collection("intermediates")
+
+    def _call_with_auto_axes(
+        self,
+        axes: Any,
+        inputs: jax.Array,
+        carry: Carry,
+        lengths: jax.Array | None,
+        resets: jax.Array | None,
+        deterministic: bool,
+    ) -> tuple[jax.Array, Carry]:
+        if self._is_plain():
+            raise ValueError("init and the reading of gates need inputs that are not sharded")
+        layer, variables = self.unbind()
+        drop = drops(self, self.recurrent_dropout, deterministic)
+        key = self.make_rng("dropout") if drop else None
+
+        def run(variables: Any, inputs: Any, carry: Any, options: Any, key: Any) -> Any:
+            rngs = None if key is None else {"dropout": key}
+            options |= {"deterministic": deterministic, "rngs": rngs}
+            return layer.apply(variables, inputs, carry, **options)
+
+        arrays = {"lengths": lengths, "resets": resets}
+        return explicit.call(run, axes, variables, inputs, carry, arrays, key)
+
     def _unroll(self, carry: Carry, steps: scan.Steps, mask: jax.Array | None) -> scan.Unroll:
         """The function that runs the cell over time."""
-        # Init and gate capture need no gradient, and sown gates keep their time axis: plain scan.
-        plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        plain = self._is_plain()
         function, auto = scan.scan_cell, self.implementation == "auto"
         if isinstance(self.cell, LinearCell):
             off_cpu = auto and jax.default_backend() != "cpu"

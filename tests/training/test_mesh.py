@@ -3,7 +3,7 @@
 import re
 import tempfile
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import chex
@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrnn.cells import GRUCell, LSTMCell
 from jaxrnn.errors import SettingError
+from jaxrnn.layers.functional import LSTMParams, lstm
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import LanguageModel, SequenceModel
@@ -136,9 +137,10 @@ def layers():
 
 
 @pytest.mark.optimized
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
 @pytest.mark.parametrize("name", layers())
-def test_a_layer_takes_sharded_inputs(name):
+def test_a_layer_takes_sharded_inputs(name, kind):
     """Under the user's own mesh: the same gradients, and no row on more than one device."""
     layer = layers()[name]
     inputs = jax.random.normal(jax.random.key(0), (8, 5, 3))
@@ -151,13 +153,38 @@ def test_a_layer_takes_sharded_inputs(name):
 
     gradients = jax.value_and_grad(loss, argnums=(0, 1))
     expected = jax.jit(gradients)(params, inputs, lengths)
-    mesh = jax.make_mesh((4,), ("rows",), (AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("rows",), (kind,))
     with jax.set_mesh(mesh):
         rows, everywhere = NamedSharding(mesh, P("rows")), NamedSharding(mesh, P())
         sharded = jax.device_put((params, inputs, lengths), (everywhere, rows, rows))
         compiled = jax.jit(gradients).lower(*sharded).compile()
         chex.assert_trees_all_close(compiled(*sharded), expected, atol=1e-6)
     assert "all-gather" not in collectives(compiled.as_text())
+
+
+def test_explicitly_sharded_rows_without_flax():
+    """The outputs are sharded as the inputs are."""
+    kernels = jax.random.normal(jax.random.key(1), (7, 16))
+    params = LSTMParams(kernels[:3], kernels[3:], kernels[0])
+    inputs = jax.random.normal(jax.random.key(0), (8, 5, 3))
+    expected = lstm(params, inputs, reverse=True)
+    mesh = jax.make_mesh((4,), ("rows",), (AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        inputs = jax.device_put(inputs, NamedSharding(mesh, P("rows")))
+        result = jax.jit(partial(lstm, reverse=True))(params, inputs)
+        assert jax.typeof(result[0]).sharding.spec == P("rows", None, None)
+        chex.assert_trees_all_close(result, expected, atol=1e-6)
+
+
+def test_explicit_sharding_that_cannot_work_is_refused():
+    layer, mesh = Recurrent(LSTMCell(6)), jax.make_mesh((4,), ("n",), (AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        rows = jax.device_put(jnp.ones((8, 4, 3)), NamedSharding(mesh, P("n")))
+        with pytest.raises(ValueError, match="need inputs that are not sharded"):
+            layer.init(jax.random.key(0), rows)
+        steps = jax.device_put(jnp.ones((8, 4, 3)), NamedSharding(mesh, P(None, "n")))
+        with pytest.raises(ValueError, match="may be sharded over B only"):
+            layer.init(jax.random.key(0), steps)
 
 
 def test_rows_are_spread_under_a_mesh_only():

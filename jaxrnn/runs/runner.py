@@ -35,6 +35,7 @@ from jaxrnn.runs.progress import note
 from jaxrnn.runs.run_directory import RunDirectory
 from jaxrnn.runs.tensorboard import import_tensorboardx
 from jaxrnn.tasks.base import Task
+from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, last_rows
 from jaxrnn.training.loop import (
@@ -236,8 +237,8 @@ def _work(
             compiled, compile_seconds = _compile(loop)
         if is_first():
             run_metadata.begin_session(path, run_state.step, config.mesh)
-        signals.agree(asked_to_stop)
-        if compiled and not asked_to_stop:
+        stopping = signals.agree(asked_to_stop)
+        if compiled and not stopping:
             run_state = _train(directory, compiled, run_state, saver, asked_to_stop, callbacks)
 
     status = "finished" if run_state.is_over else "interrupted"
@@ -246,6 +247,7 @@ def _work(
     if is_first():
         frozen = run_state.diverged, run_state.stopped
         run_metadata.end_session(path, status, most_updates(state), *frozen)
+    processes.end_together()
     if status == "diverged":
         which = f"seed {config.seed}" if config.seeds == 1 else f"each of {config.seeds} seeds"
         raise DivergedError(
@@ -307,7 +309,7 @@ def _train(
         for run_state in run_loop(compiled, run_state):  # noqa: B020
             for writer in writers:
                 writer.after_call(run_state)
-            if asked_to_stop and saver.step == run_state.step:
+            if saver.stopping and saver.step == run_state.step:
                 break
     return run_state
 

@@ -42,11 +42,15 @@ def deferred() -> Iterator[list[signal.Signals]]:
         restore()
 
 
-def agree(asked: list[signal.Signals]) -> None:
-    """Stop all processes of a run together: if one was asked to, so are the others."""
+def agree(asked: list[signal.Signals]) -> bool:
+    """Return whether one of the run's processes was asked to stop; if so, all are asked.
+
+    Decide by this answer, not by the list: a signal may arrive right after the processes agreed.
+    """
     highest = int(share([asked[0] if asked else 0]).max())
     if highest and not asked:
         asked.append(signal.Signals(highest))
+    return highest > 0
 
 
 def stop(number: signal.Signals) -> None:

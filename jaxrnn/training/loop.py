@@ -259,13 +259,13 @@ class TrainLoop:
 
 
 def _make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
-    """Return the mesh of the config's shape; None for one device.
+    """Return the mesh of the config's shape; None for one device, and without `jit`.
 
     Raises:
       SettingError: if the shape does not fit the experiment, or JAX has too few devices.
     """
-    shape = config.mesh
-    if shape is None or shape.devices == 1:
+    shape, settings = config.mesh, cast(Any, jax.config)
+    if shape is None or shape.devices == 1 or settings.jax_disable_jit:
         return None
     rows, groups = config.batch_shape.inputs.shape[0], -(-config.seeds // vmap_size)
     if rows % shape.data:

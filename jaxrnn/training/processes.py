@@ -35,6 +35,7 @@ PATIENCE = 3  # heartbeats that one process may take longer than the others
 _ended = threading.Lock()
 _handlers: list[Any] = []
 _native_output: list[str] = []
+_together = False
 _watched: float | None = None  # seconds after which a collective operation counts as hanging
 
 
@@ -129,6 +130,12 @@ def joined(options: Processes | None) -> Iterator[None]:
     jax.distributed.shutdown()
 
 
+def end_together() -> None:
+    """Say that every process is about to end, so that none takes another's end for its death."""
+    global _together
+    _together = True
+
+
 def end(message: str) -> NoReturn:
     """Print an error and end this process at once: the others are not waited for."""
     if not _ended.acquire(blocking=False):
@@ -138,7 +145,10 @@ def end(message: str) -> NoReturn:
 
 
 def leave(code: int, message: str = "") -> NoReturn:
-    """End this process now; at a usual exit JAX would wait for the others."""
+    """End this process now; only if all end together does it wait for the others."""
+    if _together and not message:
+        with contextlib.suppress(RuntimeError):
+            jax.distributed.shutdown()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):

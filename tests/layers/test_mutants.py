@@ -109,12 +109,22 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     ),
     "c handed on as h": ("torch lstm", "cells.lstm", "LSTMCarry(c, h), h", "LSTMCarry(h, c), h"),
     # the equations
-    "the update gate": ("torch gru", "cells.gru", "* n + z * carry", "* carry + z * n"),
-    "reset before for after": ("torch gru", "cells.gru", "if self.reset_after else", "if 0 else"),
+    "the update gate": (
+        "torch gru",
+        "cells.gru",
+        "promote(z, carry, (1.0 - z) * n)",
+        "promote(z, n, (1.0 - z) * carry)",
+    ),
+    "reset before for after": (
+        "torch gru",
+        "cells.gru",
+        "        if self.reset_after:",
+        "        if 0:",
+    ),
     "reset after for before": (
         *("keras gru, before", "cells.gru"),
-        "if self.reset_after else",
-        "if 1 else",
+        "        if self.reset_after:",
+        "        if 1:",
     ),
     "a peephole one step late": ("onnx lstm", "cells.lstm", '"po", c, o', '"po", carry.c, o'),
     "the coupled forget gate": ("coupled", "cells.lstm", "1 - i if f is None", "i if f is None"),

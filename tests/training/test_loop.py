@@ -21,6 +21,8 @@ from jaxrnn.training.loop import TrainLoop, compile_loop, make_train
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import init_state, make_train_step
 
+pytestmark = pytest.mark.optimized  # it is about bits
+
 STEPS = 12
 
 
@@ -205,7 +207,6 @@ def test_settings_out_of_range_are_refused(settings, message):
         replace(CONFIG, **settings)
 
 
-@pytest.mark.optimized
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["carry and lengths", "traps"])
 def test_make_train_equals_the_loop_to_the_bit(name):

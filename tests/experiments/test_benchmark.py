@@ -35,6 +35,7 @@ class Later:
 @pytest.fixture
 def no_cache(monkeypatch):
     """Leave the user's compilation cache alone."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # one layout for each vmap size
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
 
 
@@ -197,7 +198,8 @@ def test_peers_that_are_installed_compute_the_same(kind):
     systems = {
         "ours": peers.compiled(lambda p, x: layer.outputs(ours, p, x), params, inputs, gradient)
     }
-    with jax.numpy_rank_promotion("allow"):  # as some peers need
+    # As some peers need:
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         systems |= dict(peers.peers(ours, params, inputs, gradient))
     assert len(systems) >= (3 if kind == "lstm" else 2)
     layer.compare("case", systems)

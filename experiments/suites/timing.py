@@ -179,8 +179,10 @@ def run_python(
     """
     environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
     environment |= {"XDG_CACHE_HOME": str(cache or tempfile.mkdtemp(dir=folder))} | settings
-    command, rest = [sys.executable, *arguments], {"capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=folder, env=environment, timeout=limit, **rest)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, timeout=limit, capture_output=True, text=True
+    )
     if done.returncode:
         *_, message = ["no message", *done.stderr.splitlines()]
         raise ChildProcessError(f"python exited with code {done.returncode}: {message}")

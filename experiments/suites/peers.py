@@ -202,6 +202,6 @@ def haiku(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Arr
     kernel, recurrent = (
         np.concatenate([cell[side + gate]["kernel"] for gate in "igfo"], axis=1) for side in "ih"
     )
-    bias = np.concatenate([cell["h" + gate]["bias"] - (gate == "f") for gate in "igfo"])
+    bias = np.concatenate([cell["h" + gate]["bias"] - float(gate == "f") for gate in "igfo"])
     made = {"w": jnp.concatenate([kernel, recurrent]), "b": jnp.asarray(bias)}
     return compiled(theirs.apply, {"lstm/linear": made}, inputs, gradient)

@@ -429,7 +429,7 @@ def test_the_suite_for_a_gpu_needs_one(call, monkeypatch):
 @pytest.mark.slow
 def test_the_suite_for_a_gpu_at_small_sizes(no_cache):
     """With PyTorch, if it is installed; on a CPU without cuDNN."""
-    sizes = gpu.Sizes(layer=(2, 8, 4), product=64, models=((1, 8, 4),), steps=2, seeds=(1, 3))
+    sizes = gpu.Sizes(layer=(2, 8, 4), product=64, models=((1, 8, 3),), steps=2, seeds=(1, 3))
     parts = list(gpu.gpu(1, sizes))
     notes = [part for part in parts if isinstance(part, str)]
     assert gpu.PUBLISHED in notes
@@ -473,10 +473,10 @@ def test_a_setting_of_xla_that_fails_is_named_and_left_out(monkeypatch):
 @pytest.mark.slow
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
-    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 3),))  # not for 4 devices
     assert own.measure == "matmul"
     assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
-    assert measured[0].case == "language model, 2x8, B=4, T=50"
+    assert measured[0].case == "language model, 2x8, B=3, T=50"
     losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
     with pytest.raises(AssertionError, match="losses of ours, theirs differ by 0"):
         language.compare(losses)

@@ -1,7 +1,6 @@
 """Strict settings for every test, and shared fixtures."""
 
 import collections
-import contextlib
 import gc
 import os
 import subprocess
@@ -112,10 +111,14 @@ class Optimizations:
 
 @pytest.fixture(autouse=True)
 def full_precision(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Products of float32 in float32 on a GPU, which would round their factors to TF32."""
+    """Products of float32 in float32 on a GPU, which would round their factors to TF32.
+
+    It is set for all threads, as a context would not be.
+    """
     on_gpu = request.node.get_closest_marker("gpu") is not None
-    with jax.default_matmul_precision("highest") if on_gpu else contextlib.nullcontext():
-        yield
+    jax.config.update("jax_default_matmul_precision", "highest" if on_gpu else None)
+    yield
+    jax.config.update("jax_default_matmul_precision", None)
 
 
 @pytest.fixture

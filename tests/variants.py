@@ -93,7 +93,7 @@ def apply(layer, variables, inputs, start=None, **options):
 
 
 def gradients(layer, params, inputs, carry=None, lengths=None):
-    """A scalar of outputs and last carry, and its gradients by parameters, inputs and carry.
+    """Outputs and last carry, and gradients of a scalar of them by parameters, inputs and carry.
 
     Every number of the outputs has a weight of its own, so none can stand in for another. It is
     compiled at each call, since a test may have put something in the place of a library.
@@ -103,9 +103,12 @@ def gradients(layer, params, inputs, carry=None, lengths=None):
         outputs, last = layer.apply(params, inputs, carry, lengths=lengths)
         parts = [outputs, *jax.tree.leaves(last)]
         weights = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) for x in parts]
-        return sum(jnp.sum(jnp.sin(x) * w) for x, w in zip(parts, weights, strict=True))
+        total = sum(jnp.sum(jnp.sin(x) * w) for x, w in zip(parts, weights, strict=True))
+        return total, parts
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(params, inputs, carry)
+    by_all = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (_, parts), slopes = jax.jit(by_all)(params, inputs, carry)
+    return parts, slopes
 
 
 def loop(cell, variables, inputs, start, *, lengths=(T,) * B, reverse=False):

@@ -48,15 +48,12 @@ change a loss by up to 1.4e-6, and 1e-5 by up to 1.6e-5; TF32's 5e-4 would be fo
 """
 
 
-# Recorded numbers
-
-
 @pytest.mark.parametrize("form", ["single", "stacked"])
 @pytest.mark.parametrize(("kind", "implementation"), EACH)
 def test_layers_equal_pytorchs_recorded_numbers(kind, implementation, form):
     """Outputs, last carry and gradients; stacked: two bidirectional layers over padded rows."""
     oracles = pytest.importorskip("test_oracles", reason="it imports onnx")
-    oracles.check_torch(kind, form, None, np.float32, implementation, times=3)
+    oracles.check_torch(kind, form, None, np.float32, 3, implementation=implementation)
 
 
 @pytest.mark.parametrize("implementation", LSTM)
@@ -70,9 +67,6 @@ def test_every_loss_and_prediction_equals_tensorflows(implementation):
             losses, predictions, _ = test_golden.trace(golden, optimizer, model)
             np.testing.assert_allclose(losses, golden["loss"], atol=atol, rtol=0)
             np.testing.assert_array_equal(predictions, golden["prediction"])
-
-
-# One implementation against another
 
 
 @cache
@@ -98,12 +92,9 @@ def results(kind, implementation, direction, padded):
     ("kind", "implementation"), [("lstm", "scan"), ("lstm", "cudnn"), ("gru", "scan")]
 )
 def test_fused_layers_equal(kind, implementation, direction, padded):
-    """In values and in gradients by parameters, inputs and initial carry."""
+    """In values and gradients; on a CPU the fused and the scanned are within 2e-6."""
     actual = results(kind, implementation, direction, padded)
     assert_close(actual, results(kind, "fused", direction, padded), tolerance=3e-5)
-
-
-# Training
 
 
 def train_hihello():
@@ -139,8 +130,6 @@ def test_hihello_learns_with_the_losses_of_a_cpu(environment):
     on_cpu = np.array(run_apart("print_losses", environment, JAX_PLATFORMS="cpu"))
     np.testing.assert_allclose(losses, on_cpu, rtol=0, atol=LOSS)
 
-
-# Bits
 
 FLAGS = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_exclude_nondeterministic_ops=true")
 

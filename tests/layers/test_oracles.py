@@ -173,11 +173,14 @@ def check_torch(
     form: str,
     chunk: int | None,
     dtype: Any,
-    implementation: Any = "auto",
     times: float = 1,
+    **options: Any,
 ) -> None:
-    """Outputs, last carry and all gradients of one case, computed in one type of number."""
-    one = partial(make_layer, remat_chunk_size=chunk, implementation=implementation)
+    """Outputs, last carry and all gradients of one case, computed in one type of number.
+
+    They may be off by `times` what the type allows; the layers have these options.
+    """
+    one = partial(make_layer, remat_chunk_size=chunk, **options)
     make_cell = partial(TORCH_CELLS[kind], param_dtype=dtype)
     case = {
         name: array if name == "lengths" else array.astype(dtype)

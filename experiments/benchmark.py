@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from suites import harness, lab, language, layer, peers, picture, scaling, seeds
+from suites import gpu, harness, lab, language, layer, peers, picture, scaling, seeds
 from suites.timing import Row, table
 
 from jaxrnn import cli
@@ -21,7 +21,9 @@ from jaxrnn.errors import SettingError
 from jaxrnn.runs.files import write_json
 from jaxrnn.text.characters import escape_unprintable
 
-Suite = Literal["layer", "train", "training", "seeds", "startup", "scaling", "overhead", "sweep"]
+Suite = Literal[
+    "layer", "train", "training", "seeds", "startup", "scaling", "overhead", "sweep", "gpu"
+]
 
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -35,7 +37,8 @@ class Config:
     the 50 steps of hihello; seeds: many networks at once; startup: the whole process of hihello;
     scaling: time, memory and compilation over sizes, and long sequences; overhead: a run with
     metrics and checkpoints against its bare loop; sweep: one process for many seeds against one
-    process per seed."""
+    process per seed; gpu, which `all` leaves out: layers, train steps and many seeds of sizes for a
+    GPU."""
     repeats: int = 9
     """Timed turns of each system."""
     json: Path | None = None
@@ -75,6 +78,8 @@ def main(config: Config) -> None:
             raise SettingError(
                 f"{escape_unprintable(str(path))} cannot be written: name another file"
             )
+    if config.suite == "gpu":
+        gpu.require_device()
     absent = peers.missing()
     if absent:
         print(f"left out, not installed: {', '.join(absent)} (pip install -e '.[bench]')")
@@ -89,8 +94,9 @@ def main(config: Config) -> None:
         "overhead": partial(harness.overhead, steps=config.steps),
         "sweep": partial(harness.sweep, seeds=config.sweep_seeds, steps=config.sweep_steps),
     }
+    on_gpu = {"gpu": gpu.gpu}
     for name in suites if config.suite == "all" else [config.suite]:
-        parts: Iterable[list[Row] | str] = suites[name](config.repeats)
+        parts: Iterable[list[Row] | str] = (suites | on_gpu)[name](config.repeats)
         for part in parts:
             if isinstance(part, str):
                 print(f"  ({part})", flush=True)

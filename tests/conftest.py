@@ -5,7 +5,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[test] % mark.args[0]:
                 item.add_marker("slow")
             seen[test] += 1
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("needs a GPU")
+
+
+def has_gpu() -> bool:
+    return jax.default_backend() == "gpu"
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -97,6 +107,18 @@ class Optimizations:
             self.on = optimized
             jax.clear_caches()
             jax.config.update("jax_disable_most_optimizations", not optimized)
+
+
+@pytest.fixture(autouse=True)
+def full_precision(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Products of float32 in float32 on a GPU, which would round their factors to TF32.
+
+    It is set for all threads, as a context would not be.
+    """
+    on_gpu = request.node.get_closest_marker("gpu") is not None
+    jax.config.update("jax_default_matmul_precision", "highest" if on_gpu else None)
+    yield
+    jax.config.update("jax_default_matmul_precision", None)
 
 
 @pytest.fixture

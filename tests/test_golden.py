@@ -20,11 +20,12 @@ pytestmark = pytest.mark.optimized
 
 H = V = 5
 MODEL = SequenceModel(Recurrent(LSTMCell(H)), V)
+GOLDEN = Path(__file__).parent / "goldens" / "tf114_hihello_seed777.npz"
 
 
 @pytest.fixture(scope="module")
 def golden():
-    return np.load(Path(__file__).parent / "goldens" / "tf114_hihello_seed777.npz")
+    return np.load(GOLDEN)
 
 
 def params_of(golden, moment):
@@ -39,13 +40,13 @@ def params_of(golden, moment):
     )
 
 
-def trace(golden, optimizer):
+def trace(golden, optimizer, model=MODEL):
     """Each step's loss, before its update, and prediction, after it."""
     task, key = NextCharacter(num_logged_positions=1), jax.random.key(0)
     batch = task.sample_batch(key, jnp.int32(0))
     params = params_of(golden, "init")
     state = TrainState(jnp.int32(0), params, optimizer.init(params))
-    train_step = jax.jit(make_train_step(task, MODEL, optimizer))
+    train_step = jax.jit(make_train_step(task, model, optimizer))
     history = []
     for _ in range(50):
         state, metrics = train_step(state, batch, key)

@@ -92,6 +92,25 @@ def apply(layer, variables, inputs, start=None, **options):
     return layer.apply(variables, inputs, start, **options)
 
 
+def gradients(layer, params, inputs, carry=None, lengths=None):
+    """Outputs and last carry, and gradients of a scalar of them by parameters, inputs and carry.
+
+    Every number of the outputs has a weight of its own, so none can stand in for another. It is
+    compiled at each call, since a test may have put something in the place of a library.
+    """
+
+    def loss(params, inputs, carry):
+        outputs, last = layer.apply(params, inputs, carry, lengths=lengths)
+        parts = [outputs, *jax.tree.leaves(last)]
+        weights = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) for x in parts]
+        total = sum(jnp.sum(jnp.sin(x) * w) for x, w in zip(parts, weights, strict=True))
+        return total, parts
+
+    by_all = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (_, parts), slopes = jax.jit(by_all)(params, inputs, carry)
+    return parts, slopes
+
+
 def loop(cell, variables, inputs, start, *, lengths=(T,) * B, reverse=False):
     """A cell by hand, one row and one step at a time: outputs [B, T, H] and the last carry."""
     size = getattr(cell, "projection_size", None) or cell.features

@@ -31,7 +31,12 @@ TOLERANCE = 1e-3
 """Tolerance of the first losses: rounding differences grow over a dozen updates."""
 
 
-def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> Iterator[list[Row]]:
+def train(
+    repeats: int,
+    steps: int = 10,
+    sizes: tuple[Sizes, ...] = SIZES,
+    tolerance: float = TOLERANCE,
+) -> Iterator[list[Row]]:
     """Time updates of one network, from the same weights on the same batches."""
     measured, rate = product("train")
     yield measured
@@ -39,14 +44,14 @@ def train(repeats: int, steps: int = 10, sizes: tuple[Sizes, ...] = SIZES) -> It
         with random_config((layers, hidden, batch)) as (config, experiment):
             runs = {
                 "jaxrnn": losses(experiment, steps),
-                "jaxrnn, nn.scan": losses(scanned(experiment), steps),
+                "jaxrnn, nn.scan": losses(with_layers(experiment, "scan"), steps),
             }
             if (devices := jax.device_count()) > 1 and batch % devices == 0:
                 spread = replace(experiment, mesh=MeshShape(data=devices))
                 runs[f"jaxrnn, data={devices}"] = losses(spread, steps)
             if peers.PYTORCH not in peers.missing():
                 runs[peers.PYTORCH] = peer_losses(config, experiment, steps)
-            compare({system: next(run) for system, run in runs.items()})
+            compare({system: next(run) for system, run in runs.items()}, tolerance)
             calls = {system: cast(Any, run).__next__ for system, run in runs.items()}
             burst = 1 if hidden >= 512 else 3
             seconds = interleave(calls, repeats, burst)
@@ -83,11 +88,13 @@ def random_config(sizes: Sizes) -> Iterator[tuple[char_lm.Config, ExperimentConf
         yield config, char_lm.make_config(replace(config, steps=10**6, log_every=10**6))
 
 
-def scanned(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Return the same experiment with layers that use `nn.scan`."""
+def with_layers(experiment: ExperimentConfig, implementation: Any) -> ExperimentConfig:
+    """Return the same experiment with another `Recurrent.implementation` in each layer."""
     model = cast(LanguageModel, experiment.model)
     stack = cast(Stack, model.recurrent)
-    layers = tuple(cast(Recurrent, layer).clone(implementation="scan") for layer in stack.layers)
+    layers = tuple(
+        cast(Recurrent, layer).clone(implementation=implementation) for layer in stack.layers
+    )
     return replace(experiment, model=model.clone(recurrent=stack.clone(layers=layers)))
 
 
@@ -116,10 +123,10 @@ def peer_losses(
         yield torch.stack([next(each) for _ in range(steps)]).cpu().numpy()
 
 
-def compare(first: dict[str, np.ndarray]) -> None:
+def compare(first: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
     """Raise AssertionError if the systems' losses differ."""
     ours, *others = first.values()
     for other in others:
         error = float(np.abs(ours - other).max())
-        if not error < TOLERANCE:
+        if not error < tolerance:
             raise AssertionError(f"the first losses of {', '.join(first)} differ by {error:.2g}")

@@ -71,13 +71,27 @@ def outputs(layer: Recurrent, params: Params, inputs: jax.Array) -> jax.Array:
 
 def compare(case: str, systems: dict[str, System]) -> None:
     """Raise AssertionError if the systems compute different numbers."""
-    first = None
-    for name, system in systems.items():
-        found = [to_numpy(system.forward()), to_numpy(system.both()[1])]
-        first = found if first is None else first
-        for right, other in zip(first, found, strict=True):
-            error = np.abs(right - other).max() / np.abs(right).max()
-            if not error < TOLERANCE:
-                raise AssertionError(
-                    f"{case}: {name} differs from {next(iter(systems))} by {error:.2g}"
-                )
+    for name, error in errors(systems).items():
+        if not error < TOLERANCE:
+            raise AssertionError(
+                f"{case}: {name} differs from {next(iter(systems))} by {error:.2g}"
+            )
+
+
+def errors(systems: dict[str, System]) -> dict[str, float]:
+    """Return how far each system's outputs and input gradients are from the first system's.
+
+    It is the greatest difference, relative to the largest value.
+    """
+    results = {
+        name: [to_numpy(system.forward()), to_numpy(system.both()[1])]
+        for name, system in systems.items()
+    }
+    first = next(iter(results.values()))
+    return {
+        name: max(
+            float(np.abs(right - other).max() / np.abs(right).max())
+            for right, other in zip(first, found, strict=True)
+        )
+        for name, found in results.items()
+    }

@@ -20,6 +20,7 @@ from flax import linen as nn
 from jaxrnn.cells import LSTMCell
 from jaxrnn.interop import to_keras, to_torch
 from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.types import Params
 from suites.timing import timed
 
@@ -92,8 +93,9 @@ def torch_device() -> str:
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Convert an array of any peer, also a tensor on a GPU."""
-    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    """Convert an array of any peer and float type to float32, also a tensor on a GPU."""
+    array = array.detach().cpu().float() if hasattr(array, "detach") else array
+    return np.asarray(array, np.float32)
 
 
 def flax(cell: nn.RNNCellBase, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
@@ -103,14 +105,18 @@ def flax(cell: nn.RNNCellBase, params: Params, inputs: jax.Array, gradient: jax.
     return compiled(apply, params, inputs, gradient)
 
 
-def torch(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array) -> System:
+def torch(
+    layer: Recurrent | Bidirectional, params: Params, inputs: jax.Array, gradient: jax.Array
+) -> System:
     """PyTorch: `torch.nn.LSTM` or `GRU`, on a GPU if JAX uses one, with its default threads."""
     import torch
 
-    device = torch_device()
-    kind = torch.nn.LSTM if isinstance(layer.cell, LSTMCell) else torch.nn.GRU
-    theirs = kind(inputs.shape[-1], layer.cell.features, batch_first=True).to(device)
-    tensor: Any = lambda array: torch.from_numpy(np.array(array)).to(device)  # noqa: E731
+    device, dtype = torch_device(), getattr(torch, inputs.dtype.name)
+    one = layer.forward if isinstance(layer, Bidirectional) else layer
+    kind = torch.nn.LSTM if isinstance(one.cell, LSTMCell) else torch.nn.GRU
+    options = {"batch_first": True, "bidirectional": one is not layer}
+    theirs = kind(inputs.shape[-1], one.cell.features, **options).to(device, dtype)
+    tensor: Any = lambda array: torch.from_numpy(np.array(array, np.float32)).to(device, dtype)  # noqa: E731
     theirs.load_state_dict({name: tensor(each) for name, each in to_torch(layer, params).items()})
     x, d_outputs = tensor(inputs).requires_grad_(), tensor(gradient)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -196,6 +202,6 @@ def haiku(layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Arr
     kernel, recurrent = (
         np.concatenate([cell[side + gate]["kernel"] for gate in "igfo"], axis=1) for side in "ih"
     )
-    bias = np.concatenate([cell["h" + gate]["bias"] - (gate == "f") for gate in "igfo"])
+    bias = np.concatenate([cell["h" + gate]["bias"] - float(gate == "f") for gate in "igfo"])
     made = {"w": jnp.concatenate([kernel, recurrent]), "b": jnp.asarray(bias)}
     return compiled(theirs.apply, {"lstm/linear": made}, inputs, gradient)

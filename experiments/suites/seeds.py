@@ -63,7 +63,9 @@ def language_models(repeats: int, models: int, steps: int = 10) -> Iterator[list
         systems: dict[str, Callable[[], object]] = {
             "jaxrnn, vmap size 1": steps_of(spread_seeds(many, 1), steps),
             f"jaxrnn, vmap size {share}": steps_of(together, steps),
-            f"jaxrnn, nn.scan, vmap size {share}": steps_of(language.scanned(together), steps),
+            f"jaxrnn, nn.scan, vmap size {share}": steps_of(
+                language.with_layers(together, "scan"), steps
+            ),
             "jaxrnn, one model, multiplied": steps_of(experiment, steps),
         }
         if peers.PYTORCH not in peers.missing():

@@ -157,21 +157,32 @@ def product(suite: str, size: int = 2048, repeats: int = 5) -> tuple[list[Row], 
     return rows(suite, f"{size} x {size}", PRODUCT, seconds, flops, rate), rate
 
 
-def run_python(*arguments: str, folder: Path, cache: Path | None = None) -> None:
+def run_python(
+    *arguments: str,
+    folder: Path,
+    cache: Path | None = None,
+    limit: float | None = None,
+    **settings: str,
+) -> None:
     """Run `python *arguments` in a new process, as a user does.
 
     Args:
       arguments: the script, or "-c" and its text, and its arguments.
       folder: the working directory.
       cache: the user's cache directory, which holds compiled programs; None for a new one.
+      limit: the seconds after which it is killed; None for no limit.
+      **settings: more environment variables.
 
     Raises:
       ChildProcessError: if it fails, with the last line of its standard error.
+      subprocess.TimeoutExpired: if it was killed.
     """
     environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
-    environment["XDG_CACHE_HOME"] = str(cache or tempfile.mkdtemp(dir=folder))
+    environment |= {"XDG_CACHE_HOME": str(cache or tempfile.mkdtemp(dir=folder))} | settings
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, timeout=limit, capture_output=True, text=True
+    )
     if done.returncode:
         *_, message = ["no message", *done.stderr.splitlines()]
         raise ChildProcessError(f"python exited with code {done.returncode}: {message}")

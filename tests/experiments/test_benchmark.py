@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,21 @@ import chex
 import jax
 import numpy as np
 import pytest
-from suites import harness, lab, language, layer, peers, picture, scaling, seeds
+from suites import (
+    command_buffers,
+    gpu,
+    harness,
+    lab,
+    language,
+    layer,
+    peers,
+    picture,
+    scaling,
+    seeds,
+)
 from suites.timing import Row, interleave, memory_rows, product, rows, run_python, table, timed
 
+from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
@@ -211,6 +224,7 @@ def test_peers_that_are_installed_compute_the_same(kind):
 @pytest.mark.slow
 def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     measured = list(seeds.seeds(1, networks=2, models=2))
     assert [[row.system for row in part] for part in measured] == [
         ["jaxrnn, vmap size 1", "jaxrnn, vmap size 2", "jaxrnn, one call per seed"],
@@ -250,6 +264,7 @@ def test_times_per_token_and_of_all_models(no_cache, monkeypatch):
     of_one = 16 * 64  # B x T
     assert [row.min_s for row in measured] == [1 / of_one, 1 / (3 * of_one)]
     monkeypatch.setattr(seeds, "interleave", clock)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     (measured,) = seeds.language_models(1, models=3, steps=5)
     assert [row.min_s for row in measured] == pytest.approx([0.2, 0.2, 0.2, 0.6])
 
@@ -397,21 +412,75 @@ def test_every_suite_can_be_chosen(monkeypatch, capsys):
         "overhead": harness,
         "sweep": harness,
     }
-    for name, module in suites.items():
+    for name, module in (suites | {"gpu": gpu}).items():
         monkeypatch.setattr(module, name, lambda *_, name=name, **__: [name])
-    for suite in (*suites, "all"):
+    monkeypatch.setattr(gpu, "require_device", lambda: None)
+    for suite in (*suites, "gpu", "all"):
         benchmark.main(benchmark.Config(suite=suite))
         said = [line for line in capsys.readouterr().out.splitlines() if "installed" not in line]
         assert said == [f"  ({name})" for name in (suites if suite == "all" else [suite])]
 
 
+def test_the_suite_for_a_gpu_needs_one(call, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    start = partial(cli.run_command, benchmark.Config, benchmark.main)
+    result = call(start, "benchmark.py", "--suite", "gpu")
+    said = "the suite gpu needs a GPU, but JAX's default device is of the kind cpu\n"
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith(said) and result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_suite_for_a_gpu_at_small_sizes(no_cache):
+    """With PyTorch, if it is installed; on a CPU without cuDNN."""
+    sizes = gpu.Sizes(layer=(2, 8, 4), product=64, models=((1, 8, 3),), steps=2, seeds=(1, 3))
+    parts = list(gpu.gpu(1, sizes))
+    notes = [part for part in parts if isinstance(part, str)]
+    assert gpu.PUBLISHED in notes
+    assert sum("relative difference from jaxrnn, fused" in note for note in notes) == 5
+    assert not any("MORE THAN" in note for note in notes)
+    assert re.fullmatch(r"seeds per second, median: S=1: [\d,]+; S=3: [\d,]+", notes[-2])
+    assert notes[-1] == "results other than by default: none"
+    systems = {
+        (part[0].case.partition(",")[0], part[0].measure): [row.system for row in part]
+        for part in parts
+        if not isinstance(part, str)
+    }
+    others = [peers.PYTORCH] * (peers.PYTORCH not in peers.missing())
+    ours = ["jaxrnn, fused", "jaxrnn, scan"]
+    cudnn = ["jaxrnn, cudnn"] * (jax.default_backend() == "gpu")
+    assert systems["GRU", "forward+backward"] == [*ours, *others]
+    assert systems["bidirectional LSTM", "forward"] == [*ours, *cudnn, *others]
+    assert systems["language model", "train step"] == ["jaxrnn", "jaxrnn, nn.scan", *others]
+    assert systems["hihello", "50 steps of all"] == ["S=1", "S=3"]
+    assert systems["LSTM", "scan, forward"] == list(command_buffers.SETTINGS)
+
+
+def test_a_setting_of_xla_that_fails_is_named_and_left_out(monkeypatch):
+    def run(*arguments, XLA_FLAGS, **_):  # noqa: N803
+        if "unroll" in XLA_FLAGS:
+            raise ChildProcessError("python exited with code -6: Unknown flag in XLA_FLAGS")
+        result = 1.0 + 0.1 * bool(XLA_FLAGS)  # the loop in a command buffer is wrong
+        arrays: Any = {"fused, forward": [[2.0]], "result, outputs of fused": [result]}
+        np.savez(arguments[2], **arrays)
+
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(command_buffers, "run_python", run)
+    measured: Any
+    failed, measured, wrong = command_buffers.compare(1, (1, 2, 3))
+    default, recorded, unrolled = command_buffers.SETTINGS
+    assert failed == f"{unrolled}: python exited with code -6: Unknown flag in XLA_FLAGS"
+    assert [(row.system, row.min_s) for row in measured] == [(default, 2.0), (recorded, 2.0)]
+    assert wrong == f"results other than by default: {recorded}, result, outputs of fused"
+
+
 @pytest.mark.slow
 def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
-    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 4),))
+    (own,), measured = language.train(repeats=1, steps=2, sizes=((2, 8, 3),))  # not for 4 devices
     assert own.measure == "matmul"
     assert [row.system for row in measured] == ["jaxrnn", "jaxrnn, nn.scan"]
-    assert measured[0].case == "language model, 2x8, B=4, T=50"
+    assert measured[0].case == "language model, 2x8, B=3, T=50"
     losses = {"ours": np.array([1.0, 2.0]), "theirs": np.array([1.0, 2.01])}
     with pytest.raises(AssertionError, match="losses of ours, theirs differ by 0"):
         language.compare(losses)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import rnn
+from variants import gradients
 
 from jaxrnn.cells import GRUCell, LSTMCell
 from jaxrnn.layers import cudnn
@@ -15,7 +16,6 @@ from jaxrnn.layers.recurrent import Recurrent
 
 B, T, F, H = 4, 7, 3, 5
 LENGTHS = jnp.array([7, 4, 0, 1])
-NEEDS_GPU = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a CUDA device")
 
 
 def by_reference(x, h, c, weights, lengths, *sizes):
@@ -44,7 +44,7 @@ def backward_by_reference(*arguments):
     return *pull_back(gradients), None
 
 
-@pytest.fixture(params=["reference", pytest.param("device", marks=NEEDS_GPU)])
+@pytest.fixture(params=["reference", pytest.param("device", marks=pytest.mark.gpu)])
 def library(request, monkeypatch):
     """cuDNN, or, on any device, what stands for it."""
     if request.param == "reference":
@@ -67,17 +67,11 @@ def test_values_and_gradients_equal_the_scan(library, lengths, reverse, chunk, k
     zeros = layer.cell.initialize_carry(keys[2], (B, F))
     carry = jax.tree.map(lambda x: x + jax.random.normal(keys[2], x.shape), zeros)
 
-    def results(implementation):
-        def loss(params, carry, inputs):
-            each = layer.clone(implementation=implementation)
-            outputs, last = each.apply(params, inputs, carry, lengths=lengths)
-            parts = [outputs, *jax.tree.leaves(last)]
-            weights = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) for x in parts]
-            return sum(jnp.sum(jnp.sin(x) * w) for x, w in zip(parts, weights, strict=True))
-
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(params, carry, inputs)
-
-    chex.assert_trees_all_close(results("cudnn"), results("scan"), rtol=2e-5, atol=2e-6)
+    by_cudnn, by_scan = (
+        gradients(layer.clone(implementation=name), params, inputs, carry, lengths)
+        for name in ("cudnn", "scan")
+    )
+    chex.assert_trees_all_close(by_cudnn, by_scan, rtol=2e-5, atol=2e-6)
 
 
 def test_unsupported_layers_are_refused(monkeypatch):

@@ -224,7 +224,6 @@ def test_peers_that_are_installed_compute_the_same(kind):
 @pytest.mark.slow
 def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
     measured = list(seeds.seeds(1, networks=2, models=2))
     assert [[row.system for row in part] for part in measured] == [
         ["jaxrnn, vmap size 1", "jaxrnn, vmap size 2", "jaxrnn, one call per seed"],
@@ -264,7 +263,6 @@ def test_times_per_token_and_of_all_models(no_cache, monkeypatch):
     of_one = 16 * 64  # B x T
     assert [row.min_s for row in measured] == [1 / of_one, 1 / (3 * of_one)]
     monkeypatch.setattr(seeds, "interleave", clock)
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
     (measured,) = seeds.language_models(1, models=3, steps=5)
     assert [row.min_s for row in measured] == pytest.approx([0.2, 0.2, 0.2, 0.6])
 

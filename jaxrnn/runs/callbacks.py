@@ -99,7 +99,6 @@ class CheckpointWriter(Callback):
     Attributes:
       path: the last checkpoint; None before the first.
       step: the next step as of the last checkpoint.
-      stopping: whether the run was asked to stop, as of the last call.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class CheckpointWriter(Callback):
         asked_to_stop: list[signal.Signals],
         path: Path | None = None,
     ):
-        self.path, self.step, self.stopping = path, -1, False
+        self.path, self.step = path, -1
         self._directory, self._config, self._asked_to_stop = directory, config, asked_to_stop
         self._saved_at = time.perf_counter()
 
@@ -117,10 +116,10 @@ class CheckpointWriter(Callback):
         """Save if it is time to."""
         due = time.perf_counter() - self._saved_at >= self._config.train.checkpoint_seconds
         due = bool(processes.share([due])[0, 0])
-        self.stopping = signals.agree(self._asked_to_stop)
+        stopping = signals.agree(self._asked_to_stop)
         # Before step N only one measurement is left, and the last checkpoint is of N updates.
         last = run_state.step == self._config.train.steps
-        if run_state.is_over or ((self.stopping or due) and not last):
+        if run_state.is_over or ((stopping or due) and not last):
             state = to_host(run_state.state)
             if processes.is_first():
                 files.sync(self._directory.path / run_directory.METRICS)

@@ -309,7 +309,7 @@ def _train(
         for run_state in run_loop(compiled, run_state):  # noqa: B020
             for writer in writers:
                 writer.after_call(run_state)
-            if saver.stopping and saver.step == run_state.step:
+            if signals.agree(asked_to_stop) and saver.step == run_state.step:
                 break
     return run_state
 

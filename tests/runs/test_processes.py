@@ -188,9 +188,9 @@ def test_an_error_of_one_process_ends_the_others(start, tmp_path):
 @pytest.mark.slow
 def test_random_kills(start, tmp_path):
     """20 kills of any process, while it starts, trains or saves; each time other layouts go on."""
-    train(start, tmp_path / "whole", *SEEDS, "--steps", 900, processes=1, devices=4)
+    train(start, tmp_path / "whole", *SEEDS, "--steps", 1500, processes=1, devices=4)
     draw, run_dir = random.Random(0), tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 900
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 1500
     group = start(*TRAIN, *options)
     wait_until(lambda: has_saved(run_dir, 1), group)
     for kill in range(20):

@@ -166,7 +166,7 @@ def train_adding(implementation):
 
 
 def differing(environment, **settings):
-    """The trainings whose bits differ between two processes, each of which tunes XLA anew."""
+    """Train everything in two processes; name what differs. XLA autotunes again in each one."""
     first, second = (run_apart("print_digests", environment, **settings) for _ in range(2))
     return [name for name in first if first[name] != second[name]]
 

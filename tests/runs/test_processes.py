@@ -143,7 +143,7 @@ def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
     group[killed].send_signal(number)
     died = time.monotonic()
     code, _, err = ended(group[1 - killed])
-    assert time.monotonic() - died < 60
+    assert time.monotonic() - died < 30
     assert code == EXIT_CODE
     assert err.splitlines()[-1].startswith(LOST)
     assert err.count("error") == 1
@@ -202,6 +202,7 @@ def test_random_kills(start, tmp_path):
         victim.kill()
         for process in group:
             code, _, err = ended(process)
+            assert (code == -signal.SIGKILL) == (process is victim)
             assert process is victim or code == EXIT_CODE or "no process 0 answers" in err, err
         layout = {"processes": (n := draw.choice([1, 2, 2, 4])), "devices": 4 // n}
         group = start(*RESUME, run_dir, **layout, join_timeout=30)

@@ -89,8 +89,7 @@ def spread_seeds(config: ExperimentConfig, size: int) -> ExperimentConfig:
 def spread_over_all(config: ExperimentConfig) -> ExperimentConfig:
     """Return the config for several processes: nothing is measured, and every device is used.
 
-    Raises:
-      SettingError: if not every process has something to do.
+    That is as many devices as there are seeds, or as divide the rows of a single network's batch.
     """
     devices, rows = jax.device_count(), config.batch_shape.inputs.shape[0]
     if config.seeds > 1:
@@ -104,8 +103,8 @@ def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentC
 
     Args:
       config: the run's own.
-      mesh: the mesh to use; None for the run's own, or if JAX has too few devices for that, for
-        its seeds on those there are.
+      mesh: the mesh to use; None for the run's own. If JAX has too few devices for that, its seeds
+        are spread over those there are; several processes use all of theirs.
     """
     own = config.mesh or MeshShape()
     if mesh is None and own.devices == jax.device_count():

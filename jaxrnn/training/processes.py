@@ -128,6 +128,7 @@ def joined(options: Processes | None) -> Iterator[None]:
     _watched = PATIENCE * options.heartbeat
     yield
     jax.distributed.shutdown()
+    _remove_native_output()
 
 
 def end_together() -> None:
@@ -149,6 +150,7 @@ def leave(code: int, message: str = "") -> NoReturn:
     if _together and not message:
         with contextlib.suppress(RuntimeError):
             jax.distributed.shutdown()
+        _remove_native_output()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
@@ -216,6 +218,13 @@ def _separate_native_output() -> None:
         setattr(sys, name, moved)
         os.dup2(file.fileno(), number)
     _native_output.append(file.name)
+
+
+def _remove_native_output() -> None:
+    """Remove that file, after a run that ended as it should."""
+    for file in _native_output:
+        with contextlib.suppress(OSError):
+            os.remove(file)  # noqa: PTH107
 
 
 def _end_on_abort(message: str) -> None:

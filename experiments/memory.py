@@ -12,21 +12,15 @@ if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from jaxrnn import cli
-from jaxrnn.cells import CELLS, make_cell
-from jaxrnn.checks import check_counts
+from jaxrnn.cli.options import NetworkOptions, RunOptions, TrainingOptions, make_experiment
 from jaxrnn.errors import SettingError
-from jaxrnn.layers.recurrent import Recurrent
-from jaxrnn.layers.stack import Stack
-from jaxrnn.models import SequenceModel
 from jaxrnn.tasks import TASKS
-from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.mesh import MeshShape
+from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
 LENGTH_OF = {"adding": "sequence_length", "copy": "delay"}
@@ -43,56 +37,22 @@ class Config:
     """Time steps of a sequence, only for --task adding; default: 100."""
     delay: int | None = None
     """Steps between reading and repeating, only for --task copy; default: 100."""
-    cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
-    """The recurrent cell."""
-    layers: int = 1
-    """Number of recurrent layers."""
-    hidden_size: int = 128
-    """Hidden units per layer."""
-    projection_size: int | None = None
-    """Project the hidden state to this size; for the cells lstm and cifg."""
-    steps: int = 2000
-    """Training steps (Adam updates)."""
     batch_size: int = 50
     """Sequences per batch."""
-    learning_rate: float = 1e-3
-    """Adam's peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate decays to 0; constant for no decay."""
-    clip_norm: float = 1.0
-    """Maximum global norm of the gradient."""
-    log_every: int = 10
-    """Steps between lines of metrics."""
-    seed: int = 0
-    """Seed of the (first) network."""
-    seeds: int = 1
-    """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
-    vmap_size: int | None = None
-    """How many networks to vmap over; by default the fastest number, which is measured."""
-    mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
-    """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
+    network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
+    training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = TrainingOptions()
+    run: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions()
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
-    init_from: Annotated[
-        Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE.npz", help_behavior_hint="")
-    ] = None
-    """Start from the trained networks of another run, or from TensorFlow 1's weights."""
-    final: bool = False
-    """With --init-from: start from its final, not its best, parameters."""
-    run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """A new or empty directory for the run; by default the next number in runs/memory."""
-    no_plots: bool = False
-    """Do not plot the curves."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("task", LENGTH_OF), ("cell", CELLS)):
-            if (value := getattr(self, name)) not in choices:
-                raise SettingError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+        if self.task not in LENGTH_OF:
+            tasks = ", ".join(LENGTH_OF)
+            raise SettingError(f"--task must be one of {tasks}, not {self.task!r}")
         for task, name in LENGTH_OF.items():
             if task != self.task and getattr(self, name) is not None:
                 option = name.replace("_", "-")
                 wanted = LENGTH_OF[self.task].replace("_", "-")
                 raise SettingError(f"--{option} is for --task {task}; {self.task} has --{wanted}")
-        check_counts(self, "layers", "hidden_size")
         make_config(self)  # checks the other settings
 
 
@@ -102,29 +62,14 @@ def make_config(config: Config) -> ExperimentConfig:
     length = getattr(config, name)
     lengths = {} if length is None else {name: length}
     task = TASKS[config.task](batch_size=config.batch_size, **lengths)
-    size = config.hidden_size
-    cells = [
-        make_cell(config.cell, size, projection_size=config.projection_size)
-        for _ in range(config.layers)
-    ]
-    model = SequenceModel(Stack(tuple(map(Recurrent, cells))), task.output_size)
-    train = TrainConfig(
-        config.steps,
-        config.learning_rate,
-        schedule=config.schedule,
-        clip_norm=config.clip_norm,
-        log_every=config.log_every,
-    )
-    first = cli.init_from(config.init_from, config.final)
-    seeds = config.seed, config.seeds, config.vmap_size
-    mesh = MeshShape.parse(config.mesh)
-    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh)
+    return make_experiment(task, config.network, config.training, config.run)
 
 
 def main(config: Config) -> None:
     """Train, print a summary and plot the curves."""
+    run = config.run
     cli.run_and_report(
-        make_config(config), run_dir=config.run_dir, name="memory", plots=not config.no_plots
+        make_config(config), run_dir=run.run_dir, name="memory", plots=not run.no_plots
     )
 
 

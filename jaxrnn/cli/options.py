@@ -1,0 +1,152 @@
+"""The options that experiments share: groups of fields for their config dataclasses.
+
+    @dataclass(frozen=True)
+    class Config:
+        network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
+        training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = TrainingOptions(steps=500)
+        run: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions()
+
+The empty names keep the groups out of the options' names: `--cell`, not `--network.cell`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxrnn.cells import CELLS, make_cell
+from jaxrnn.checks import check_counts, check_rate
+from jaxrnn.cli import reporting
+from jaxrnn.errors import SettingError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.layers.stack import Bidirectional, Stack
+from jaxrnn.models import SequenceModel
+from jaxrnn.tasks.base import Task
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.mesh import MeshShape
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Recurrent layers."""
+
+    cell: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(CELLS) + "}")] = "lstm"
+    """The recurrent cell."""
+    layers: int = 1
+    """Number of recurrent layers."""
+    hidden_size: int = 128
+    """Hidden units per layer."""
+    projection_size: int | None = None
+    """Project the hidden state to this size; for the cells lstm and cifg."""
+    bidirectional: bool = False
+    """Read the sequence in both directions."""
+    dropout: float = 0.0
+    """Dropout rate between layers."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.cell not in CELLS:
+            raise SettingError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        check_counts(self, "layers", "hidden_size")
+        check_rate("dropout", self.dropout)
+        self.stack()
+
+    def stack(self) -> Stack:
+        """Return the layers.
+
+        Raises:
+          SettingError: if the cell lacks an option that is set.
+        """
+
+        def layer(reverse: bool = False) -> Recurrent:
+            cell = make_cell(self.cell, self.hidden_size, projection_size=self.projection_size)
+            return Recurrent(cell, reverse=reverse)
+
+        layers = (
+            Bidirectional(layer(), layer(reverse=True)) if self.bidirectional else layer()
+            for _ in range(self.layers)
+        )
+        return Stack(tuple(layers), dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train."""
+
+    steps: int = 2000
+    """Training steps (Adam updates)."""
+    learning_rate: float = 1e-3
+    """Adam's peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate decays to 0; constant for no decay."""
+    clip_norm: float = 1.0
+    """Maximum global norm of the gradient."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    validate_every: int | None = None
+    """Steps between validations; None validates once, after training."""
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        self.config()
+
+    def config(self) -> TrainConfig:
+        """Return these settings."""
+        return TrainConfig(
+            self.steps,
+            self.learning_rate,
+            schedule=self.schedule,
+            clip_norm=self.clip_norm,
+            log_every=self.log_every,
+            validate_every=self.validate_every,
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Seeds, devices and files."""
+
+    seed: int = 0
+    """Seed of the (first) network."""
+    seeds: int = 1
+    """Number of networks to train at once, with seeds SEED, SEED+1, ..."""
+    vmap_size: int | None = None
+    """How many networks to vmap over; by default the fastest number, which is measured."""
+    mesh: Annotated[str, tyro.conf.arg(metavar="auto|seed=N|data=N|seed=N,data=N")] = "auto"
+    """Devices to spread the seeds and the batch rows over; auto takes what is fastest here."""
+    init_from: Annotated[
+        Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE.npz", help_behavior_hint="")
+    ] = None
+    """Start from the trained networks of another run, or from TensorFlow 1's weights."""
+    final: bool = False
+    """With --init-from: start from its final, not its best, parameters."""
+    run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
+    """A new or empty directory for the run; by default the next number in runs/SCRIPT."""
+    no_plots: bool = False
+    """Do not plot the curves."""
+
+
+def make_experiment(
+    task: Task,
+    network: NetworkOptions,
+    training: TrainingOptions,
+    run: RunOptions,
+) -> ExperimentConfig:
+    """Return the experiment of a `SequenceModel` on a task.
+
+    Raises:
+      SettingError: if a setting is out of range.
+      OSError: if there is no run to start from.
+    """
+    model = SequenceModel(network.stack(), task.output_size)
+    return ExperimentConfig(
+        task,
+        model,
+        training.config(),
+        run.seed,
+        run.seeds,
+        run.vmap_size,
+        init_from=reporting.init_from(run.init_from, run.final),
+        mesh=MeshShape.parse(run.mesh),
+    )

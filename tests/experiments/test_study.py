@@ -1,0 +1,229 @@
+"""Studies: trained once, continued, reported with intervals, and published pages that agree."""
+
+import json
+import re
+import sys
+import types
+from functools import partial
+
+import numpy as np
+import pytest
+import studies
+import study
+import study_results
+from study import Config, main
+
+from jaxrnn import Adding, ExperimentConfig, GRUCell, Recurrent, SequenceModel, TrainConfig, cli
+from jaxrnn.training.history import History
+
+PAGES = study_results.DOCS / "results"
+
+
+def experiments(options: studies.Options) -> dict[str, ExperimentConfig]:
+    settings = TrainConfig(3 if options.small else 6, log_every=2)
+
+    def make(learning_rate: float) -> ExperimentConfig:
+        model = SequenceModel(Recurrent(GRUCell(2)), 1)
+        train = TrainConfig(settings.steps, learning_rate, log_every=2)
+        return ExperimentConfig(Adding(3, 2), model, train, seeds=options.seeds, vmap_size=1)
+
+    return {"T=3/slow": make(1e-3), "T=3/fast": make(1e-1)}
+
+
+TOY = studies.Study(
+    title="Toy",
+    question="Does it run?",
+    experiments=experiments,
+    measures=(
+        studies.Measure("solved", studies.solved),
+        studies.Measure("final loss", studies.final("loss"), higher_is_better=False),
+    ),
+    published=(studies.Published("T=3/fast", "final loss", "0.1", "nobody (2026)", line=0.1),),
+    seeds=3,
+    small="half the steps",
+)
+
+
+@pytest.fixture
+def toy(call, monkeypatch):
+    """Run study.py's command line in this process, with one more study."""
+    module = types.ModuleType("studies.toy")
+    vars(module)["STUDY"] = TOY
+    monkeypatch.setitem(sys.modules, "studies.toy", module)
+    monkeypatch.setattr(studies, "names", lambda: ["other", "toy"])
+    return partial(call, partial(cli.run_command, Config, main), "study.py")
+
+
+def outcome(values: dict[str, list[list[float]]], **ends: dict[int, int]) -> studies.Outcome:
+    arrays = {name: np.array(value, float) for name, value in values.items()}
+    seeds, steps = arrays["loss"].shape
+    history = History(np.arange(seeds), 10 * np.arange(steps), arrays)
+    ends = {"diverged": {}, "stopped": {}} | ends
+    config = experiments(studies.Options(seeds))["T=3/slow"]
+    return studies.Outcome(config, history, ends["diverged"], ends["stopped"], 1.0)
+
+
+def test_a_study_is_trained_once_and_reported(toy, tmp_path, monkeypatch):
+    result = toy("toy", "--verify")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "toy: T=3/slow (1 of 2), 3 seeds" in result.stdout
+    assert re.search(r"\| T=3/fast \| final loss \| 0.1 \| [\d.]+ \(-?[\d.]+ to", result.stdout)
+    assert re.search(r"\| T=3/slow \| solved \| - \| 0% \(0 to 56.1%\), 0 of 3 ", result.stdout)
+    assert result.stdout.count("Bitwise equal") == 2
+    assert (tmp_path / "runs/studies/toy/toy.png").exists()
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(study, "run", never)
+    monkeypatch.setattr(study, "resume", never)
+    again = toy("toy")
+    first, second = (text[text.index("| exp") :] for text in (result.stdout, again.stdout))
+    assert first.startswith(second)
+
+
+def test_an_interrupted_study_goes_on_where_it_was(toy, tmp_path, monkeypatch):
+    whole = toy("toy", "--runs", "whole").stdout
+    slow = tmp_path / "runs/studies/toy/T=3/slow"
+    real = study.run
+
+    def stop(config, run_dir):
+        real(config, run_dir=run_dir)
+        manifest = json.loads((slow / "manifest.json").read_text())
+        (slow / "manifest.json").write_text(json.dumps(manifest | {"status": "interrupted"}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run", stop)
+    assert toy("toy").returncode == 130
+    monkeypatch.setattr(study, "run", real)
+    again = toy("toy")
+    assert again.returncode == 0
+    tables = [text[text.index("| exp") : text.index("The fig")] for text in (whole, again.stdout)]
+    assert tables[0] == tables[1]
+
+
+BAD = {
+    "unknown": (["toi"], "there is no study 'toi'; choose from other, toy"),
+    "none": ([], "there is no study ''; choose from other, toy"),
+    "no seeds": (["toy", "--seeds", "0"], "seeds must be at least 1"),
+    "data": (["toy", "--data", "x.npz"], "the study toy reads no --data"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_give_one_line_and_leave_nothing(toy, tmp_path, case):
+    arguments, expected = BAD[case]
+    result = toy(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"error: .*\n", result.stderr) and expected in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_are_refused_before_training(toy):
+    assert toy("toy", "--small", "--seeds", "2").returncode == 0
+    result = toy("toy", "--small")
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"error: runs/studies/toy-small/T=3/slow holds a run of another experiment: seeds was 2, is"
+        r" now 3; remove it, or choose other --runs\n",
+        result.stderr,
+    )
+
+
+def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_results, "DOCS", tmp_path / "docs")
+    for folder in ("images", "results"):
+        (tmp_path / "docs" / folder).mkdir(parents=True)
+    result = toy("toy", "--small", "--publish")
+    assert (result.returncode, result.stderr) == (0, "")
+    page = tmp_path / "docs/results/toy.md"
+    [record] = json.loads((tmp_path / "docs/results/results.json").read_text()).values()
+    assert record["command"] == "python experiments/study.py toy --small"
+    text = page.read_text()
+    assert text == study_results.page("toy", record, None)
+    assert "[nobody" not in text and "Published: nobody (2026)." in text
+    page.write_text(text + "\nIt agrees.\n")
+    assert toy("toy", "--small", "--publish").returncode == 0
+    assert page.read_text() == text + "\nIt agrees.\n"
+    assert "| [Toy](toy.md) (smaller version) | 0.1 |" in (page.parent / "index.md").read_text()
+    assert (tmp_path / "docs/images/study-toy.png").exists()
+
+
+def test_the_published_pages_agree_with_the_records():
+    records = json.loads((PAGES / "results.json").read_text("utf-8"))
+    assert (PAGES / "index.md").read_text("utf-8") == study_results.gallery(records)
+    for name, record in records.items():
+        text = (PAGES / f"{name}.md").read_text("utf-8")
+        assert text == study_results.page(name, record, text)
+        assert (PAGES / record["picture"]).exists()
+        prose = text.partition(study_results.END)[2]
+        assert len(prose.split()) > 20, f"{name}.md must say what agrees, what does not, and why"
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_study_describes_experiments_that_exist(name):
+    each = studies.load(name)
+    assert each.title and each.question.endswith("?")
+    measures = {measure.name for measure in each.measures}
+    assert measures >= {known.measure for known in each.published}
+    if not each.takes_data:  # without --data it needs nothing else
+        made = each.experiments(studies.Options(2, small=bool(each.small)))
+        assert made.keys() >= {known.label for known in each.published}
+
+
+def test_measures_pick_the_rows_they_name():
+    nan = np.nan
+    values = {
+        "loss": [[0.5, 0.005, 0.02], [0.5, 0.4, 0.3], [0.9, nan, nan], [0.5, 0.2, nan]],
+        "validation_loss": [[nan, 1.0, 2.0], [nan, 4.0, 3.0], [nan, nan, nan], [5.0, 6.0, nan]],
+    }
+    found = outcome(values, diverged={2: 5}, stopped={3: 10})
+    np.testing.assert_array_equal(studies.final("loss", 100.0)(found), [2, 30, nan, 20])
+    lowest = studies.at_lowest_validation_loss("loss")(found)
+    np.testing.assert_array_equal(lowest, [0.005, 0.3, 0.9, 0.5])
+    np.testing.assert_array_equal(studies.solved(found), [False] * 4)
+    np.testing.assert_array_equal(studies.steps_to_success(5)(found), [50, nan, nan, nan])
+
+
+def test_intervals_are_those_of_scipy_and_cover():
+    draws = np.random.default_rng(1)
+    mean = studies.Measure("m", lambda _: np.zeros(1))
+    few = study_results.describe(mean, np.array([1.0, 2.0, 3.0]))
+    assert few["value"] == 2.0 and few["best"] == 3.0 and few["sd"] == 1.0
+    half = 4.302653 / np.sqrt(3)  # Student's t with two degrees of freedom, from a table
+    np.testing.assert_allclose([few["low"], few["high"]], [2 - half, 2 + half], rtol=1e-6)
+    hits = 0
+    for _ in range(40):
+        found = study_results.describe(mean, draws.exponential(size=30))
+        hits += found["low"] < 1 < found["high"]
+    assert hits >= 33  # expected 37; below 33 with a probability of 1%
+    median = studies.Measure("m", lambda _: np.zeros(1), False, "median")
+    found = study_results.describe(median, np.array([*range(99), np.nan, 1e9]))
+    assert found["value"] == 49.5 and found["finite"] == 100 and found["best"] == 0
+    assert 30 < found["low"] < 49.5 < found["high"] < 70
+    equal = study_results.describe(mean, np.full(5, 0.25))
+    assert (equal["low"], equal["high"], equal["interval"]) == (0.25, 0.25, "all equal")
+    assert study_results.describe(mean, np.full(2, np.nan))["value"] is None
+    assert study_results.describe(mean, np.array([7.0]))["low"] is None
+
+
+def test_a_seed_that_stopped_keeps_its_value_in_the_figure(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    real = Axes.plot
+
+    def plot(self, steps, values, **settings):
+        drawn.append((steps.tolist(), values.tolist()))
+        return real(self, steps, values, **settings)
+
+    monkeypatch.setattr(Axes, "plot", plot)
+    loss = [[3.0, 1.0, np.nan], [3.0, 2.0, 2.0], [3.0, 6.0, 5.0]]
+    ended = {"T=3/slow": outcome({"loss": loss}, stopped={0: 10})}
+    study_results.draw(tmp_path / "figure.png", TOY, ended)
+    assert drawn == [([0, 10, 20], [3.0, 2.0, 2.0])]
+
+
+def test_durations_read_well():
+    texts = [study_results.duration(seconds) for seconds in (0.42, 41.3, 722, 5400)]
+    assert texts == ["0.42 s", "41 s", "12 min", "1.5 h"]

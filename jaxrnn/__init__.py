@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cells": "CELLS ElmanCell GRUCell LSTMCarry LSTMCell MinGRUCell MinLSTMCell register_cell",
+    "cells": "CELLS ElmanCell GRUCell IndRNNCell LSTMCarry LSTMCell MinGRUCell MinLSTMCell"
+    " URLSTMCell register_cell",
     "layers.recurrent": "Recurrent",
     "layers.stack": "Bidirectional Stack",
     "layers.functional": "GRUParams LSTMParams gru lstm",
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
         CELLS,
         ElmanCell,
         GRUCell,
+        IndRNNCell,
         LSTMCarry,
         LSTMCell,
         MinGRUCell,
         MinLSTMCell,
+        URLSTMCell,
         register_cell,
     )
     from jaxrnn.layers.functional import GRUParams, LSTMParams, gru, lstm

@@ -148,6 +148,37 @@ def minlstm(params, xs, h=0.0, *, activation_fn=identity):
     return over_time(step, xs, h=h)
 
 
+def indrnn(params, xs, h=0.0, *, mask=1.0, recurrent_clip=np.inf):
+    """Li et al. (2018), eq. 2; a bound of |u| as in its section 3.2."""
+    u = np.clip(params["u"], -recurrent_clip, recurrent_clip)
+
+    def step(x, h):
+        return {"h": relu(affine(params, "i", x) + u * mask * h)}
+
+    return over_time(step, xs, h=h + 0 * u)
+
+
+def urlstm(params, xs, h=0.0, c=0.0, *, mask=1.0, refine_gate=True, uniform_gate_init=True):
+    """Gu et al. (2020), section 3: the effective forget gate e lies between f^2 and 1-(1-f)^2.
+
+    How b starts does not change the equations.
+    """
+    b = params["forget_bias"]
+
+    def step(x, h, c):
+        gates = "frgo" if refine_gate else "fgo"
+        sums = {g: affine(params, "i" + g, x) + affine(params, "h" + g, mask * h) for g in gates}
+        trace = {"f": (f := sigmoid(sums["f"] + b)), "e": f}
+        if refine_gate:
+            r = sigmoid(sums["r"] - b)
+            trace |= {"r": r, "e": r * (1 - (1 - f) ** 2) + (1 - r) * f**2}
+        g, o = np.tanh(sums["g"]), sigmoid(sums["o"])
+        c = trace["e"] * c + (1 - trace["e"]) * g
+        return trace | {"g": g, "o": o, "c": c, "h": o * np.tanh(c)}
+
+    return over_time(step, xs, h=h + 0 * b, c=c + 0 * b)
+
+
 REFERENCE = {
     "lstm": lstm,
     "cifg": cifg,
@@ -156,5 +187,7 @@ REFERENCE = {
     "irnn": irnn,
     "minlstm": minlstm,
     "mingru": mingru,
+    "indrnn": indrnn,
+    "urlstm": urlstm,
 }
 """The equations of every name in `CELLS`."""

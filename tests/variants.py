@@ -64,6 +64,9 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "rnn-relu": Variant("rnn", (("activation_fn", nn.relu),)),
     "minlstm-positive": Variant("minlstm", (("activation_fn", positive),)),
     "mingru-positive": Variant("mingru", (("activation_fn", positive),)),
+    "indrnn-clip": Variant("indrnn", (("recurrent_clip", 0.4),)),
+    "urlstm-uniform": Variant("urlstm", (("refine_gate", False),)),
+    "urlstm-refine": Variant("urlstm", (("uniform_gate_init", False),)),
     # Step by step unless told otherwise, on the CPU that runs these tests.
     "minlstm-at_once": Variant("minlstm", implementation="associative_scan"),
     "mingru-at_once": Variant("mingru", implementation="associative_scan"),

@@ -16,11 +16,14 @@ from typing import Any
 
 from flax import linen as nn
 
+from jaxrnn.cells.base import Cell, LinearCell
 from jaxrnn.cells.elman import ElmanCell
 from jaxrnn.cells.gru import GRUCell
+from jaxrnn.cells.indrnn import IndRNNCell
 from jaxrnn.cells.initializers import INITIALIZERS, initializer
 from jaxrnn.cells.lstm import LSTMCarry, LSTMCell
-from jaxrnn.cells.minimal import LinearCell, MinGRUCell, MinLSTMCell, positive
+from jaxrnn.cells.minimal import MinGRUCell, MinLSTMCell, positive
+from jaxrnn.cells.urlstm import URLSTMCell
 from jaxrnn.errors import SettingError
 
 CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
@@ -36,6 +39,8 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     ),
     "minlstm": MinLSTMCell,
     "mingru": MinGRUCell,
+    "indrnn": IndRNNCell,
+    "urlstm": URLSTMCell,
 }
 
 
@@ -100,13 +105,16 @@ def register_cell(name: str, cell: Callable[..., nn.RNNCellBase]) -> None:
 __all__ = [
     "CELLS",
     "INITIALIZERS",
+    "Cell",
     "ElmanCell",
     "GRUCell",
+    "IndRNNCell",
     "LSTMCarry",
     "LSTMCell",
     "LinearCell",
     "MinGRUCell",
     "MinLSTMCell",
+    "URLSTMCell",
     "initializer",
     "make_cell",
     "positive",

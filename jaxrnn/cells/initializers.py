@@ -24,6 +24,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "orthogonal": initializers.orthogonal(),  # Saxe et al. (2014)
     "identity": _identity,  # Le, Jaitly and Hinton (2015), the recurrent weights
     "normal_0.001": initializers.normal(0.001),  # the same paper, the input weights
+    "uniform_0_1": initializers.uniform(1.0),  # Li et al. (2018), the recurrent weights
     "zeros": initializers.zeros,
 }
 """Initializers by name. Cells with the same name are equal, so JAX compiles them only once."""

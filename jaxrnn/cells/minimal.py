@@ -8,10 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.initializers import initializer
-from jaxrnn.dtypes import promote
+from jaxrnn.cells.base import LinearCell
 
 
 def _identity(x: jax.Array) -> jax.Array:
@@ -27,73 +25,6 @@ def positive(x: jax.Array) -> jax.Array:
     return jnp.where(x >= 0, x + 0.5, nn.sigmoid(x))
 
 
-class LinearCell(nn.RNNCellBase):
-    """A recurrence that is linear in its state: `h' = decay * h + drive`, [B, H] each.
-
-    The base class of such cells. A subclass defines `coefficients`, which computes decay and drive
-    from the inputs alone. A layer can step through the cell like any other, or compute the
-    coefficients of all T steps at once and combine them in O(log T) rounds of an associative scan
-    (Blelloch 1990, section 1.4).
-
-    Attributes:
-      features: H.
-      kernel_init: initializer of each gate's [F, H] matrix: a name in `INITIALIZERS`, or a
-        function.
-      bias_init: initializer of the biases, [H] each.
-      activation_fn: the candidate's activation function: the identity, or `positive` as in the
-        paper's log-space form.
-      dtype: the type of products and gates; if None, that of inputs and parameters. The carry
-        keeps `param_dtype`.
-      param_dtype: the type of parameters and carry.
-
-    >>> class Decay(LinearCell):
-    ...     def coefficients(self, inputs):
-    ...         return 0.5 * jnp.ones_like(inputs), inputs
-    >>> carry, outputs = Decay(3).apply({}, jnp.ones((2, 3)), jnp.ones((2, 3)))
-    >>> outputs[0].tolist()
-    [1.5, 1.5, 1.5]
-    """
-
-    features: int
-    kernel_init: str | Initializer = "glorot_uniform"
-    bias_init: Initializer = nn.initializers.zeros
-    activation_fn: Callable[[jax.Array], jax.Array] = _identity
-    dtype: jax.typing.DTypeLike | None = None
-    param_dtype: jax.typing.DTypeLike = jnp.float32
-
-    def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Inputs [..., F] -> decay [..., H], drive [..., H]."""
-        raise NotImplementedError
-
-    def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One step: carry [B, H], inputs [B, F] -> new carry, outputs [B, H]."""
-        decay, drive = self.coefficients(inputs)
-        decay, carry, drive = promote(decay, carry, drive)  # the carry may be wider
-        h = decay * carry + drive
-        return h, h
-
-    def _dense(self, name: str, bias_init: Initializer | None = None) -> nn.Dense:
-        """The product of one gate with the input."""
-        return nn.Dense(
-            self.features,
-            kernel_init=initializer(self.kernel_init),
-            bias_init=bias_init or self.bias_init,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )
-
-    @nn.nowrap
-    def initialize_carry(self, rng: jax.Array | None, input_shape: tuple[int, ...]) -> jax.Array:
-        """The initial carry, zeros [..., H], for inputs of shape [..., F]; `rng` is not used."""
-        return jnp.zeros((*input_shape[:-1], self.features), self.param_dtype)
-
-    @property
-    def num_feature_axes(self) -> int:
-        """The number of feature axes of the inputs: one, F."""
-        return 1
-
-
 class MinGRUCell(LinearCell):
     """The minimal GRU: its gate depends only on the input.
 
@@ -101,9 +32,13 @@ class MinGRUCell(LinearCell):
         h' = (1 - z) * h + z * n
 
     z and n are sown as intermediates, for `read_gates`. Here z = 1 replaces the state, whereas in
-    `GRUCell` it keeps the state. Attributes as in `LinearCell`.
+    `GRUCell` it keeps the state. Other attributes as in `Cell`.
 
     Source: Feng et al. (2024), section 3.1.
+
+    Attributes:
+      activation_fn: the candidate's activation function: the identity, or `positive` as in the
+        paper's log-space form.
 
     >>> cell = MinGRUCell(4)
     >>> inputs = jnp.ones((2, 3))  # [B, F]
@@ -113,13 +48,14 @@ class MinGRUCell(LinearCell):
     ((2, 4), ['in', 'iz'])
     """
 
+    activation_fn: Callable[[jax.Array], jax.Array] = _identity
+
     @nn.compact
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Inputs [..., F] -> decay 1 - z [..., H], drive z * n [..., H]."""
         z = nn.sigmoid(self._dense("iz")(inputs))
         n = self.activation_fn(self._dense("in")(inputs))
-        for name, value in {"z": z, "n": n}.items():
-            self.sow("intermediates", name, value)
+        self._sow(z=z, n=n)
         return 1.0 - z, z * n
 
 
@@ -131,11 +67,12 @@ class MinLSTMCell(LinearCell):
         h' = f / (f + i) * h + i / (f + i) * g
 
     The scaled gates f / (f + i) and i / (f + i) are sown as the intermediates f and i, for
-    `read_gates`, and so is g. Other attributes as in `LinearCell`.
+    `read_gates`, and so is g. Other attributes as in `Cell`.
 
     Source: Feng et al. (2024), section 3.2.
 
     Attributes:
+      activation_fn: of the candidate, as in `MinGRUCell`.
       forget_bias: initial value of the forget gate's bias; if 0, `bias_init` sets it. The larger
         it is, the longer the cell remembers at the start of training.
 
@@ -147,18 +84,18 @@ class MinLSTMCell(LinearCell):
     ((2, 4), ['if', 'ig', 'ii'])
     """
 
+    activation_fn: Callable[[jax.Array], jax.Array] = _identity
     forget_bias: float = 0.0
 
     @nn.compact
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Inputs [..., F] -> decay f / (f + i) [..., H], drive i / (f + i) * g [..., H]."""
-        bias = nn.initializers.constant(self.forget_bias) if self.forget_bias else None
-        a_f, a_i = self._dense("if", bias)(inputs), self._dense("ii")(inputs)
+        bias = nn.initializers.constant(self.forget_bias) if self.forget_bias else self.bias_init
+        a_f, a_i = self._dense("if", bias_init=bias)(inputs), self._dense("ii")(inputs)
         g = self.activation_fn(self._dense("ig")(inputs))
         # sigmoid(a) / (sigmoid(a) + sigmoid(b)) is 0 / 0 if both gates underflow to 0. This equal
         # form, the sigmoid of the difference of their logarithms, stays finite.
         f = nn.sigmoid(nn.softplus(-a_i) - nn.softplus(-a_f))
         i = nn.sigmoid(nn.softplus(-a_f) - nn.softplus(-a_i))
-        for name, value in {"f": f, "i": i, "g": g}.items():
-            self.sow("intermediates", name, value)
+        self._sow(f=f, i=i, g=g)
         return f, i * g

@@ -8,14 +8,23 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxrnn.cells import ElmanCell, GRUCell, LinearCell, LSTMCell, MinGRUCell, MinLSTMCell
+from jaxrnn.cells import (
+    ElmanCell,
+    GRUCell,
+    IndRNNCell,
+    LinearCell,
+    LSTMCell,
+    MinGRUCell,
+    MinLSTMCell,
+    URLSTMCell,
+)
 from jaxrnn.checks import check_carry, check_rate, drops
 from jaxrnn.layers import explicit, scan
 from jaxrnn.layers.fused import fused_scan, is_supported
 from jaxrnn.types import Carry
 
 CHECKED_CELLS = (
-    *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell),
+    *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell, IndRNNCell, URLSTMCell),
     *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
 )
 """Cells (not their subclasses) whose dense layers over the inputs are called i plus a gate."""

@@ -34,7 +34,7 @@ class Steps(NamedTuple):
 class LinearStep(NamedTuple):
     """One or more steps of a linear recurrence combined: h -> decay * h + drive."""
 
-    decay: jax.Array  # [B, T, H]
+    decay: jax.Array  # [B, T, H], real or complex
     drive: jax.Array  # [B, T, H]
     reset: jax.Array | None  # [B, T, 1] bool: whether h is zeroed in between; None if never
 
@@ -151,15 +151,16 @@ def scan_cell(
 
 
 def associative_scan_cell(
-    cell: LinearCell, carry: jax.Array, steps: Steps, mask: None, *, reverse: bool
-) -> tuple[jax.Array, jax.Array]:
+    cell: LinearCell, carry: Carry, steps: Steps, mask: None, *, reverse: bool
+) -> tuple[Carry, jax.Array]:
     """Run all steps of a linear recurrence in parallel with `jax.lax.associative_scan`.
 
     The steps h -> d_1 h + e_1 and h -> d_2 h + e_2 combine to h -> d_2 d_1 h + (d_2 e_1 + e_2).
     Combining pairs, then pairs of pairs and so on takes about 2 log2(T) rounds.
     """
     del mask
-    decay, drive = (_as(part, carry) for part in cell.coefficients(steps.inputs))
+    first = cell.to_state(carry)
+    decay, drive = (_as(part, first) for part in cell.coefficients(steps.inputs))
     if steps.valid is not None:
         decay = jnp.where(steps.valid[..., None], decay, 1.0)
         drive = jnp.where(steps.valid[..., None], drive, 0.0)
@@ -179,13 +180,14 @@ def associative_scan_cell(
     total = jax.lax.associative_scan(
         combine, LinearStep(decay, drive, reset), axis=1, reverse=reverse
     )
-    states = total.decay * carry[:, None] + total.drive
+    states = total.decay * first[:, None] + total.drive
     if total.reset is not None:
         states = jnp.where(total.reset, total.drive, states)
-    last = states[:, 0 if reverse else -1]
+    last = cell.to_carry(states[:, 0 if reverse else -1])
+    outputs = cell.read_out(states, steps.inputs)
     if steps.valid is not None:
-        states = jnp.where(steps.valid[..., None], states, 0.0)
-    return last, states
+        outputs = jnp.where(steps.valid[..., None], outputs, 0.0)
+    return last, outputs
 
 
 def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:

@@ -92,6 +92,7 @@ STANDARD_DEVIATIONS = {
     "he_uniform": sqrt(2 / FEATURES),
     "he_normal": sqrt(2 / FEATURES),
     "normal_0.001": 0.001,
+    "uniform_0_1": sqrt(1 / 12),
     "zeros": 0.0,
 }
 

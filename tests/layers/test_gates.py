@@ -28,6 +28,7 @@ NAMES = {
     "irnn": "h",
     "minlstm": "ifgh",
     "mingru": "znh",
+    "indrnn": "h",
 }
 """What the cells of this library show; another cell shows its h, and what else it sows."""
 

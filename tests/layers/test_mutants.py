@@ -17,7 +17,8 @@ from types import ModuleType
 import jax
 import pytest
 
-GOLDENS = {  # the function in test_oracles, and its case
+PUBLISHED = "test_published:test_a_cell_equals_a_public_implementation"
+GOLDENS = {  # the function in test_oracles or another module, and its case
     "torch lstm": ("test_a_layer_and_its_gradients_equal_pytorch", "lstm", "stacked", None, None),
     "torch gru": ("test_a_layer_and_its_gradients_equal_pytorch", "gru", "stacked", None, None),
     "torch rnn": ("test_a_layer_and_its_gradients_equal_pytorch", "rnn", "stacked", None, None),
@@ -34,6 +35,8 @@ GOLDENS = {  # the function in test_oracles, and its case
         *("test_a_layer_over_padded_rows_equals_onnxruntime", "lstm_coupled_peepholes"),
         "bidirectional",
     ),
+    "indrnn": (PUBLISHED, "indrnn.clipped", "scan", None),
+    "urlstm": (PUBLISHED, "urlstm.plain", "scan", None),
 }
 
 MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands there, what instead
@@ -143,6 +146,17 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         "d_old = jax.tree.map(jnp.add, d_old, skipped)",
         "pass",
     ),
+    # the newer cells
+    "no bound of u": ("indrnn", "cells.indrnn", "if self.recurrent_clip is not None:", "if 0:"),
+    "the old h without u": ("indrnn", "cells.indrnn", "range(driven.ndim - 1)) * hidden", "0) + 0"),
+    "the refine gate's bias": (
+        "urlstm",
+        "cells.urlstm",
+        'products("r"), -bias',
+        'products("r"), bias',
+    ),
+    "the refine gate's bounds": ("urlstm", "cells.urlstm", "1 - (1 - f) ** 2", "1 - (1 - f)"),
+    "the untied input gate": ("urlstm", "cells.urlstm", "(1 - effective) * g)", "(1 - f) * g)"),
 }
 
 
@@ -178,7 +192,8 @@ class Mutant(MetaPathFinder):
 @contextmanager
 def goldens_with(mutant: Mutant | None) -> Iterator[ModuleType]:
     """The module of the goldens and all of the library imported anew, with a mutant or without."""
-    ours = lambda name: name.partition(".")[0] in ("jaxrnn", "test_oracles")  # noqa: E731
+    modules = ("jaxrnn", "test_oracles", "test_published")
+    ours = lambda name: name.partition(".")[0] in modules  # noqa: E731
     kept = {name: sys.modules.pop(name) for name in [*filter(ours, sys.modules)]}
     if mutant:
         sys.meta_path.insert(0, mutant)
@@ -193,9 +208,10 @@ def goldens_with(mutant: Mutant | None) -> Iterator[ModuleType]:
 
 
 def check(oracles: ModuleType, golden: str) -> None:
-    function, *case = GOLDENS[golden]
+    name, *case = GOLDENS[golden]
+    module, _, function = name.rpartition(":")
     with jax.enable_x64(True):
-        getattr(oracles, function)(*case)
+        getattr(importlib.import_module(module) if module else oracles, function)(*case)
 
 
 def step_by_step(oracles: ModuleType) -> None:

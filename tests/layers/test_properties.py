@@ -29,7 +29,10 @@ from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry
 B, T, F, H = 3, 6, 2, 4  # no two alike
 CUTS = [(1, 4, 1), (4, 1, 1), (1, 1, 4), (1, 1, 1, 1, 1, 1)]  # of T, into pieces of two sizes
 
-NAMES = ("lstm", "lstm-both", "gru", "gru-reset_before", "rnn", "irnn", "minlstm", "mingru")
+NAMES = (
+    *("lstm", "lstm-both", "gru", "gru-reset_before", "rnn", "irnn", "minlstm", "mingru"),
+    *("indrnn", "urlstm"),
+)
 CELLS = {name: VARIANTS[name].make_cell(H) for name in NAMES}
 STEP_BY_STEP = {name: Recurrent(cell, implementation="scan") for name, cell in CELLS.items()}
 AT_ONCE = {

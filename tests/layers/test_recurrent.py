@@ -264,6 +264,8 @@ def test_the_same_units_are_dropped_at_all_steps_of_a_row(key):
         ("gru", {}),
         ("gru-reset_before", {}),
         ("rnn", {}),
+        ("indrnn-clip", {}),
+        ("urlstm", {}),
         ("gru", {"reverse": True, "remat_chunk_size": 3}),
     ],
     ids=str,

@@ -180,6 +180,7 @@ OTHER = {  # than the default, for each field of a cell
     "cell_clip": 50.0,
     "reset_after": False,
     "residual": True,
+    "recurrent_clip": 0.5,
     "name": "cell",
 }
 

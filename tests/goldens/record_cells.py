@@ -1,0 +1,147 @@
+# pyright: reportMissingImports=false
+"""Record what public implementations of the newer cells compute, into `cells_NAME.npz`.
+
+    python tests/goldens/record_cells.py NAME [FILE]
+
+NAME is a key of `RECORDERS`. FILE is the implementation's source file, for those that no package
+has; tests/goldens/README.md says where it is from. All is in float64 on the CPU, unless the
+implementation computes in float32.
+
+Keys: `versions`, the implementation and its version; `case/inputs` [B, T, F]; weights and states by
+the implementation's own names, the states before the first step as `case/h_0` and so on, those
+after the last as `case/h_n`; `case/outputs` [B, T, H]; `case/cotangent`, a random R of the outputs'
+shape; and `case/grad/NAME`, the gradient of the sum of R * outputs with respect to NAME.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+B, T, F, H, HEADS = 3, 6, 4, 6, 2
+rng = np.random.default_rng(20)
+
+Arrays = dict[str, Any]
+
+
+def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+    return scale * rng.standard_normal(shape)
+
+
+def source(path: str) -> Any:
+    """The module of a source file outside any package."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def version(*packages: str) -> str:
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
+def torch_case(run: Callable[..., Any], wanted: Arrays) -> Arrays:
+    """Results of `run(**wanted)` in PyTorch, and the gradients of its outputs' weighted sum."""
+    import torch
+
+    tensors = {name: torch.tensor(value).requires_grad_() for name, value in wanted.items()}
+    results = run(**tensors)
+    cotangent = torch.tensor(normal(*results["outputs"].shape)).to(results["outputs"].dtype)
+    total = (results["outputs"] * cotangent).sum()
+    gradients = torch.autograd.grad(total, list(tensors.values()))
+    named = {f"grad/{name}": g for name, g in zip(tensors, gradients, strict=True)}
+    record = results | {"cotangent": cotangent} | named
+    return wanted | {name: value.detach().numpy() for name, value in record.items()}
+
+
+def jax_case(run: Callable[..., Any], wanted: Arrays) -> Arrays:
+    """The same in JAX."""
+    import jax
+
+    results, back = jax.vjp(lambda wanted: run(**wanted)["outputs"], wanted)
+    cotangent = normal(*results.shape)
+    (gradients,) = back(cotangent)
+    record = run(**wanted) | {"cotangent": cotangent}
+    record |= {f"grad/{name}": gradient for name, gradient in gradients.items()}
+    return wanted | {name: np.asarray(value) for name, value in record.items()}
+
+
+def indrnn(file: str) -> dict[str, Arrays]:
+    """The authors' recurrent part, after a linear layer as they use it.
+
+    Their training script clips the recurrent weights, which the case `clipped` does as well.
+    """
+    import torch
+
+    layer = source(file).IndRNN_onlyrecurrent(H, recurrent_init=torch.nn.init.ones_).double()
+
+    def run(inputs, weight_ih, bias_ih, weight_hh, h_0, bound=None):
+        if bound is not None:
+            weight_hh = weight_hh.clamp(-bound, bound)
+        driven = (inputs @ weight_ih.T + bias_ih).transpose(0, 1)
+        weights = {"indrnn_cell.weight_hh": weight_hh}
+        outputs = torch.func.functional_call(layer, weights, (driven, h_0))
+        return {"outputs": outputs.transpose(0, 1), "h_n": outputs[-1]}
+
+    wanted = {
+        "inputs": normal(B, T, F),
+        "weight_ih": normal(H, F),
+        "bias_ih": normal(H),
+        "weight_hh": normal(H),
+        "h_0": np.abs(normal(B, H)),
+    }
+    clipped = torch_case(lambda **tensors: run(**tensors, bound=0.7), wanted)
+    return {"plain": torch_case(run, wanted), "clipped": clipped}
+
+
+def urlstm(file: str) -> dict[str, Arrays]:
+    """A public reimplementation from the paper's pseudo-code; the authors' own is not public."""
+    import torch
+
+    cell = source(file).URLSTMCell(F, H).double()
+    names = [name for name, _ in cell.named_parameters()]
+
+    def run(inputs, h_0, c_0, **weights):
+        state, outputs = (h_0, c_0), []
+        named = {name: weights[name] for name in names}
+        for x in inputs.unbind(1):
+            output, state = torch.func.functional_call(cell, named, (x, state))
+            outputs.append(output)
+        return {"outputs": torch.stack(outputs, 1), "h_n": state[0], "c_n": state[1]}
+
+    wanted = {name: normal(*weight.shape) for name, weight in cell.named_parameters()}
+    wanted |= {"inputs": normal(B, T, F), "h_0": normal(B, H), "c_0": normal(B, H)}
+    return {"plain": torch_case(run, wanted)}
+
+
+RECORDERS: dict[str, tuple[Callable[..., dict[str, Arrays]], str]] = {
+    "indrnn": (
+        indrnn,
+        "IndRNN_onlyrecurrent.py of github.com/Sunnydreamrain/IndRNN_pytorch at 9b9cb4cd6b42",
+    ),
+    "urlstm": (urlstm, "ur_lstm/ur_lstm.py of github.com/r0mainK/ur-lstm at ffda3fb817f8"),
+}
+
+
+def main(name: str, *files: str) -> None:
+    """Compute the cases and write the file."""
+    recorder, origin = RECORDERS[name]
+    cases = recorder(*files)
+    used = [package for package in ("torch", "jax", "numpy") if package in sys.modules]
+    arrays = {
+        f"{case}/{key}": value for case, record in cases.items() for key, value in record.items()
+    }
+    path = Path(__file__).parent / f"cells_{name}.npz"
+    origin = f"{origin}; {version(*used)}"
+    np.savez_compressed(path, versions=np.array(origin), **arrays)
+    print(f"{origin}: {len(arrays)} arrays, {path.stat().st_size} bytes in {path.name}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jaxrnn.analysis import length_table
 from jaxrnn.runs.evaluation import Evaluation
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.language import Language
@@ -32,6 +33,7 @@ def summarize(result: RunResult) -> str:
     if (losses := result.history.values.get(LOSS)) is not None:
         lines.append(summarize_validation(*result.history[:2], losses, task.format_loss))
         lines += summarize_stuck_rows(result.history, task.memoryless_loss)
+        lines += length_table.of_run(result)
     lines.append(f"The training took {format_seconds(result)}; the run is in {result.run_dir}.")
     return "\n".join(lines)
 
@@ -251,7 +253,7 @@ def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> lis
 
 
 def summarize_evaluation(evaluation: Evaluation) -> str:
-    """Describe the scores of a run's networks, a line for each seed, and their mean.
+    """Describe the scores of a run's networks, a line for each seed, their mean, and by length.
 
     Args:
       evaluation: what `jaxrnn.runs.evaluation.evaluate` returned.
@@ -287,6 +289,7 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
             f"Mean of {len(finite)} seeds: {describe(float(mean))}, 95% interval"
             f" {_short(mean - half)} to {_short(mean + half)} (Student's t)."
         )
+    lines += length_table.of_evaluation(evaluation)
     if task.memoryless_loss is not None:
         lines.append(f"The memoryless loss is {_short(task.memoryless_loss)}.")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
     networks: TrainedModels
     data: str  # what they were scored on, in a few words
-    metrics: dict[str, np.ndarray]  # by name, [S] each, "loss" among them
+    metrics: dict[str, np.ndarray]  # by name, [S] each, "loss" among them; by length [S, G]
     stream_loss: np.ndarray | None  # [S], of a text read as one row; None for other tasks
     tokens_per_character: float  # of the text; 1 for other tasks
 
@@ -118,7 +118,7 @@ def _make_fresh(task: Task, model: Any, seed: int) -> Any:
 
 
 def _score(score: Any, params: Params, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Score each network, [S] numbers each, named without the prefix."""
+    """Score each network, [S] or [S, G] numbers each, named without the prefix."""
     score_all = jax.jit(jax.vmap(score, in_axes=(0, None)))
     values = score_all(params, jax.tree.map(jnp.asarray, arrays))
     assert LOSS in values

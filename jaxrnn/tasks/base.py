@@ -24,6 +24,9 @@ class Task:
         passed from batch to batch (truncated backpropagation through time).
       files: the data files that the task reads. Their SHA-256 is kept with the run, and resuming
         refuses files that have changed.
+      length_groups: upper bounds of groups of sequence lengths, such as (50, 100, 200). Validation
+        then also measures each group by itself, see `training.validation.make_validate`, and every
+        validation batch must have `lengths`. Longer rows are in no group.
 
     >>> from dataclasses import dataclass
     >>> import jax.numpy as jnp
@@ -42,6 +45,7 @@ class Task:
     memoryless_loss: float | None = None
     stateful: bool = False
     files: tuple[Path, ...] = ()
+    length_groups: tuple[int, ...] = ()
 
     def arrays(self) -> Arrays:
         """The data that batches are taken from, as a pytree of arrays; None if there are none.

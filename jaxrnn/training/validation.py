@@ -12,7 +12,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.dtypes import promote
+from jaxrnn.errors import SettingError
 from jaxrnn.tasks.base import Task
+from jaxrnn.training.by_length import (
+    check_groups,
+    each_row,
+    group_means,
+    scalar_metrics,
+    sum_groups,
+)
 from jaxrnn.training.mesh import shard_rows
 from jaxrnn.types import Arrays, Batch, Carry, Metrics, Params
 
@@ -56,7 +64,16 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
     In a stateful task with a `memoryless_loss`, `stuck_rows` counts the rows whose own loss is
     above it, and `worst_row` and `worst_row_loss` describe the highest one. If the network has
     learned something, it is stuck there: in a state in which it predicts worse than without memory.
+
+    A task with `length_groups` gets each mean by length, too, [G], as `<name>_by_length`: over the
+    group's rows in all batches, each row measured alone, in proportion to the rows' weights. A
+    group without rows has NaN (infinite with JAX_DEBUG_NANS).
+
+    Raises:
+      SettingError: if the length groups are not increasing; when traced, if a batch then lacks
+        lengths, or two metrics would have the same name.
     """
+    check_groups(task)
     limit = task.memoryless_loss if task.stateful else None
 
     def validate(params: Params, arrays: Arrays) -> Metrics:
@@ -66,22 +83,29 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
                 tuple[jax.Array, Carry],
                 model.apply({"params": params}, batch.inputs, carry, **batch.masks()),
             )
-            values = {"loss": task.loss(outputs, batch), **task.metrics(outputs, batch)}
-            scalars = {PREFIX + name: value for name, value in values.items() if value.ndim == 0}
+            scalars = scalar_metrics(task, outputs, batch)
             rows = None if limit is None else _row_losses(task, outputs, batch)
+            groups = sum_groups(task, outputs, batch) if task.length_groups else None
             weights = jnp.sum(batch.weights, axis=1)  # [B]
             carry_after = carry_after if task.stateful else carry
-            return carry_after, (scalars, jnp.sum(batch.weights), rows, weights)
+            return carry_after, (scalars, jnp.sum(batch.weights), rows, weights, groups)
 
         inputs = jax.eval_shape(task.validation_batch, jnp.int32(0), arrays).inputs
         carry = initial_carry(model, params, jnp.zeros(inputs.shape, inputs.dtype))
         batches = jnp.arange(task.num_validation_batches(arrays), dtype=jnp.int32)
-        _, (values, weights, rows, row_weights) = jax.lax.scan(validate_batch, carry, batches)
+        _, measured = jax.lax.scan(validate_batch, carry, batches)
+        values, weights, rows, row_weights, groups = measured
         total = jnp.sum(weights)
         means = {
             name: jnp.sum(jnp.multiply(*promote(value, weights))) / total
             for name, value in values.items()
         }
+        if groups is not None:
+            by_length = group_means(groups, _missing())
+            if clash := means.keys() & by_length.keys():
+                raise SettingError(f"a task's metrics must not be called {', '.join(clash)}")
+            means |= by_length
+        means = {PREFIX + name: value for name, value in means.items()}
         if limit is None:
             return means
         row_weight = jnp.sum(row_weights, axis=0)  # [B]; the last row may have no tokens
@@ -98,8 +122,13 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
 
 def _row_losses(task: Task, outputs: jax.Array, batch: Batch) -> jax.Array:
     """Return the task's loss of each row alone, [B]."""
-    rows = jax.tree.map(lambda array: array[:, None], (outputs, batch))  # [B, 1, ...]
-    return jax.vmap(task.loss)(*rows)
+    return jax.vmap(task.loss)(*each_row(outputs, batch))
+
+
+def _missing() -> float:
+    """Return what stands for what was not measured: infinity if a NaN would end the run."""
+    settings: Any = jax.config
+    return jnp.inf if settings.jax_debug_nans else jnp.nan
 
 
 def validate_and_track_best(
@@ -126,9 +155,7 @@ def validate_and_track_best(
       the best so far, and the validation metrics: NaN if not due (infinite with JAX_DEBUG_NANS).
     """
     shapes = jax.eval_shape(validate, params, arrays)
-    settings: Any = jax.config
-    filler = jnp.inf if settings.jax_debug_nans else jnp.nan  # a NaN would end the run
-    skipped = jax.tree.map(lambda shape: jnp.full(shape.shape, filler, shape.dtype), shapes)
+    skipped = jax.tree.map(lambda shape: jnp.full(shape.shape, _missing(), shape.dtype), shapes)
     metrics = jax.lax.cond(due, validate, lambda *_: skipped, params, arrays)
     active &= due
     improved = active & (metrics[LOSS] < best.loss)

@@ -1,9 +1,12 @@
-"""How long can a recurrent network remember? The adding and copy memory problems.
+"""How long can a recurrent network remember? Tasks that need a long memory.
 
     python experiments/memory.py --task adding --sequence-length 200 --cell gru
+    python experiments/memory.py --task adding --variant 1997
     python experiments/memory.py --task copy --delay 100
+    python experiments/memory.py --task selective-copy --num-symbols 16 --num-copied 16
+    python experiments/memory.py --task temporal-order --variant 6b
 
-Sources and memoryless baselines of both tasks are in `jaxrnn/tasks`.
+Sources and memoryless baselines of the tasks are in `jaxrnn/tasks`.
 """
 
 import os
@@ -17,26 +20,41 @@ from typing import Annotated
 import tyro
 
 from jaxrnn import cli
-from jaxrnn.cli.options import NetworkOptions, RunOptions, TrainingOptions, make_experiment
-from jaxrnn.errors import SettingError
-from jaxrnn.tasks import TASKS
+from jaxrnn.cli.options import (
+    NetworkOptions,
+    RunOptions,
+    TrainingOptions,
+    make_experiment,
+    make_task,
+)
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
-LENGTH_OF = {"adding": "sequence_length", "copy": "delay"}
-"""The option that sets how long each task has to remember."""
+NAMES = ("adding", "copy", "selective-copy", "temporal-order")
+"""The tasks of this script."""
+
+OPTIONS = ("sequence_length", "delay", "num_symbols", "num_copied", "variant", "batch_size")
+"""The options that are settings of tasks."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Train recurrent networks on a task that needs a long memory."""
 
-    task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(LENGTH_OF) + "}")] = "adding"
-    """adding: the sum of two marked numbers; copy: repeat ten symbols after a delay."""
+    task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(NAMES) + "}")] = "adding"
+    """adding: the sum of two marked numbers; copy: repeat ten symbols after a delay;
+    selective-copy: repeat ten symbols that come at random steps; temporal-order: the order of two
+    or three symbols."""
     sequence_length: int | None = None
-    """Time steps of a sequence, only for --task adding; default: 100."""
+    """Time steps of a sequence, not for --task copy; default: 100."""
     delay: int | None = None
     """Steps between reading and repeating, only for --task copy; default: 100."""
+    num_symbols: int | None = None
+    """How many different symbols there are, for the two copy tasks; default: 8."""
+    num_copied: int | None = None
+    """How many symbols to repeat, for the two copy tasks; default: 10."""
+    variant: str | None = None
+    """sum or 1997 for --task adding (default: sum), 6a or 6b for temporal-order (default: 6a)."""
     batch_size: int = 50
     """Sequences per batch."""
     network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
@@ -45,23 +63,12 @@ class Config:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __post_init__(self) -> None:
-        if self.task not in LENGTH_OF:
-            tasks = ", ".join(LENGTH_OF)
-            raise SettingError(f"--task must be one of {tasks}, not {self.task!r}")
-        for task, name in LENGTH_OF.items():
-            if task != self.task and getattr(self, name) is not None:
-                option = name.replace("_", "-")
-                wanted = LENGTH_OF[self.task].replace("_", "-")
-                raise SettingError(f"--{option} is for --task {task}; {self.task} has --{wanted}")
-        make_config(self)  # checks the other settings
+        make_config(self)  # checks the settings
 
 
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: task, model and training settings."""
-    name = LENGTH_OF[config.task]
-    length = getattr(config, name)
-    lengths = {} if length is None else {name: length}
-    task = TASKS[config.task](batch_size=config.batch_size, **lengths)
+    task = make_task(config.task, NAMES, {name: getattr(config, name) for name in OPTIONS})
     return make_experiment(task, config.network, config.training, config.run)
 
 

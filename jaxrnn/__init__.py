@@ -20,7 +20,8 @@ _HOMES = {
     "models": "LanguageModel SequenceModel",
     "losses": "sequence_cross_entropy sequence_squared_error",
     "types": "Batch",
-    "tasks": "Adding CopyMemory Language NextCharacter TASKS Task register_task",
+    "tasks": "Adding CopyMemory Language NextCharacter SelectiveCopy TASKS Task TemporalOrder"
+    " register_task",
     "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
     "training.step": "TrainState init_state make_train_step",
@@ -62,7 +63,9 @@ if TYPE_CHECKING:
         CopyMemory,
         Language,
         NextCharacter,
+        SelectiveCopy,
         Task,
+        TemporalOrder,
         register_task,
     )
     from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights, TrainConfig

@@ -9,9 +9,11 @@
 The empty names keep the groups out of the options' names: `--cell`, not `--network.cell`.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -22,6 +24,7 @@ from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Stack
 from jaxrnn.models import SequenceModel
+from jaxrnn.tasks import TASKS
 from jaxrnn.tasks.base import Task
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.mesh import MeshShape
@@ -125,6 +128,43 @@ class RunOptions:
     """A new or empty directory for the run; by default the next number in runs/SCRIPT."""
     no_plots: bool = False
     """Do not plot the curves."""
+
+
+def make_task(name: str, names: tuple[str, ...], options: Mapping[str, Any]) -> Task:
+    """Return a task of `TASKS` with the options that the user gave.
+
+    Args:
+      name: the value of `--task`.
+      names: the tasks of the script.
+      options: the tasks' settings by name; None for an option that was not given.
+
+    Raises:
+      SettingError: if the script has no such task, the task has no such setting, or a value is out
+        of range.
+
+    >>> make_task("copy", ("adding", "copy"), {"delay": 9, "sequence_length": None}).delay
+    9
+    >>> make_task("adding", ("adding", "copy"), {"delay": 9, "sequence_length": None})
+    Traceback (most recent call last):
+    jaxrnn.errors.SettingError: --delay is for --task copy; adding has --sequence-length
+    """
+    if name not in names:
+        raise SettingError(f"--task must be one of {', '.join(names)}, not {name!r}")
+
+    def has(task: str, option: str) -> bool:
+        fields = dataclasses.fields(TASKS[task])  # pyright: ignore[reportArgumentType]
+        return option in {field.name for field in fields}
+
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if not has(name, option):
+            flag, *others = (
+                "--" + each.replace("_", "-")
+                for each in (option, *(own for own in options if has(name, own)))
+            )
+            owners = ", ".join(task for task in names if has(task, option))
+            raise SettingError(f"{flag} is for --task {owners}; {name} has {', '.join(others)}")
+    return TASKS[name](**given)
 
 
 def make_experiment(

@@ -13,6 +13,8 @@ from jaxrnn.tasks.base import Task
 from jaxrnn.tasks.copy_memory import CopyMemory
 from jaxrnn.tasks.language import Language
 from jaxrnn.tasks.next_character import NextCharacter
+from jaxrnn.tasks.selective_copy import SelectiveCopy
+from jaxrnn.tasks.temporal_order import TemporalOrder
 
 __all__ = [
     "TASKS",
@@ -20,11 +22,18 @@ __all__ = [
     "CopyMemory",
     "Language",
     "NextCharacter",
+    "SelectiveCopy",
     "Task",
+    "TemporalOrder",
     "register_task",
 ]
 
-TASKS: dict[str, Callable[..., Task]] = {"adding": Adding, "copy": CopyMemory}
+TASKS: dict[str, Callable[..., Task]] = {
+    "adding": Adding,
+    "copy": CopyMemory,
+    "selective-copy": SelectiveCopy,
+    "temporal-order": TemporalOrder,
+}
 """Task classes by name; their settings are keyword arguments, such as `batch_size=`."""
 
 

@@ -22,17 +22,22 @@ def memory(call):
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("task", "option", "memoryless_loss"),
-    [("adding", "sequence_length", "0.1667"), ("copy", "delay", "0.7702")],
+    [
+        ("adding", "sequence_length", "0.1667"),
+        ("copy", "delay", "0.7702"),
+        ("selective-copy", "num_copied", "2.079"),
+        ("temporal-order", "sequence_length", "1.386"),
+    ],
 )
 def test_trains_and_reports(memory, task, option, memoryless_loss):
-    flag = "--" + option.replace("_", "-")
-    result = memory("--task", task, flag, "7", "--cell", "gru", *SMALL)
+    flag, value = "--" + option.replace("_", "-"), "10" if task == "temporal-order" else "7"
+    result = memory("--task", task, flag, value, "--cell", "gru", *SMALL)
     assert (result.returncode, result.stderr) == (0, "")
     assert "seed 0 after 3 updates" in result.stdout
     assert f"(memoryless baseline: {memoryless_loss})" in result.stdout
     assert result.stdout.endswith("the run is in runs/memory/0001.\n")
     config = json.loads(Path("runs/memory/0001/config.json").read_text())
-    assert config["experiment"]["task"][option] == 7
+    assert config["experiment"]["task"][option] == int(value)
     assert config["experiment"]["task"]["batch_size"] == 4
 
 
@@ -48,7 +53,7 @@ def test_many_seeds_and_a_plot(run, tmp_path):
 
 
 BAD = {
-    "unknown task": (["--task", "addding"], "--task must be one of adding, copy, not 'addding'"),
+    "unknown task": (["--task", "addding"], "--task must be one of adding, copy, sel"),
     "unknown cell": (["--cell", "lstn"], "--cell must be one of lstm, cifg, gru"),
     "projection of a GRU": (
         ["--cell", "gru", "--projection-size", "3"],
@@ -56,11 +61,16 @@ BAD = {
     ),
     "empty projection": (["--projection-size", "0"], "projection_size must be a whole number"),
     "too short": (["--sequence-length", "1"], "sequence length must be at least 2"),
-    "delay of adding": (["--delay", "9"], "--delay is for --task copy; adding has --sequence-len"),
+    "delay of adding": (
+        ["--delay", "9"],
+        "--delay is for --task copy; adding has --sequence-length, --variant, --batch-size",
+    ),
     "length of copy": (
         ["--task", "copy", "--sequence-length", "9"],
-        "--sequence-length is for --task adding; copy has --delay",
+        "--sequence-length is for --task adding, selective-copy, temporal-order; copy has --delay",
     ),
+    "variant of copy": (["--task", "copy", "--variant", "1997"], "--variant is for --task adding"),
+    "unknown variant": (["--variant", "6a"], "variant must be sum or 1997, not '6a'"),
     "no batch": (["--batch-size", "0"], "batch size must be"),
     "no units": (["--hidden-size", "0"], "hidden size must be at least 1"),
     "no steps": (["--steps", "0"], "steps must be at least 1"),

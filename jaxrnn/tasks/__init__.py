@@ -11,18 +11,28 @@ from jaxrnn.errors import SettingError
 from jaxrnn.tasks.adding import Adding
 from jaxrnn.tasks.base import Task
 from jaxrnn.tasks.copy_memory import CopyMemory
+from jaxrnn.tasks.forecasting import Forecasting
 from jaxrnn.tasks.language import Language
+from jaxrnn.tasks.lorenz import Lorenz
+from jaxrnn.tasks.mackey_glass import MackeyGlass
+from jaxrnn.tasks.measured_series import MeasuredSeries
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.tasks.selective_copy import SelectiveCopy
+from jaxrnn.tasks.sine import Sine
 from jaxrnn.tasks.temporal_order import TemporalOrder
 
 __all__ = [
     "TASKS",
     "Adding",
     "CopyMemory",
+    "Forecasting",
     "Language",
+    "Lorenz",
+    "MackeyGlass",
+    "MeasuredSeries",
     "NextCharacter",
     "SelectiveCopy",
+    "Sine",
     "Task",
     "TemporalOrder",
     "register_task",

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from suites import gpu, harness, lab, language, layer, peers, picture, scaling, seeds
+from suites import gpu, harness, lab, language, layer, peers, picture, ragged, scaling, seeds
 from suites.timing import Row, table
 
 from jaxrnn import cli
@@ -22,7 +22,17 @@ from jaxrnn.runs.files import write_json
 from jaxrnn.text.characters import escape_unprintable
 
 Suite = Literal[
-    "layer", "train", "training", "seeds", "startup", "scaling", "overhead", "sweep", "gpu"
+    "layer",
+    "ragged",
+    "resets",
+    "train",
+    "training",
+    "seeds",
+    "startup",
+    "scaling",
+    "overhead",
+    "sweep",
+    "gpu",
 ]
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -33,12 +43,12 @@ class Config:
     """Time jaxrnn and its peers."""
 
     suite: Literal["all"] | Suite = "all"
-    """layer: one layer, forward and backward; train: a train step of a language model; training:
-    the 50 steps of hihello; seeds: many networks at once; startup: the whole process of hihello;
-    scaling: time, memory and compilation over sizes, and long sequences; overhead: a run with
-    metrics and checkpoints against its bare loop; sweep: one process for many seeds against one
-    process per seed; gpu, which `all` leaves out: layers, train steps and many seeds of sizes for a
-    GPU."""
+    """layer: one layer, forward and backward; ragged: the same with rows of random lengths; resets:
+    with several episodes in a row; train: a train step of a language model; training: the 50 steps
+    of hihello; seeds: many networks at once; startup: the whole process of hihello; scaling: time,
+    memory and compilation over sizes, and long sequences; overhead: a run with metrics and
+    checkpoints against its bare loop; sweep: one process for many seeds against one process per
+    seed; gpu, which `all` leaves out: layers, train steps and many seeds of sizes for a GPU."""
     repeats: int = 9
     """Timed turns of each system."""
     json: Path | None = None
@@ -86,6 +96,8 @@ def main(config: Config) -> None:
     measured: list[Row] = []
     suites = {
         "layer": layer.layer,
+        "ragged": ragged.ragged,
+        "resets": ragged.resets,
         "train": language.train,
         "training": lab.training,
         "seeds": partial(seeds.seeds, networks=config.seeds, models=config.models),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,20 +29,12 @@ def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iter
     """Time forward, forward and backward, and compiling."""
     measured, rate = product("layer")
     yield measured
-    for kind, gates in GATES.items():
+    for kind in GATES:
         for batch, steps, hidden in sizes:
             case = f"{kind.upper()}, B={batch}, T={steps}, H={hidden}"
             systems = dict(ready(kind, batch, steps, hidden))
-            compare(case, systems)
-            # Products with the inputs and with h; the backward pass has twice as many.
-            flops = 2.0 * batch * steps * (2 * hidden) * gates * hidden
-            burst = max(1, min(10, int(1e10 / flops)))
-            for measure, times, calls in (
-                ("forward", 1, {name: each.forward for name, each in systems.items()}),
-                ("forward+backward", 3, {name: each.both for name, each in systems.items()}),
-            ):
-                seconds = interleave(calls, repeats, max(1, burst // times))
-                yield rows("layer", case, measure, seconds, times * flops, rate)
+            flops = product_flops(kind, batch * steps, hidden)
+            yield from times("layer", case, systems, repeats, flops, rate)
             compiling = {
                 name: np.array([[each.compile_s]])
                 for name, each in systems.items()
@@ -50,23 +43,73 @@ def layer(repeats: int, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> Iter
             yield rows("layer", case, "compiling both, once", compiling)
 
 
+def product_flops(kind: str, tokens: int, hidden: int) -> float:
+    """Count the operations of a forward pass's products with inputs and h; F = H."""
+    return 2.0 * tokens * (2 * hidden) * GATES[kind] * hidden
+
+
+def times(
+    suite: str,
+    case: str,
+    systems: dict[str, System],
+    repeats: int,
+    flops: float,
+    rate: float,
+) -> Iterator[list[Row]]:
+    """Compare the systems' results, then time forward, and forward and backward.
+
+    Args:
+      suite: the suite.
+      case: the sizes.
+      systems: what to time, by name.
+      repeats: turns of each system.
+      flops: operations of the forward pass; the backward pass has twice as many.
+      rate: the machine's operations per second, from `product`.
+    """
+    compare(case, systems)
+    burst = max(1, min(10, int(1e10 / flops)))
+    for measure, passes, calls in (
+        ("forward", 1, {name: each.forward for name, each in systems.items()}),
+        ("forward+backward", 3, {name: each.both for name, each in systems.items()}),
+    ):
+        seconds = interleave(calls, repeats, max(1, burst // passes))
+        yield rows(suite, case, measure, seconds, passes * flops, rate)
+
+
 def ready(kind: str, batch: int, steps: int, hidden: int) -> Iterator[tuple[str, System]]:
     """Yield jaxrnn's layer, fused and scanned, and its peers, with the same weights and inputs."""
+    layer, *data = arrays(kind, batch, steps, hidden)
+    yield from ours(layer, *data)
+    yield from peers(layer, *data)
+
+
+def arrays(
+    kind: str, batch: int, steps: int, hidden: int
+) -> tuple[Recurrent, Params, jax.Array, jax.Array]:
+    """Return a layer, and its parameters, inputs and gradient of the outputs, [B, T, H] both."""
     keys = jax.random.split(jax.random.key(0), 3)
     inputs, gradient = jax.random.normal(keys[0], (2, batch, steps, hidden))
-    ours = {
-        "jaxrnn": Recurrent(CELLS[kind](hidden)),
-        "jaxrnn, nn.scan": Recurrent(CELLS[kind](hidden), implementation="scan"),
-    }
-    params = ours["jaxrnn"].init(keys[1], inputs[:, :1])["params"]
-    for name, each in ours.items():
-        yield name, compiled(partial(outputs, each), params, inputs, gradient)
-    yield from peers(ours["jaxrnn"], params, inputs, gradient)
+    layer = Recurrent(CELLS[kind](hidden))
+    return layer, layer.init(keys[1], inputs[:, :1])["params"], inputs, gradient
 
 
-def outputs(layer: Recurrent, params: Params, inputs: jax.Array) -> jax.Array:
+def ours(
+    layer: Recurrent,
+    params: Params,
+    inputs: jax.Array,
+    gradient: jax.Array,
+    **options: jax.Array,
+) -> Iterator[tuple[str, System]]:
+    """Yield a layer, fused and scanned; `options` are lengths or resets."""
+    scanned = layer.clone(implementation="scan")
+    for name, each in (("jaxrnn", layer), ("jaxrnn, nn.scan", scanned)):
+        yield name, compiled(partial(outputs, each), params, inputs, gradient, **options)
+
+
+def outputs(layer: Recurrent, params: Params, inputs: jax.Array, **options: jax.Array) -> jax.Array:
     """[B, T, F] -> [B, T, H]."""
-    return layer.apply({"params": params}, inputs)[0]
+    given: Any = options  # the names are checked by the call
+    return layer.apply({"params": params}, inputs, **given)[0]
 
 
 def compare(case: str, systems: dict[str, System]) -> None:

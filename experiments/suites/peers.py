@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,16 +73,19 @@ def peers(
         yield "Haiku", haiku(layer, *data)
 
 
-def compiled(apply: Any, weights: Any, inputs: jax.Array, gradient: jax.Array) -> System:
-    """Compile a JAX layer, given as `apply(weights, inputs)`."""
+def compiled(
+    apply: Any, weights: Any, inputs: jax.Array, gradient: jax.Array, **options: jax.Array
+) -> System:
+    """Compile a JAX layer, given as `apply(weights, inputs, **options)`."""
 
-    def both(weights: Any, inputs: jax.Array, gradient: jax.Array) -> Any:
-        return jax.vjp(apply, weights, inputs)[1](gradient)
+    def both(weights: Any, inputs: jax.Array, gradient: jax.Array, **options: jax.Array) -> Any:
+        return jax.vjp(partial(apply, **options), weights, inputs)[1](gradient)
 
-    forward, first = timed(lambda: jax.jit(apply).lower(weights, inputs).compile())
-    back, second = timed(lambda: jax.jit(both).lower(weights, inputs, gradient).compile())
+    data = weights, inputs, gradient
+    forward, first = timed(lambda: jax.jit(apply).lower(weights, inputs, **options).compile())
+    back, second = timed(lambda: jax.jit(both).lower(*data, **options).compile())
     return System(
-        lambda: forward(weights, inputs), lambda: back(weights, inputs, gradient), first + second
+        lambda: forward(weights, inputs, **options), lambda: back(*data, **options), first + second
     )
 
 
@@ -106,9 +110,16 @@ def flax(cell: nn.RNNCellBase, params: Params, inputs: jax.Array, gradient: jax.
 
 
 def torch(
-    layer: Recurrent | Bidirectional, params: Params, inputs: jax.Array, gradient: jax.Array
+    layer: Recurrent | Bidirectional,
+    params: Params,
+    inputs: jax.Array,
+    gradient: jax.Array,
+    run: Callable[[Any, Any], Any] = lambda module, inputs: module(inputs)[0],
 ) -> System:
-    """PyTorch: `torch.nn.LSTM` or `GRU`, on a GPU if JAX uses one, with its default threads."""
+    """PyTorch: `torch.nn.LSTM` or `GRU`, on a GPU if JAX uses one, with its default threads.
+
+    `run` calls the module: (module, inputs [B, T, F]) -> outputs [B, T, H].
+    """
     import torch
 
     device, dtype = torch_device(), getattr(torch, inputs.dtype.name)
@@ -123,14 +134,14 @@ def torch(
 
     def forward() -> Any:
         with torch.no_grad():
-            outputs = theirs(x)[0]
+            outputs = run(theirs, x)
         wait()
         return outputs
 
     def both() -> tuple[Any, Any]:
         theirs.zero_grad()
         x.grad = None
-        theirs(x)[0].backward(d_outputs)
+        run(theirs, x).backward(d_outputs)
         wait()
         return [each.grad for each in theirs.parameters()], x.grad
 

@@ -24,6 +24,7 @@ from suites import (
     layer,
     peers,
     picture,
+    ragged,
     scaling,
     seeds,
 )
@@ -32,6 +33,7 @@ from suites.timing import Row, interleave, memory_rows, product, rows, run_pytho
 from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.errors import SettingError
+from jaxrnn.interop import to_torch
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.runs import compilation_cache
 from jaxrnn.training.config import ExperimentConfig
@@ -222,6 +224,66 @@ def test_peers_that_are_installed_compute_the_same(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("suite", ["ragged", "resets"])
+def test_suites_of_ragged_rows_and_of_resets(suite, monkeypatch):
+    """PyTorch's results are compared, if it is installed."""
+    monkeypatch.setattr(ragged, "EPISODE", 4)  # several episodes in a row
+    (own,), *parts = getattr(ragged, suite)(1, sizes=((3, 9, 4), (2, 5, 3)))
+    assert (own.suite, own.measure) == (suite, "matmul")
+    *tables, forward, both = parts
+    cases = [
+        f"{kind}, {size}" for kind in ("LSTM", "GRU") for size in ("B=3, T=9, H=4", "B=2, T=5, H=3")
+    ]
+    measures = ["forward", "forward+backward"]
+    found = [(part[0].suite, part[0].case, part[0].measure) for part in tables]
+    assert found == [(suite, case, measure) for case in cases for measure in measures]
+    ways = ["packed", "padded"] + ["step by step"] * (suite == "resets")
+    others = [f"PyTorch, {way}" for way in ways if peers.PYTORCH not in peers.missing()]
+    for part in tables:
+        assert [row.system for row in part] == ["jaxrnn", "jaxrnn, nn.scan", *others]
+    for said, measure in zip((forward, both), measures, strict=True):
+        assert said.startswith(f"{measure}: geometric means relative to jaxrnn: jaxrnn, nn.scan ")
+        assert (
+            re.findall(r"PyTorch, [a-z ]+(?= [\d.]+ \(LSTM [\d.]+, GRU [\d.]+\))", said) == others
+        )
+
+
+def test_geometric_means_by_kind_of_layer():
+    turns = {"ours": 1.0, "theirs": 2.0}, {"ours": 1.0, "theirs": 8.0}, {"ours": 2.0, "theirs": 1.0}
+    measured = [
+        row
+        for case, times in zip(("LSTM, small", "LSTM, large", "GRU, small"), turns, strict=True)
+        for row in rows("s", case, "m", {name: np.array([[t]]) for name, t in times.items()})
+    ]
+    assert ragged.means(measured) == (
+        "geometric means relative to ours: theirs 2.00 (LSTM 4.00, GRU 0.50)"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_ways_to_run_rows_in_pytorch_have_the_same_gradients_of_the_weights(kind):
+    """Also with an episode that starts at a row's first step, or at its last."""
+    torch = pytest.importorskip("torch")
+    lengths, starts = np.array([2, 5, 1]), np.zeros((3, 5), bool)
+    starts[[0, 0, 1, 2], [0, 4, 2, 3]] = True
+    ours, *data = layer.arrays(kind, 3, 5, 4)
+    for name, option, ways in (
+        ("lengths", lengths, (ragged.packed_rows, ragged.padded_rows)),
+        ("resets", starts, (ragged.packed_episodes, ragged.padded_episodes, ragged.cell_loop)),
+    ):
+        systems = dict(layer.ours(ours, *data, **{name: jax.numpy.array(option)}))
+        expected = to_torch(ours, systems["jaxrnn"].both()[0])
+        for way in ways:
+            run = partial(way, **{name: torch.from_numpy(option)})
+            theirs = peers.torch(ours, *data, run=run)
+            layer.compare(way.__name__, {"ours": systems["jaxrnn"], "theirs": theirs})
+            found = dict(zip(expected, theirs.both()[0], strict=True))
+            for weight in ("weight_ih_l0", "weight_hh_l0"):
+                np.testing.assert_allclose(found[weight], expected[weight], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))
@@ -402,6 +464,8 @@ def test_bad_numbers_and_files_are_refused(tmp_path):
 def test_every_suite_can_be_chosen(monkeypatch, capsys):
     suites: Any = {
         "layer": layer,
+        "ragged": ragged,
+        "resets": ragged,
         "train": language,
         "training": lab,
         "seeds": seeds,

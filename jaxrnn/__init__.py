@@ -22,6 +22,7 @@ _HOMES = {
     "types": "Batch",
     "tasks": "Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
     " NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
+    "tasks.regular": "CycleNavigation EvenPairs ModularArithmetic Parity Permutations",
     "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
     "training.step": "TrainState init_state make_train_step",
@@ -72,6 +73,13 @@ if TYPE_CHECKING:
         Task,
         TemporalOrder,
         register_task,
+    )
+    from jaxrnn.tasks.regular import (
+        CycleNavigation,
+        EvenPairs,
+        ModularArithmetic,
+        Parity,
+        Permutations,
     )
     from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights, TrainConfig
     from jaxrnn.training.loop import make_train

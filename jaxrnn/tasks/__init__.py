@@ -17,6 +17,13 @@ from jaxrnn.tasks.lorenz import Lorenz
 from jaxrnn.tasks.mackey_glass import MackeyGlass
 from jaxrnn.tasks.measured_series import MeasuredSeries
 from jaxrnn.tasks.next_character import NextCharacter
+from jaxrnn.tasks.regular import (
+    CycleNavigation,
+    EvenPairs,
+    ModularArithmetic,
+    Parity,
+    Permutations,
+)
 from jaxrnn.tasks.selective_copy import SelectiveCopy
 from jaxrnn.tasks.sine import Sine
 from jaxrnn.tasks.temporal_order import TemporalOrder
@@ -43,6 +50,11 @@ TASKS: dict[str, Callable[..., Task]] = {
     "copy": CopyMemory,
     "selective-copy": SelectiveCopy,
     "temporal-order": TemporalOrder,
+    "parity": Parity,
+    "even-pairs": EvenPairs,
+    "cycle-navigation": CycleNavigation,
+    "modular-arithmetic": ModularArithmetic,
+    "permutations": Permutations,
 }
 """Task classes by name; their settings are keyword arguments, such as `batch_size=`."""
 

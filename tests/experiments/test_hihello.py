@@ -313,7 +313,7 @@ def test_it_works_with_x64_enabled(run):
 
 def test_every_script_has_tests():
     scripts = {path.name for path in Path(hihello.__file__).parent.glob("*.py")}
-    tested = {"hihello.py", "memory.py", "char_lm.py", "benchmark.py"}
+    tested = {"hihello.py", "memory.py", "char_lm.py", "formal_languages.py", "benchmark.py"}
     assert scripts == tested | {"hihello_torch.py", "char_lm_torch.py"}  # need PyTorch
 
 

@@ -230,7 +230,6 @@ LEARNED = {
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.optimized
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_small_instance_is_learned(name):
     task, cell, steps, bound = LEARNED[name]

@@ -37,6 +37,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "copy": {"delay": 9},
     "selective-copy": {"sequence_length": 9, "num_copied": 4},
     "temporal-order": {"sequence_length": 10},
+    "parity": {"test_max_length": 50},
+    "even-pairs": {"test_max_length": 50},
+    "cycle-navigation": {"test_max_length": 50},
+    "modular-arithmetic": {"test_max_length": 50},
+    "permutations": {"num_elements": 3},
 }
 """Settings of small instances of the tasks in `TASKS`."""
 

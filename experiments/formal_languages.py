@@ -1,0 +1,97 @@
+"""Formal languages, to be tracked, counted or nested by a recurrent network.
+
+    python experiments/formal_languages.py --task parity --cell lstm --steps 10000
+    python experiments/formal_languages.py --task modular-arithmetic --test-max-length 256
+
+The regular languages are trained on short strings and tested on longer ones. Sources and
+memoryless baselines of the tasks are in `jaxrnn/tasks`.
+"""
+
+import os
+
+if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jaxrnn import cli
+from jaxrnn.cli.options import (
+    NetworkOptions,
+    RunOptions,
+    TrainingOptions,
+    make_experiment,
+    make_task,
+)
+from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.processes import Processes
+
+NAMES = ("parity", "even-pairs", "cycle-navigation", "modular-arithmetic", "permutations")
+"""The tasks of this script."""
+
+OPTIONS = (
+    "min_length",
+    "max_length",
+    "test_max_length",
+    "strings_per_length",
+    "every_step",
+    "num_places",
+    "modulus",
+    "num_elements",
+    "batch_size",
+)
+"""The options that are settings of tasks."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train recurrent networks on a formal language."""
+
+    task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(NAMES) + "}")] = "parity"
+    """parity: of the ones; even-pairs: of the pairs 01 and 10; cycle-navigation: the end of a walk
+    on a circle; modular-arithmetic: the value of an expression; permutations: their product."""
+    min_length: int | None = None
+    """The shortest training string; default: 1, for permutations 3."""
+    max_length: int | None = None
+    """The longest training string; default: 40."""
+    test_max_length: int | None = None
+    """The longest test string; default: 500, for permutations 256."""
+    strings_per_length: int | None = None
+    """Test strings of each length; default: 1."""
+    every_step: bool | None = None
+    """Give an answer at every step, not only at the last; default: False, for permutations True."""
+    num_places: int | None = None
+    """Places on the circle, for --task cycle-navigation; default: 5."""
+    modulus: int | None = None
+    """The modulus, for --task modular-arithmetic; default: 5."""
+    num_elements: int | None = None
+    """How many things are permuted, for --task permutations; default: 5."""
+    batch_size: int | None = None
+    """Strings per batch; default: 128."""
+    network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
+    training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = TrainingOptions(steps=10_000)
+    run: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions()
+    processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
+
+    def __post_init__(self) -> None:
+        make_config(self)  # checks the settings
+
+
+def make_config(config: Config) -> ExperimentConfig:
+    """Return the experiment: task, model and training settings."""
+    task = make_task(config.task, NAMES, {name: getattr(config, name) for name in OPTIONS})
+    return make_experiment(task, config.network, config.training, config.run)
+
+
+def main(config: Config) -> None:
+    """Train, print a summary and plot the curves."""
+    run = config.run
+    cli.run_and_report(
+        make_config(config), run_dir=run.run_dir, name="formal_languages", plots=not run.no_plots
+    )
+
+
+if __name__ == "__main__":
+    cli.run_command(Config, main)

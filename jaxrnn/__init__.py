@@ -18,10 +18,10 @@ _HOMES = {
     "layers.fused": "FusedCell register_fused_cell",
     "layers.gates": "read_gates",
     "models": "LanguageModel SequenceModel",
-    "losses": "sequence_cross_entropy sequence_squared_error",
+    "losses": "sequence_binary_cross_entropy sequence_cross_entropy sequence_squared_error",
     "types": "Batch",
     "tasks": "Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
-    " NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
+    " Music NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
     "tasks.regular": "CycleNavigation EvenPairs ModularArithmetic Parity Permutations",
     "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
@@ -53,7 +53,11 @@ if TYPE_CHECKING:
     from jaxrnn.layers.gates import read_gates
     from jaxrnn.layers.recurrent import Recurrent
     from jaxrnn.layers.stack import Bidirectional, Stack
-    from jaxrnn.losses import sequence_cross_entropy, sequence_squared_error
+    from jaxrnn.losses import (
+        sequence_binary_cross_entropy,
+        sequence_cross_entropy,
+        sequence_squared_error,
+    )
     from jaxrnn.models import LanguageModel, SequenceModel
     from jaxrnn.runs.loading import load
     from jaxrnn.runs.runner import resume, run
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
         Lorenz,
         MackeyGlass,
         MeasuredSeries,
+        Music,
         NextCharacter,
         SelectiveCopy,
         Sine,

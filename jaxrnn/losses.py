@@ -67,6 +67,41 @@ def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.A
     return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)  # [B, T]
 
 
+def sequence_binary_cross_entropy(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Weighted mean of each step's binary cross-entropy, summed over its V outputs, in nats.
+
+    Each step has V targets of 0 or 1, such as the keys of a piano; several may be 1.
+
+    Args:
+      logits: [B, T, V] float, of the probability of 1.
+      targets: [B, T, V] float, from 0 to 1; ignored where the weight is 0.
+      weights: [B, T] float, not negative.
+
+    Returns:
+      [] float.
+
+    Raises:
+      ValueError: if the shapes do not match.
+
+    >>> loss = sequence_binary_cross_entropy(
+    ...     jnp.zeros((1, 1, 3)), jnp.array([[[0.0, 1.0, 1.0]]]), jnp.ones((1, 1))
+    ... )
+    >>> round(float(loss), 4)  # 3 log(2)
+    2.0794
+    """
+    sizes = check_axes("logits", logits, "BTV")
+    check_axes("targets", targets, "BTV", **sizes)
+    check_axes("weights", weights, "BT", B=sizes["B"], T=sizes["T"])
+    logits, targets = promote(logits, targets)
+    # Zero what is ignored first: infinity times 0 would make the gradient NaN.
+    counts = (weights > 0)[..., None]
+    logits, targets = jnp.where(counts, logits, 0.0), jnp.where(counts, targets, 0.0)
+    # -t log p - (1 - t) log(1 - p), for p = sigmoid(logit)
+    return weighted_mean(jnp.sum(jax.nn.softplus(logits) - targets * logits, axis=-1), weights)
+
+
 def sequence_squared_error(outputs: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
     """Weighted mean of the squared error of each step.
 

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     """
 
     inputs: jax.Array  # [B, T, F] float; or [B, T] int, for a model that embeds them
-    targets: jax.Array  # [B, T] int for a classification task, float for a regression task
+    targets: jax.Array  # [B, T] int to classify, float to regress; [B, T, V] float for V of 0 or 1
     weights: jax.Array  # [B, T] float: the weight of each step in the loss, 0 for padding
     lengths: jax.Array | None = None  # [B] int: the number of steps of each row before padding
     resets: jax.Array | None = None  # [B, T] bool: True where a new sequence starts in the row

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn.losses import argmax, sequence_cross_entropy, sequence_squared_error, weighted_mean
+from jaxrnn.losses import (
+    argmax,
+    sequence_binary_cross_entropy,
+    sequence_cross_entropy,
+    sequence_squared_error,
+    weighted_mean,
+)
 
 B, T, V = 2, 5, 3
 
@@ -109,6 +115,60 @@ def test_squared_error_refuses_shapes_that_do_not_fit(numbers):
         sequence_squared_error(outputs, targets[:, :1], weights)
     with pytest.raises(ValueError, match=r"weights must be \[B, T\] with B = 2"):
         sequence_squared_error(outputs, targets, weights[:1])
+
+
+@pytest.fixture
+def keys(batch, key):
+    """Logits, targets of 0 and 1 and weights of a task with V targets per step."""
+    logits, _, weights = batch
+    return 4 * logits, jax.random.bernoulli(key, 0.4, (B, T, V)).astype(jnp.float32), weights
+
+
+def test_binary_cross_entropy_equals_its_definition(keys):
+    logits, targets, weights = (np.asarray(array, np.float64) for array in keys)
+    total = 0.0
+    for b, t, v in np.ndindex(B, T, V):
+        p = 1 / (1 + np.exp(-logits[b, t, v]))
+        total -= weights[b, t] * np.log(p if targets[b, t, v] else 1 - p)
+    np.testing.assert_allclose(
+        sequence_binary_cross_entropy(*keys), total / weights.sum(), rtol=1e-6
+    )
+
+
+def test_binary_cross_entropy_and_its_gradient_equal_those_of_pytorch(keys):
+    torch = pytest.importorskip("torch")
+    logits, targets, weights = (torch.tensor(np.asarray(array)) for array in keys)
+    logits.requires_grad_()
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    wanted = (each.sum(-1) * weights).sum() / weights.sum()
+    wanted.backward()
+    loss, gradient = jax.value_and_grad(sequence_binary_cross_entropy)(*keys)
+    np.testing.assert_allclose(loss, wanted.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("logit", "target"), [(np.inf, 0.0), (np.nan, 1.0), (1.0, np.nan)])
+def test_binary_cross_entropy_ignores_steps_of_weight_zero(keys, logit, target):
+    logits, targets, weights = keys
+    value_and_grad = jax.value_and_grad(sequence_binary_cross_entropy)
+    other = logits.at[1, 3].set(logit), targets.at[1, 3].set(target)
+    chex.assert_trees_all_equal(value_and_grad(*other, weights), value_and_grad(*keys))
+
+
+def test_binary_cross_entropy_of_large_logits_is_finite():
+    logits, ones = jnp.array([[[1e4, -1e4]]]), jnp.ones((1, 1))
+    assert sequence_binary_cross_entropy(logits, jnp.array([[[1.0, 0.0]]]), ones) == 0.0
+    assert sequence_binary_cross_entropy(logits, jnp.array([[[0.0, 1.0]]]), ones) == 2e4
+
+
+def test_binary_cross_entropy_refuses_shapes_that_do_not_fit(keys):
+    logits, targets, weights = keys
+    with pytest.raises(ValueError, match=r"targets must be \[B, T, V\], but its shape is \(2, 5\)"):
+        sequence_binary_cross_entropy(logits, targets[..., 0], weights)
+    with pytest.raises(ValueError, match=r"targets must be \[B, T, V\] with V = 3"):
+        sequence_binary_cross_entropy(logits, targets[..., 1:], weights)
+    with pytest.raises(ValueError, match=r"weights must be \[B, T\] with T = 5"):
+        sequence_binary_cross_entropy(logits, targets, weights[:, 1:])
 
 
 def test_losses_of_bfloat16_outputs_are_float32(batch, numbers):

@@ -61,10 +61,10 @@ class Verify(OfRun):
 
 @dataclass(frozen=True)
 class Evaluate(OfRun):
-    """Score all networks of a run on the validation or test part of its text, or another text."""
+    """Score all networks of a run on its validation or test part, or on another text."""
 
     split: Literal["val", "test"] = "val"
-    """The part of a language model's text."""
+    """The part of the data."""
     text: Path | None = None
     """Another text for a language model."""
     final: bool = False

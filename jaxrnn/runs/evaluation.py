@@ -41,12 +41,12 @@ def evaluate(
     """Score every network of a run.
 
     A language model is scored on a part of its text or on another text, as in validation, and also
-    with all of it as one row. Other tasks are scored on their validation set or, if they have none,
-    on 100 fresh batches, which depend on the run's first seed only.
+    with all of it as one row. Other tasks are scored on their validation or test set or, if they
+    have no validation set, on 100 fresh batches, which depend on the run's first seed only.
 
     Args:
       run_dir: the run's directory.
-      split: the part of a language model's text.
+      split: the validation or test part of the data.
       text: another text, whose tokens must be in the vocabulary.
       final: score the final, not the best, parameters.
 
@@ -59,12 +59,16 @@ def evaluate(
     networks = load_all(run_dir, final=final)
     task, model = networks.config.task, networks.config.model
     if not isinstance(task, Language):
-        if split != "val" or text is not None:
-            raise SettingError("only language models have a test part, or can read another text")
-        data, arrays = "fresh batches", task.arrays()
-        score = _make_fresh(task, model, networks.config.seed)
+        if text is not None:
+            raise SettingError("only language models can read another text")
+        run_metadata.check_data(run_dir)
+        arrays = task.arrays() if split == "val" else task.test_arrays()
+        if arrays is None and split == "test":
+            raise SettingError(f"the task of this run, {type(task).__name__}, has no test part")
+        data, score = "fresh batches", _make_fresh(task, model, networks.config.seed)
         if task.num_validation_batches(arrays):
-            data, score = "its validation set", make_validate(task, model)
+            part = "validation" if split == "val" else "test"
+            data, score = f"its {part} set", make_validate(task, model)
         metrics = _score(score, networks.params, arrays)
         return Evaluation(networks, data, metrics, None, 1.0)
     if text is None:

@@ -16,6 +16,7 @@ from jaxrnn.tasks.language import Language
 from jaxrnn.tasks.lorenz import Lorenz
 from jaxrnn.tasks.mackey_glass import MackeyGlass
 from jaxrnn.tasks.measured_series import MeasuredSeries
+from jaxrnn.tasks.music import Music
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.tasks.regular import (
     CycleNavigation,
@@ -37,6 +38,7 @@ __all__ = [
     "Lorenz",
     "MackeyGlass",
     "MeasuredSeries",
+    "Music",
     "NextCharacter",
     "SelectiveCopy",
     "Sine",

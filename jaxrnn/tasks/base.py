@@ -65,7 +65,7 @@ class Task:
           arrays: what `arrays()` returned, on the device.
 
         Returns:
-          inputs [B, T, F] or token ids [B, T], targets [B, T], weights [B, T].
+          inputs [B, T, F] or token ids [B, T], targets [B, T] or [B, T, V], weights [B, T].
         """
         raise NotImplementedError(
             f"{type(self).__name__} must define sample_batch(key, step, arrays)"
@@ -84,6 +84,13 @@ class Task:
           arrays: what `arrays()` returned, on the device.
         """
         raise NotImplementedError(f"{type(self).__name__} must define validation_batch(n, arrays)")
+
+    def test_arrays(self) -> Arrays:
+        """`arrays()` with the test part in place of the validation part; None without a test part.
+
+        `jaxrnn evaluate --split test` validates on these arrays; training never sees them.
+        """
+        return None
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """outputs [B, T, V] -> [], the training loss: by default cross-entropy in nats."""

@@ -108,9 +108,9 @@ def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypa
 
     found = jax.vmap(score)(jnp.arange(100))
     np.testing.assert_allclose(np.mean(found), loss, rtol=1e-5)
-    with pytest.raises(SettingError, match="only language models"):
+    with pytest.raises(SettingError, match="the task of this run, Echo, has no test part"):
         evaluate(tmp_path / "a", "test")
-    with pytest.raises(SettingError, match="only language models"):
+    with pytest.raises(SettingError, match="only language models can read another text"):
         evaluate(tmp_path / "a", text=tmp_path / "text.txt")
 
 

@@ -12,7 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from suites import gpu, harness, lab, language, layer, peers, picture, ragged, scaling, seeds
+from suites import (
+    gpu,
+    harness,
+    lab,
+    language,
+    layer,
+    mesh,
+    peers,
+    picture,
+    products,
+    ragged,
+    scaling,
+    seeds,
+)
 from suites.timing import Row, table
 
 from jaxrnn import cli
@@ -22,10 +35,12 @@ from jaxrnn.runs.files import write_json
 from jaxrnn.text.characters import escape_unprintable
 
 Suite = Literal[
+    "products",
     "layer",
     "ragged",
     "resets",
     "train",
+    "mesh",
     "training",
     "seeds",
     "startup",
@@ -43,12 +58,14 @@ class Config:
     """Time jaxrnn and its peers."""
 
     suite: Literal["all"] | Suite = "all"
-    """layer: one layer, forward and backward; ragged: the same with rows of random lengths; resets:
-    with several episodes in a row; train: a train step of a language model; training: the 50 steps
-    of hihello; seeds: many networks at once; startup: the whole process of hihello; scaling: time,
-    memory and compilation over sizes, and long sequences; overhead: a run with metrics and
-    checkpoints against its bare loop; sweep: one process for many seeds against one process per
-    seed; gpu, which `all` leaves out: layers, train steps and many seeds of sizes for a GPU."""
+    """products: matrix products by shape; layer: one layer, forward and backward; ragged: the same
+    with rows of random lengths; resets: with several episodes in a row; train: a train step of a
+    language model; mesh: the same on several devices, and as a cost model predicts it; training:
+    the 50 steps of hihello; seeds: many networks at once; startup: the whole process of hihello;
+    scaling: time, memory and compilation over sizes, and long sequences; overhead: a run with
+    metrics and checkpoints against its bare loop; sweep: one process for many seeds against one
+    process per seed; gpu, which `all` leaves out: layers, train steps and many seeds of sizes for a
+    GPU."""
     repeats: int = 9
     """Timed turns of each system."""
     json: Path | None = None
@@ -95,10 +112,12 @@ def main(config: Config) -> None:
         print(f"left out, not installed: {', '.join(absent)} (pip install -e '.[bench]')")
     measured: list[Row] = []
     suites = {
+        "products": products.products,
         "layer": layer.layer,
         "ragged": ragged.ragged,
         "resets": ragged.resets,
         "train": language.train,
+        "mesh": mesh.mesh,
         "training": lab.training,
         "seeds": partial(seeds.seeds, networks=config.seeds, models=config.models),
         "startup": lab.startup,

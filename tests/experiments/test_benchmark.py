@@ -13,6 +13,7 @@ from typing import Any
 import benchmark
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from suites import (
@@ -22,8 +23,10 @@ from suites import (
     lab,
     language,
     layer,
+    mesh,
     peers,
     picture,
+    products,
     ragged,
     scaling,
     seeds,
@@ -284,6 +287,53 @@ def test_ways_to_run_rows_in_pytorch_have_the_same_gradients_of_the_weights(kind
 
 
 @pytest.mark.slow
+def test_products_are_timed_by_shape():
+    (own,), *parts = products.products(1, sizes=((6, 3, 4), (1, 2, 5)))
+    assert (own.suite, own.measure) == ("products", "matmul")
+    cases = ["6 rows, F=3, 4 outputs", "1 rows, F=2, 5 outputs"]
+    assert [(part[0].case, part[0].measure) for part in parts] == [
+        (case, measure) for case in cases for measure in ("weight gradient", "forward")
+    ]
+    expected = ["a.T @ b", "with a barrier", "summed over T and B"]
+    assert [row.system for row in parts[0]][:3] == expected
+
+
+def test_sums_over_time_and_rows_are_the_product():
+    a, b = np.arange(18.0).reshape(6, 3) ** 2, np.arange(24.0).reshape(6, 4)
+    split = products.split_time(jnp.asarray(a))
+    assert split.shape == (2, 3, 3)
+    summed = products.sum_over_time(split, products.split_time(jnp.asarray(b)))
+    np.testing.assert_allclose(summed, a.T @ b)
+
+
+@pytest.mark.slow
+def test_steps_on_several_devices_are_measured_and_predicted():
+    found = list(mesh.mesh(1, steps=1, sizes=((1, 4, 8),)))
+    tables = [part for part in found if not isinstance(part, str)]
+    measures = {part[0].measure: part for part in tables}
+    assert [row.system for row in measures["train step on one device"]] == ["measured", "predicted"]
+    devices = [n for n in mesh.DEVICES if 1 < n <= jax.device_count()]
+    assert set(measures) - {"train step on one device", "all-reduce"} == {
+        f"train step on {n} devices" for n in devices
+    }
+    assert found[-1].startswith("on paper, the same rows on each of 8, 64, 1024")
+
+
+def test_the_cost_model(monkeypatch):
+    monkeypatch.setattr(mesh, "usable_cpus", lambda: 2)
+    # Two cores are enough for two devices that keep one busy each, not for four.
+    assert mesh.predict(span=1.0, work=1.0, all_reduce_s=0.25, devices=1) == 1.0
+    assert mesh.predict(span=1.0, work=1.0, all_reduce_s=0.25, devices=2) == 1.25
+    assert mesh.predict(span=1.0, work=1.0, all_reduce_s=0.25, devices=4) == 2.25
+    # 4 devices: each sends 3/2 of 8 bytes; 2 log2(4) messages.
+    assert mesh.ring_seconds(8, 4, bandwidth=2.0, latency=0.5) == 6.0 + 2.0
+
+
+def test_devices_add_up_the_gradients(no_cache):
+    add = mesh.all_reduce(12, 1)
+    assert np.asarray(add()).tolist() == [[1.0, 1.0, 1.0]]
+
+
 def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))
@@ -463,10 +513,12 @@ def test_bad_numbers_and_files_are_refused(tmp_path):
 
 def test_every_suite_can_be_chosen(monkeypatch, capsys):
     suites: Any = {
+        "products": products,
         "layer": layer,
         "ragged": ragged,
         "resets": ragged,
         "train": language,
+        "mesh": mesh,
         "training": lab,
         "seeds": seeds,
         "startup": lab,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cells": "CELLS ElmanCell GRUCell IndRNNCell LSTMCarry LSTMCell MinGRUCell MinLSTMCell"
-    " URLSTMCell register_cell",
+    "cells": "CELLS ElmanCell GRUCell IndRNNCell LRUCarry LRUCell LSTMCarry LSTMCell MinGRUCell"
+    " MinLSTMCell RGLRUCell SLSTMCarry SLSTMCell URLSTMCell register_cell",
     "layers.recurrent": "Recurrent",
     "layers.stack": "Bidirectional Stack",
     "layers.functional": "GRUParams LSTMParams gru lstm",
@@ -41,10 +41,15 @@ if TYPE_CHECKING:
         ElmanCell,
         GRUCell,
         IndRNNCell,
+        LRUCarry,
+        LRUCell,
         LSTMCarry,
         LSTMCell,
         MinGRUCell,
         MinLSTMCell,
+        RGLRUCell,
+        SLSTMCarry,
+        SLSTMCell,
         URLSTMCell,
         register_cell,
     )

@@ -179,6 +179,59 @@ def urlstm(params, xs, h=0.0, c=0.0, *, mask=1.0, refine_gate=True, uniform_gate
     return over_time(step, xs, h=h + 0 * b, c=c + 0 * b)
 
 
+def lru(params, xs, re=0.0, im=0.0, *, state_size=None):
+    """Orvieto et al. (2023), eq. 5 to 8; what multiplies x_k is a column of B there, a row here."""
+    eigenvalues = np.exp(-np.exp(params["nu_log"]) + 1j * np.exp(params["theta_log"]))
+    gamma = np.exp(params["gamma_log"])
+    kernel = {name: params[name]["kernel"] for name in ("ib_re", "ib_im", "c_re", "c_im", "id")}
+    b, c = kernel["ib_re"] + 1j * kernel["ib_im"], kernel["c_re"] + 1j * kernel["c_im"]
+    assert state_size in (None, len(gamma))
+
+    def step(x, re, im):
+        s = eigenvalues * (re + 1j * im) + gamma * (x @ b)
+        return {"re": s.real, "im": s.imag, "h": (s @ c).real + x @ kernel["id"]}
+
+    return over_time(step, xs, re=re, im=im)
+
+
+def blocks(params, name, x):
+    """A product with a block-diagonal matrix, and + b where there is a b."""
+    kernel = params[name]["kernel"]
+    parts = [part @ block for part, block in zip(np.split(x, len(kernel)), kernel, strict=True)]
+    return np.concatenate(parts) + params[name].get("bias", 0.0)
+
+
+def rglru(params, xs, h=0.0, *, num_heads=1, project_inputs=True):
+    """De et al. (2024), eq. 1 to 4, after a linear layer."""
+    assert len(params["gate_r"]["kernel"]) == num_heads
+
+    def step(x, h):
+        u = affine(params, "i", x) if project_inputs else x
+        r, z = sigmoid(blocks(params, "gate_r", u)), sigmoid(blocks(params, "gate_z", u))
+        a = sigmoid(params["lambda"]) ** (8 * r)
+        return {"r": r, "z": z, "a": a, "h": a * h + np.sqrt(1 - a**2) * (z * u)}
+
+    return over_time(step, xs, h=h)
+
+
+def slstm(params, xs, c=0.0, n=0.0, m=0.0, h=0.0, *, mask=1.0, num_heads=1, forget_gate="sigmoid"):
+    """Beck et al. (2024), eq. 8 to 17; without a step before, m is minus infinity."""
+    assert len(params["hi"]["kernel"]) == num_heads
+    zeros = np.zeros(params["ii"]["kernel"].shape[1])
+
+    def step(x, c, n, m, h):
+        sums = {g: affine(params, "i" + g, x) + blocks(params, "h" + g, mask * h) for g in "ifzo"}
+        z, o = np.tanh(sums["z"]), sigmoid(sums["o"])
+        log_f = np.log(sigmoid(sums["f"])) if forget_gate == "sigmoid" else sums["f"]
+        before = np.where(n == 0, -np.inf, m)
+        m = np.maximum(log_f + before, sums["i"])
+        i, f = np.exp(sums["i"] - m), np.exp(log_f + before - m)
+        c, n = f * c + i * z, f * n + i
+        return {"i": i, "f": f, "z": z, "o": o, "c": c, "n": n, "m": m, "h": o * c / n}
+
+    return over_time(step, xs, c=c + zeros, n=n + zeros, m=m + zeros, h=h + zeros)
+
+
 REFERENCE = {
     "lstm": lstm,
     "cifg": cifg,
@@ -189,5 +242,8 @@ REFERENCE = {
     "mingru": mingru,
     "indrnn": indrnn,
     "urlstm": urlstm,
+    "lru": lru,
+    "rglru": rglru,
+    "slstm": slstm,
 }
 """The equations of every name in `CELLS`."""

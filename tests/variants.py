@@ -67,9 +67,15 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "indrnn-clip": Variant("indrnn", (("recurrent_clip", 0.4),)),
     "urlstm-uniform": Variant("urlstm", (("refine_gate", False),)),
     "urlstm-refine": Variant("urlstm", (("uniform_gate_init", False),)),
+    "lru-state": Variant("lru", (("state_size", 3),)),
+    "rglru-heads": Variant("rglru", (("num_heads", 2),)),
+    "slstm-heads": Variant("slstm", (("num_heads", 2),)),
+    "slstm-exp": Variant("slstm", (("forget_gate", "exp"),)),
     # Step by step unless told otherwise, on the CPU that runs these tests.
     "minlstm-at_once": Variant("minlstm", implementation="associative_scan"),
     "mingru-at_once": Variant("mingru", implementation="associative_scan"),
+    "lru-at_once": Variant("lru", implementation="associative_scan"),
+    "rglru-at_once": Variant("rglru", implementation="associative_scan"),
 }
 
 
@@ -86,7 +92,18 @@ def drawn(layer, key, features=F, dtype=jnp.float32):
     """Random variables, inputs [B, T, F] and an initial carry for a layer."""
     inputs = jax.ShapeDtypeStruct((B, T, features), dtype)
     (_, carry), variables = jax.eval_shape(layer.init_with_output, key, inputs)
-    return randomised((variables, inputs, carry), key)
+    variables, inputs, carry = randomised((variables, inputs, carry), key)
+    return variables, inputs, possible(carry)
+
+
+def possible(carry):
+    """The carry with a normalizer state n, if it has one, that a cell can reach: from 0.5 up."""
+
+    def positive_n(path, leaf):
+        is_n = jax.tree_util.keystr(path).endswith(".n")
+        return abs(leaf) + np.array(0.5, leaf.dtype) if is_n else leaf
+
+    return jax.tree.map_with_path(positive_n, carry)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="deterministic")

@@ -21,8 +21,11 @@ from jaxrnn.cells.elman import ElmanCell
 from jaxrnn.cells.gru import GRUCell
 from jaxrnn.cells.indrnn import IndRNNCell
 from jaxrnn.cells.initializers import INITIALIZERS, initializer
+from jaxrnn.cells.lru import LRUCarry, LRUCell
 from jaxrnn.cells.lstm import LSTMCarry, LSTMCell
 from jaxrnn.cells.minimal import MinGRUCell, MinLSTMCell, positive
+from jaxrnn.cells.rglru import RGLRUCell
+from jaxrnn.cells.slstm import SLSTMCarry, SLSTMCell
 from jaxrnn.cells.urlstm import URLSTMCell
 from jaxrnn.errors import SettingError
 
@@ -41,6 +44,9 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "mingru": MinGRUCell,
     "indrnn": IndRNNCell,
     "urlstm": URLSTMCell,
+    "lru": LRUCell,
+    "rglru": RGLRUCell,
+    "slstm": SLSTMCell,
 }
 
 
@@ -109,11 +115,16 @@ __all__ = [
     "ElmanCell",
     "GRUCell",
     "IndRNNCell",
+    "LRUCarry",
+    "LRUCell",
     "LSTMCarry",
     "LSTMCell",
     "LinearCell",
     "MinGRUCell",
     "MinLSTMCell",
+    "RGLRUCell",
+    "SLSTMCarry",
+    "SLSTMCell",
     "URLSTMCell",
     "initializer",
     "make_cell",

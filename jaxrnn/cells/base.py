@@ -30,7 +30,7 @@ class Cell(nn.RNNCellBase):
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
-    def _dense(self, name: str, **options: Any) -> nn.Dense:
+    def _dense(self, name: str | None, **options: Any) -> nn.Dense:
         """A product with the input, [F] -> [H], unless `options` say otherwise."""
         options = {"kernel_init": self.kernel_init, "bias_init": self.bias_init} | options
         options["kernel_init"] = initializer(options["kernel_init"])

@@ -38,7 +38,7 @@ def read_gates(
       values are [B, T, H] and zero past each row's length: the hidden state h, without a `Stack`'s
       residual, and what the cell sows. An LSTM sows the gates i, f, o (0 to 1), the candidate g
       (-1 to 1) and the cell state c; a GRU the gates r, z and the candidate n; minLSTM i, f, g;
-      minGRU z, n.
+      minGRU z, n; for the others see the cell.
 
     Raises:
       TypeError: as `Recurrent`.

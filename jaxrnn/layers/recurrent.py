@@ -13,9 +13,12 @@ from jaxrnn.cells import (
     GRUCell,
     IndRNNCell,
     LinearCell,
+    LRUCell,
     LSTMCell,
     MinGRUCell,
     MinLSTMCell,
+    RGLRUCell,
+    SLSTMCell,
     URLSTMCell,
 )
 from jaxrnn.checks import check_carry, check_rate, drops
@@ -25,9 +28,10 @@ from jaxrnn.types import Carry
 
 CHECKED_CELLS = (
     *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell, IndRNNCell, URLSTMCell),
+    *(LRUCell, RGLRUCell, SLSTMCell),
     *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
 )
-"""Cells (not their subclasses) whose dense layers over the inputs are called i plus a gate."""
+"""Cells (not their subclasses) whose dense layers [F, H] are called i plus a gate."""
 
 
 class Recurrent(nn.Module):
@@ -215,7 +219,7 @@ class Recurrent(nn.Module):
         if type(self.cell) not in CHECKED_CELLS:
             return
         params = self.cell.variables.get("params", {})
-        for name in ("i" + gate for gate in ("", *"ifgorzn")):
+        for name in ("i" + gate for gate in ("", *"ifgorznd")):
             if name not in params:
                 continue
             made_for, units = params[name]["kernel"].shape

@@ -24,8 +24,9 @@ def test_shapes_and_types(name, dtype, key):
     (_, outputs), params = jax.eval_shape(cell.init_with_output, key, carry, inputs)
     size = getattr(cell, "projection_size", None) or H
     states = jax.tree.leaves(carry)
-    chex.assert_shape([outputs, states[-1]], (B, size))
-    chex.assert_shape(states[0], (B, H))
+    chex.assert_shape(outputs, (B, size))
+    chex.assert_shape(states[-1], (B, getattr(cell, "state_size", None) or size))
+    chex.assert_shape(states[0], (B, getattr(cell, "state_size", None) or H))
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, params))} == {jnp.dtype("float32")}
     assert cell.num_feature_axes == 1
 
@@ -139,7 +140,7 @@ def test_equal_modules_share_a_compilation(name):
     cell, again = make(kernel_init="orthogonal"), make(kernel_init="orthogonal")
     assert cell is not again
     assert (cell, hash(cell)) == (again, hash(again))
-    for other in (make(), make(H + 1, kernel_init="orthogonal")):
+    for other in (make(), make(2 * H, kernel_init="orthogonal")):
         assert cell != other
 
 

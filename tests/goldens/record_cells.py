@@ -64,10 +64,11 @@ def jax_case(run: Callable[..., Any], wanted: Arrays) -> Arrays:
     """The same in JAX."""
     import jax
 
-    results, back = jax.vjp(lambda wanted: run(**wanted)["outputs"], wanted)
-    cotangent = normal(*results.shape)
-    (gradients,) = back(cotangent)
-    record = run(**wanted) | {"cotangent": cotangent}
+    arrays = jax.tree.map(jax.numpy.asarray, wanted)
+    results, back = jax.vjp(lambda arrays: run(**arrays)["outputs"], arrays)
+    cotangent = normal(*results.shape).astype(results.dtype)
+    (gradients,) = back(jax.numpy.asarray(cotangent))
+    record = run(**arrays) | {"cotangent": cotangent}
     record |= {f"grad/{name}": gradient for name, gradient in gradients.items()}
     return wanted | {name: np.asarray(value) for name, value in record.items()}
 
@@ -120,12 +121,87 @@ def urlstm(file: str) -> dict[str, Arrays]:
     return {"plain": torch_case(run, wanted)}
 
 
+def lru(file: str) -> dict[str, Arrays]:
+    """A public reimplementation, linked by the paper's authors; its D is diagonal, so F = H."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    layer = source(file).LRU(d_hidden=5, d_model=H)
+    variables = layer.init(jax.random.key(0), np.zeros((T, H)))["params"]
+
+    def run(inputs, **weights):
+        apply = jax.vmap(lambda x: layer.apply({"params": weights}, x))
+        return {"outputs": apply(inputs)}
+
+    wanted = {name: normal(*weight.shape) for name, weight in variables.items()}
+    return {"plain": jax_case(run, wanted | {"inputs": normal(B, T, H)})}
+
+
+def rglru() -> dict[str, Arrays]:
+    """The authors' layer; its scan is in float32. F = H, since it projects nothing."""
+    import jax
+    import jax.numpy as jnp
+    from recurrentgemma.jax import layers
+
+    layer = layers.RGLRU(width=H, num_heads=HEADS)
+    positions = jnp.tile(jnp.arange(1, T + 1), (B, 1))  # not from 0, where the carry is dropped
+    inputs = jnp.zeros((B, T, H))
+    variables = layer.init(jax.random.key(0), inputs, positions)["params"]
+    flat = {f"{a}.{b}": w for a in ("a_gate", "input_gate") for b, w in variables[a].items()}
+
+    def run(inputs, a_param, h_0, **weights):
+        params: Arrays = {"a_param": a_param}
+        for name, weight in weights.items():
+            outer, inner = name.split(".")
+            params.setdefault(outer, {})[inner] = weight
+        outputs, last = layer.apply({"params": params}, inputs, positions, h_0)
+        return {"outputs": outputs, "h_n": last}
+
+    wanted = {name: normal(*weight.shape) for name, weight in flat.items()}
+    wanted |= {"a_param": normal(H), "inputs": normal(B, T, H), "h_0": normal(B, H)}
+    return {"plain": jax_case(run, {k: v.astype(np.float32) for k, v in wanted.items()})}
+
+
+def slstm() -> dict[str, Arrays]:
+    """The authors' plain PyTorch, from zero states and from others; gates in the order i, f, z, o.
+
+    The kernel is [heads, 4 * units of a head, units of a head], what their layer makes of it.
+    """
+    import torch
+    from xlstm.blocks.slstm.src.vanilla import slstm_forward, slstm_pointwise_function_registry
+
+    def run(inputs, kernel, recurrent, bias, states):
+        pointwise = slstm_pointwise_function_registry["slstm"]
+        trace, last, _ = slstm_forward(
+            (inputs @ kernel).transpose(0, 1), states, recurrent, bias, pointwise
+        )
+        results = {"outputs": trace[0, 1:].transpose(0, 1)}
+        return results | dict(zip(("h_n", "c_n", "n_n", "m_n"), last, strict=True))
+
+    wanted = {
+        "inputs": normal(B, T, F),
+        "kernel": normal(F, 4 * H),
+        "recurrent": normal(HEADS, 4 * H // HEADS, H // HEADS),
+        "bias": normal(4 * H),
+    }
+    states = normal(4, B, H)
+    states[2] = 0.5 + np.abs(states[2])  # the normalizer
+    zeros = torch.zeros(4, B, H, dtype=torch.float64)  # states of no step, so without a gradient
+    return {
+        "from_zero": torch_case(lambda **tensors: run(**tensors, states=zeros), wanted),
+        "from_states": torch_case(run, wanted | {"states": states}),
+    }
+
+
 RECORDERS: dict[str, tuple[Callable[..., dict[str, Arrays]], str]] = {
     "indrnn": (
         indrnn,
         "IndRNN_onlyrecurrent.py of github.com/Sunnydreamrain/IndRNN_pytorch at 9b9cb4cd6b42",
     ),
     "urlstm": (urlstm, "ur_lstm/ur_lstm.py of github.com/r0mainK/ur-lstm at ffda3fb817f8"),
+    "lru": (lru, "lru/model.py of github.com/NicolasZucchet/minimal-LRU at bbd71b1104c3"),
+    "rglru": (rglru, "recurrentgemma 1.0.1"),
+    "slstm": (slstm, "xlstm 2.0.6"),
 }
 
 

@@ -29,6 +29,9 @@ NAMES = {
     "minlstm": "ifgh",
     "mingru": "znh",
     "indrnn": "h",
+    "lru": ("re", "im", "h"),
+    "rglru": "rzah",
+    "slstm": "ifzocnmh",
 }
 """What the cells of this library show; another cell shows its h, and what else it sows."""
 

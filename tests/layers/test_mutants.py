@@ -37,6 +37,12 @@ GOLDENS = {  # the function in test_oracles or another module, and its case
     ),
     "indrnn": (PUBLISHED, "indrnn.clipped", "scan", None),
     "urlstm": (PUBLISHED, "urlstm.plain", "scan", None),
+    "lru": (PUBLISHED, "lru.plain", "scan", None),
+    "lru at once": (PUBLISHED, "lru.plain", "associative_scan", None),
+    "rglru": (PUBLISHED, "rglru.plain", "scan", None),
+    "slstm": (PUBLISHED, "slstm.from_states", "scan", None),
+    "slstm from zero": (PUBLISHED, "slstm.from_zero", "scan", None),
+    "rglru at once": (PUBLISHED, "rglru.plain", "associative_scan", None),
 }
 
 MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands there, what instead
@@ -156,6 +162,35 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         'products("r"), bias',
     ),
     "the refine gate's bounds": ("urlstm", "cells.urlstm", "1 - (1 - f) ** 2", "1 - (1 - f)"),
+    "the conjugate of C": ("lru", "cells.lru", "- self.c_im(", "+ self.c_im("),
+    "no gamma": ("lru", "cells.lru", "_complex(gamma * re, gamma * im)", "_complex(re, im)"),
+    "the decay's phase": ("lru", "cells.lru", "size * jnp.sin(phase))", "-size * jnp.sin(phase))"),
+    "a for a^2": ("rglru", "cells.rglru", "expm1(2 * log_a)", "expm1(log_a)"),
+    "r and z": ("rglru", "cells.rglru", "        r, z = nn", "        z, r = nn"),
+    "blocks": ("rglru", "cells.base", "...ki,kij->...kj", "...ki,kji->...kj"),
+    "the order of two steps": (
+        *("lru at once", "layers.scan"),
+        "second.decay * first.drive + second.drive",
+        "first.decay * second.drive + first.drive",
+    ),
+    "the first state at once": (
+        *("rglru at once", "layers.scan"),
+        "total.decay * first[:, None] + total.drive",
+        "total.drive",
+    ),
+    "no stabilizer before": ("slstm", "cells.slstm", "kept = log_f + m", "kept = log_f"),
+    "no normalizer": ("slstm", "cells.slstm", "h = o * c / n", "h = o * c"),
+    "an unstable input gate": (
+        "slstm from zero",
+        "cells.slstm",
+        "jnp.exp(log_i - m)",
+        "jnp.exp(log_i)",
+    ),
+    "z and o": (
+        *("slstm", "cells.slstm"),
+        '"z")), nn.sigmoid(products("o"))',
+        '"o")), nn.sigmoid(products("z"))',
+    ),
     "the untied input gate": ("urlstm", "cells.urlstm", "(1 - effective) * g)", "(1 - f) * g)"),
 }
 

@@ -20,7 +20,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
-from variants import VARIANTS, assert_close
+from variants import VARIANTS, assert_close, possible
 
 from jaxrnn.cells import LinearCell
 from jaxrnn.layers.recurrent import Recurrent
@@ -31,7 +31,7 @@ CUTS = [(1, 4, 1), (4, 1, 1), (1, 1, 4), (1, 1, 1, 1, 1, 1)]  # of T, into piece
 
 NAMES = (
     *("lstm", "lstm-both", "gru", "gru-reset_before", "rnn", "irnn", "minlstm", "mingru"),
-    *("indrnn", "urlstm"),
+    *("indrnn", "urlstm", "lru-state", "rglru", "slstm-heads"),
 )
 CELLS = {name: VARIANTS[name].make_cell(H) for name in NAMES}
 STEP_BY_STEP = {name: Recurrent(cell, implementation="scan") for name, cell in CELLS.items()}
@@ -101,7 +101,7 @@ def case_of(layer, drawn, features=F):
         lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32),
         (params, inputs, results[1], results),
     )
-    return Case(params, inputs, carry, lengths, resets, weights)
+    return Case(params, inputs, possible(carry), lengths, resets, weights)
 
 
 def call(module, params, *arguments, **options):

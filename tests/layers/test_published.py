@@ -18,7 +18,18 @@ from jax.test_util import check_grads
 from test_oracles import Arrays, assert_close, read, under
 from variants import VARIANTS, drawn
 
-from jaxrnn.cells import CELLS, IndRNNCell, LinearCell, LSTMCarry, URLSTMCell
+from jaxrnn.cells import (
+    CELLS,
+    IndRNNCell,
+    LinearCell,
+    LRUCarry,
+    LRUCell,
+    LSTMCarry,
+    RGLRUCell,
+    SLSTMCarry,
+    SLSTMCell,
+    URLSTMCell,
+)
 from jaxrnn.layers.recurrent import Recurrent
 
 H = 6
@@ -54,7 +65,46 @@ def urlstm(case: str, w: Arrays) -> Ours:
     return URLSTMCell(H), params, LSTMCarry(w["c_0"], w["h_0"])
 
 
-CONVERT: dict[str, Callable[[str, Arrays], Ours]] = {"indrnn": indrnn, "urlstm": urlstm}
+def lru(case: str, w: Arrays) -> Ours:
+    """Their D is diagonal."""
+    del case
+    names = {"ib_re": "B_re", "ib_im": "B_im", "c_re": "C_re", "c_im": "C_im"}
+    params: dict[str, Any] = {ours: {"kernel": w[theirs].T} for ours, theirs in names.items()}
+    params |= {name: w[name] for name in ("nu_log", "theta_log", "gamma_log")}
+    states = len(w["nu_log"])
+    zeros = jnp.zeros((len(w["inputs"]), states))
+    cell = LRUCell(H, state_size=states)
+    return cell, params | {"id": {"kernel": jnp.diag(w["D"])}}, LRUCarry(zeros, zeros)
+
+
+def rglru(case: str, w: Arrays) -> Ours:
+    """Their parameter is -lambda: softplus of it is -log sigmoid(lambda)."""
+    del case
+    params: dict[str, Any] = {"lambda": -w["a_param"]}
+    for ours, theirs in {"gate_r": "a_gate", "gate_z": "input_gate"}.items():
+        params[ours] = {"kernel": w[f"{theirs}.w"], "bias": w[f"{theirs}.b"].reshape(-1)}
+    return RGLRUCell(H, num_heads=2, project_inputs=False), params, w["h_0"]
+
+
+def slstm(case: str, w: Arrays) -> Ours:
+    """Their states are h, c, n, m."""
+    h, c, n, m = w.get("states", jnp.zeros((4, len(w["inputs"]), H)))
+    params: dict[str, Any] = {}
+    sides = {"kernel": jnp.split(w["kernel"], 4, 1), "bias": jnp.split(w["bias"], 4)}
+    recurrent = jnp.split(w["recurrent"], 4, 1)
+    for gate, kernel, bias, block in zip("ifzo", *sides.values(), recurrent, strict=True):
+        params["i" + gate] = {"kernel": kernel}
+        params["h" + gate] = {"kernel": block.transpose(0, 2, 1), "bias": bias}
+    return SLSTMCell(H, num_heads=2), params, SLSTMCarry(c, n, m, h)
+
+
+CONVERT: dict[str, Callable[[str, Arrays], Ours]] = {
+    "indrnn": indrnn,
+    "urlstm": urlstm,
+    "lru": lru,
+    "rglru": rglru,
+    "slstm": slstm,
+}
 PUBLISHED = {
     f"{name}.{case}": arrays
     for name in CONVERT
@@ -109,7 +159,92 @@ def test_the_uniform_gate_starts_uniform():
     cell, units = URLSTMCell(2000), 2000
     carry = cell.initialize_carry(None, (1, 1))
     bias = cell.init(jax.random.key(0), carry, jnp.zeros((1, 1)))["params"]["forget_bias"]
-    values = np.sort(1 / (1 + np.exp(-np.asarray(bias, np.float64))))
-    assert 1 / units * 0.999 < values[0] and values[-1] < (1 - 1 / units) * 1.001
-    # Kolmogorov and Smirnov: a true uniform is further off than this once in 10^6 draws.
-    assert np.abs(values - (np.arange(units) + 0.5) / units).max() < 2.7 / np.sqrt(units)
+    values = 1 / (1 + np.exp(-np.asarray(bias, np.float64)))
+    assert_uniform(values, 1 / units, 1 - 1 / units)
+
+
+def lru_eigenvalues(**options):
+    """|lambda|^2 and the phase of 4000 states, and the gamma that belongs to each."""
+    cell = LRUCell(1, state_size=4000, **options)
+    carry = cell.initialize_carry(None, (1, 1))
+    params = cell.init(jax.random.key(0), carry, jnp.zeros((1, 1)))["params"]
+    nu, theta, gamma = (
+        np.asarray(params[f"{n}_log"], np.float64) for n in ("nu", "theta", "gamma")
+    )
+    return np.exp(-2 * np.exp(nu)), np.exp(theta), np.exp(gamma)
+
+
+def assert_uniform(values, low, high):
+    """Kolmogorov and Smirnov: a true uniform fails once in 10^6 draws."""
+    places = (np.sort(values) - low) / (high - low)
+    assert np.abs(places - (np.arange(places.size) + 0.5) / places.size).max() < 2.7 / np.sqrt(
+        places.size
+    )
+
+
+def test_the_lru_starts_on_its_ring():
+    """Orvieto et al. (2023), lemma 3.2 and section 3.4."""
+    square, phase, gamma = lru_eigenvalues()
+    assert_uniform(square, 0, 1)
+    assert_uniform(phase, 0, 2 * np.pi)
+    square, phase, gamma = lru_eigenvalues(min_radius=0.9, max_radius=0.999, max_phase=np.pi / 10)
+    assert_uniform(square, 0.9**2, 0.999**2)
+    assert_uniform(phase, 0, np.pi / 10)
+    np.testing.assert_allclose(gamma**2, 1 - square, rtol=1e-3)  # of float32 near 1
+
+
+def test_the_rglru_starts_with_its_decays():
+    """De et al. (2024), section 2.4: a^c is uniform from 0.9 to 0.999."""
+    init = RGLRUCell(1)._init_lambda(jax.random.key(0), (4000,), jnp.float32)
+    assert_uniform((1 / (1 + np.exp(-np.asarray(init, np.float64)))) ** 8, 0.9, 0.999)
+
+
+def test_the_rglru_learns_with_its_gate_shut():
+    """There a is 1 and the root of 1 - a^2 has no slope, but gradients stay finite."""
+    layer = Recurrent(RGLRUCell(4))
+    inputs = jnp.ones((2, 5, 3))
+    variables: Any = layer.init(jax.random.key(0), inputs)
+    bias = variables["params"]["cell"]["gate_r"]["bias"]
+    for value in (-20.0, -90.0, -200.0):
+        variables["params"]["cell"]["gate_r"]["bias"] = jnp.full_like(bias, value)
+        slopes = jax.grad(lambda v: layer.apply(v, inputs)[0].sum())(variables)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+def test_options_out_of_range_are_refused():
+    for cell, options, message in [
+        (IndRNNCell, {"recurrent_clip": 0.0}, "recurrent_clip must be a positive finite number"),
+        (LRUCell, {"min_radius": 1.0}, "min_radius and max_radius must be from 0 to 1"),
+        (LRUCell, {"max_phase": 0.0}, "max_phase must be a positive finite number"),
+        (LRUCell, {"state_size": 0}, "state_size must be a whole number from 1 or None, not 0"),
+        (RGLRUCell, {"max_radius": 1.0}, "min_radius and max_radius must be between 0 and 1"),
+        (RGLRUCell, {"num_heads": 4}, "num_heads must be a whole number that divides features, 6"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cell(H, **options)
+    with pytest.raises(ValueError, match="inputs must have F = H = 6 without project_inputs, but"):
+        Recurrent(RGLRUCell(H, project_inputs=False)).init(jax.random.key(0), jnp.ones((1, 2, 3)))
+
+
+@pytest.mark.parametrize("shift", [-300.0, 0.0, 300.0])
+def test_the_slstms_stabilizer_changes_nothing_but_the_range(shift, float64, key):
+    """Equations 8 to 14 of Beck et al. (2024), without m; exp(300) is too much for float32."""
+    layer = Recurrent(SLSTMCell(H))
+    inputs = jax.random.normal(key, (2, 5, 3), jnp.float32)
+    variables: Any = layer.init(key, inputs)
+    params = variables["params"]["cell"]
+    params["hi"]["bias"] = jnp.full_like(params["hi"]["bias"], shift)
+    (outputs, carry), back = jax.vjp(lambda v: layer.apply(v, inputs), variables)
+    w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    for b in range(2):
+        h = c = n = np.zeros(H)
+        for t in range(5):
+            x = np.asarray(inputs[b, t], np.float64)
+            sums = {g: x @ w["i" + g]["kernel"] + h @ w["h" + g]["kernel"][0] for g in "ifzo"}
+            i, f, z, o = (sums[g] + w["h" + g]["bias"] for g in "ifzo")
+            f = 1 / (1 + np.exp(-f))
+            c, n = f * c + np.exp(i) * np.tanh(z), f * n + np.exp(i)
+            h = c / n / (1 + np.exp(-o))
+            np.testing.assert_allclose(outputs[b, t], h, atol=1e-4)
+    slopes = back((jnp.ones_like(outputs), jax.tree.map(jnp.zeros_like, carry)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))

@@ -266,6 +266,7 @@ def test_the_same_units_are_dropped_at_all_steps_of_a_row(key):
         ("rnn", {}),
         ("indrnn-clip", {}),
         ("urlstm", {}),
+        ("slstm-heads", {}),
         ("gru", {"reverse": True, "remat_chunk_size": 3}),
     ],
     ids=str,

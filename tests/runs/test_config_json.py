@@ -163,10 +163,10 @@ def test_a_dataclass_is_written_field_by_field():
 
 
 OTHER = {  # than the default, for each field of a cell
-    "features": 7,
+    "features": 10,
     "gate_fn": nn.hard_sigmoid,
     "activation_fn": nn.gelu,
-    "kernel_init": "lecun_normal",
+    "kernel_init": "he_uniform",
     "recurrent_kernel_init": nn.initializers.ones,
     "bias_init": nn.initializers.ones,
     "carry_init": nn.initializers.ones,
@@ -181,6 +181,13 @@ OTHER = {  # than the default, for each field of a cell
     "reset_after": False,
     "residual": True,
     "recurrent_clip": 0.5,
+    "state_size": 3,
+    "min_radius": 0.5,
+    "max_radius": 0.95,
+    "max_phase": 0.25,
+    "num_heads": 5,
+    "forget_gate": "exp",
+    "forget_bias_range": (1.0, 2.0),
     "name": "cell",
 }
 

@@ -45,12 +45,12 @@ def mesh(
     for layers, hidden, batch in sizes:
         case = f"language model, {layers}x{hidden}, B={batch}, T=50"
         calls: dict[str, Callable[[], Any]] = {}
+        with random_config((layers, hidden, batch)) as (_, whole):
+            size = gradient_bytes(whole)
         for n in devices:
             with random_config((layers, hidden, batch // n)) as (_, experiment):
                 calls[f"{n} alone"] = _steps(experiment, steps)
-                size = gradient_bytes(experiment)
-            with random_config((layers, hidden, batch)) as (_, experiment):
-                spread = replace(experiment, mesh=MeshShape(data=n))
+                spread = replace(whole, mesh=MeshShape(data=n))
                 calls[f"{n} together"] = _steps(spread, steps)
                 calls[f"{n} sum"] = all_reduce(size, n)
         seconds = interleave(calls, repeats, burst=1 if hidden >= 512 else 3)

@@ -316,7 +316,7 @@ def test_steps_on_several_devices_are_measured_and_predicted():
     assert set(measures) - {"train step on one device", "all-reduce"} == {
         f"train step on {n} devices" for n in devices
     }
-    assert found[-1].startswith("on paper, the same rows on each of 8, 64, 1024")
+    assert str(found[-1]).startswith("on paper, the same rows on each of 8, 64, 1024")
 
 
 def test_the_cost_model(monkeypatch):

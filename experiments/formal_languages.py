@@ -2,6 +2,10 @@
 
     python experiments/formal_languages.py --task parity --cell lstm --steps 10000
     python experiments/formal_languages.py --task modular-arithmetic --test-max-length 256
+    python experiments/formal_languages.py --task embedded-reber --hidden-size 16 --steps 3000
+    python experiments/formal_languages.py --task continual-reber --external-resets
+    python experiments/formal_languages.py --task counting --num-letters 3 --test-max-count 40
+    python experiments/formal_languages.py --task dyck --num-types 8 --max-depth 5
 
 The regular languages are trained on short strings and tested on longer ones. Sources and
 memoryless baselines of the tasks are in `jaxrnn/tasks`.
@@ -28,7 +32,17 @@ from jaxrnn.cli.options import (
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
-NAMES = ("parity", "even-pairs", "cycle-navigation", "modular-arithmetic", "permutations")
+NAMES = (
+    "parity",
+    "even-pairs",
+    "cycle-navigation",
+    "modular-arithmetic",
+    "permutations",
+    "embedded-reber",
+    "continual-reber",
+    "counting",
+    "dyck",
+)
 """The tasks of this script."""
 
 OPTIONS = (
@@ -40,6 +54,18 @@ OPTIONS = (
     "num_places",
     "modulus",
     "num_elements",
+    "num_training_strings",
+    "num_test_strings",
+    "string_set",
+    "sequence_length",
+    "windows_per_stream",
+    "num_test_streams",
+    "external_resets",
+    "num_letters",
+    "max_count",
+    "test_max_count",
+    "num_types",
+    "max_depth",
     "batch_size",
 )
 """The options that are settings of tasks."""
@@ -51,11 +77,13 @@ class Config:
 
     task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(NAMES) + "}")] = "parity"
     """parity: of the ones; even-pairs: of the pairs 01 and 10; cycle-navigation: the end of a walk
-    on a circle; modular-arithmetic: the value of an expression; permutations: their product."""
+    on a circle; modular-arithmetic: the value of an expression; permutations: their product;
+    embedded-reber, continual-reber: the next symbol of a small grammar; counting: a^n b^n; dyck:
+    nested brackets."""
     min_length: int | None = None
     """The shortest training string; default: 1, for permutations 3."""
     max_length: int | None = None
-    """The longest training string; default: 40."""
+    """The longest training string; default: 40, for dyck 84."""
     test_max_length: int | None = None
     """The longest test string; default: 500, for permutations 256."""
     strings_per_length: int | None = None
@@ -68,8 +96,32 @@ class Config:
     """The modulus, for --task modular-arithmetic; default: 5."""
     num_elements: int | None = None
     """How many things are permuted, for --task permutations; default: 5."""
+    num_training_strings: int | None = None
+    """Training strings, for --task embedded-reber; 0 for new ones in each batch; default: 256."""
+    num_test_strings: int | None = None
+    """Test strings, for --task embedded-reber; default: 256."""
+    string_set: int | None = None
+    """Number of the training and test set, for --task embedded-reber; default: 0."""
+    sequence_length: int | None = None
+    """Time steps of a batch, for --task continual-reber; default: 100."""
+    windows_per_stream: int | None = None
+    """Batches until a stream starts again, for --task continual-reber; default: 100."""
+    num_test_streams: int | None = None
+    """Test streams, for --task continual-reber; default: 10."""
+    external_resets: bool | None = None
+    """Reset the state at the start of each string, for --task continual-reber; default: False."""
+    num_letters: int | None = None
+    """2 for a^n b^n, 3 for a^n b^n c^n, for --task counting; default: 2."""
+    max_count: int | None = None
+    """The largest n in training, for --task counting; default: 10."""
+    test_max_count: int | None = None
+    """The largest n in testing, for --task counting; default: 20."""
+    num_types: int | None = None
+    """Types of brackets, for --task dyck; default: 2."""
+    max_depth: int | None = None
+    """How deep brackets are nested, for --task dyck; default: 3."""
     batch_size: int | None = None
-    """Strings per batch; default: 128."""
+    """Strings per batch; default: 128; 32 for counting and dyck, 16 for the Reber grammars."""
     network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions()
     training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = TrainingOptions(steps=10_000)
     run: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions()

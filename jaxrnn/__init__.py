@@ -22,6 +22,7 @@ _HOMES = {
     "types": "Batch",
     "tasks": "Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
     " Music NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
+    "tasks.grammars": "ContinualReber Counting Dyck EmbeddedReber",
     "tasks.regular": "CycleNavigation EvenPairs ModularArithmetic Parity Permutations",
     "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         TemporalOrder,
         register_task,
     )
+    from jaxrnn.tasks.grammars import ContinualReber, Counting, Dyck, EmbeddedReber
     from jaxrnn.tasks.regular import (
         CycleNavigation,
         EvenPairs,

@@ -12,6 +12,7 @@ from jaxrnn.tasks.adding import Adding
 from jaxrnn.tasks.base import Task
 from jaxrnn.tasks.copy_memory import CopyMemory
 from jaxrnn.tasks.forecasting import Forecasting
+from jaxrnn.tasks.grammars import ContinualReber, Counting, Dyck, EmbeddedReber
 from jaxrnn.tasks.language import Language
 from jaxrnn.tasks.lorenz import Lorenz
 from jaxrnn.tasks.mackey_glass import MackeyGlass
@@ -57,6 +58,10 @@ TASKS: dict[str, Callable[..., Task]] = {
     "cycle-navigation": CycleNavigation,
     "modular-arithmetic": ModularArithmetic,
     "permutations": Permutations,
+    "embedded-reber": EmbeddedReber,
+    "continual-reber": ContinualReber,
+    "counting": Counting,
+    "dyck": Dyck,
 }
 """Task classes by name; their settings are keyword arguments, such as `batch_size=`."""
 

@@ -25,12 +25,16 @@ def formal_languages(call):
     [
         ("parity", "--max-length 5 --test-max-length 9", "0.6931"),
         ("permutations", "--num-elements 3 --test-max-length 50 --no-every-step", "1.792"),
+        ("embedded-reber", "--max-length 20 --num-test-strings 9", "1.261"),
+        ("continual-reber", "--sequence-length 20 --windows-per-stream 3 --external-resets", "1.3"),
+        ("counting", "--num-letters 3 --max-count 3 --test-max-count 4", "0.1"),
+        ("dyck", "--max-length 10", "1."),
     ],
 )
 def test_trains_and_reports(formal_languages, task, arguments, memoryless_loss):
     result = formal_languages("--task", task, *arguments.split(), "--cell", "gru", *SMALL)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"(memoryless baseline: {memoryless_loss})" in result.stdout
+    assert f"(memoryless baseline: {memoryless_loss}" in result.stdout
     config = json.loads(Path("runs/formal_languages/0001/config.json").read_text())
     assert config["experiment"]["task"]["batch_size"] == 4
 
@@ -38,6 +42,10 @@ def test_trains_and_reports(formal_languages, task, arguments, memoryless_loss):
 BAD = {
     "unknown task": (["--task", "party"], "--task must be one of parity, even-pairs"),
     "no modulus": (["--modulus", "3"], "--modulus is for --task modular-arithmetic; parity has"),
+    "no training strings": (
+        ["--task", "dyck", "--num-training-strings", "9"],
+        "--num-training-strings is for --task embedded-reber; dyck has --max-length, --num-types",
+    ),
     "no test": (["--test-max-length", "9"], "test max length must be more than max length, 40"),
 }
 

@@ -17,12 +17,13 @@ _HOMES = {
     "layers.functional": "GRUParams LSTMParams gru lstm",
     "layers.fused": "FusedCell register_fused_cell",
     "layers.gates": "read_gates",
-    "models": "LanguageModel SequenceModel",
     "losses": "sequence_binary_cross_entropy sequence_cross_entropy sequence_squared_error",
+    "models": "EncoderDecoder LanguageModel SequenceModel",
     "types": "Batch",
     "tasks": "Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
     " Music NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
     "tasks.grammars": "ContinualReber Counting Dyck EmbeddedReber",
+    "tasks.sequence_to_sequence": "Addition Dates Pronunciation Reverse SequenceToSequence Sort",
     "tasks.regular": "CycleNavigation EvenPairs ModularArithmetic Parity Permutations",
     "training.config": "ExperimentConfig InitFrom TF1Weights TrainConfig",
     "training.mesh": "MeshShape",
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
         sequence_cross_entropy,
         sequence_squared_error,
     )
-    from jaxrnn.models import LanguageModel, SequenceModel
+    from jaxrnn.models import EncoderDecoder, LanguageModel, SequenceModel
     from jaxrnn.runs.loading import load
     from jaxrnn.runs.runner import resume, run
     from jaxrnn.runs.verification import verify
@@ -92,6 +93,14 @@ if TYPE_CHECKING:
         ModularArithmetic,
         Parity,
         Permutations,
+    )
+    from jaxrnn.tasks.sequence_to_sequence import (
+        Addition,
+        Dates,
+        Pronunciation,
+        Reverse,
+        SequenceToSequence,
+        Sort,
     )
     from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights, TrainConfig
     from jaxrnn.training.loop import make_train

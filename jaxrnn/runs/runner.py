@@ -63,16 +63,13 @@ class RunResult:
     history: History  # every logged step
     state: TrainState  # after the last update; each leaf [S, ...], in host memory
     diverged: dict[int, int]  # seed -> step at which its loss or gradient was not finite
-    stopped: dict[int, int]  # seed -> step at which it stopped early, out of patience
-    solved_at: dict[int, int]  # seed -> step at which it solved the task, with `stop_when_solved`
+    stopped: dict[int, int]  # seed -> step at which it stopped early
     compile_seconds: float  # tracing and compiling, or loading from the compilation cache
     run_seconds: float  # training in this process
 
     @property
     def solved(self) -> np.ndarray | None:
         """[S] bool, whether each seed solved the task; None if the task cannot be solved."""
-        if self.config.train.stop_when_solved:
-            return np.isin(self.config.seed_numbers, list(self.solved_at))
         return self.config.task.solved(last_rows(self.history, self.stopped))
 
 
@@ -178,22 +175,22 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
         return RunState(0, state), None
     step, file = restored.position["next_step"], run_dir / run_directory.METRICS
     history = metrics.read(file, before=step)
-    last = seed_status(config, restored.state, step).last_success(config)
-    wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step), last).tolist())
+    wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step)).tolist())
     if (history.seeds.tolist(), history.steps.tolist()) != wanted:
         raise RunError(
             f"{file} lacks lines that it had when {restored.path} was saved; restore them, or start"
             " again in another directory"
         )
     require_same_metrics(run_dir, history, loop)
-    status = seed_status(config, restored.state, step, history.values["loss"][:, -1])
+    diverged, stopped = seed_status(config, restored.state, step, history.values["loss"][:, -1])
     run_state = RunState(
         step,
         restored.state,
         restored.position["seconds"],
         (history,),
-        *status,
-        is_over=step > config.train.steps or status.is_all(config),
+        diverged,
+        stopped,
+        is_over=step > config.train.steps or len(diverged) + len(stopped) == config.seeds,
     )
     return run_state, restored.path
 
@@ -248,10 +245,8 @@ def _work(
     status = "diverged" if len(run_state.diverged) == config.seeds else status
     state = to_host(run_state.state)
     if is_first():
-        ends = {"diverged": run_state.diverged, "stopped_early": run_state.stopped}
-        if config.train.stop_when_solved:
-            ends["solved_at"] = run_state.solved_at
-        run_metadata.end_session(path, status, most_updates(state), ends)
+        frozen = run_state.diverged, run_state.stopped
+        run_metadata.end_session(path, status, most_updates(state), *frozen)
     processes.end_together()
     if status == "diverged":
         which = f"seed {config.seed}" if config.seeds == 1 else f"each of {config.seeds} seeds"
@@ -273,7 +268,6 @@ def _work(
         state,
         run_state.diverged,
         run_state.stopped,
-        run_state.solved_at,
         compile_seconds,
         run_state.seconds - seconds_before,
     )

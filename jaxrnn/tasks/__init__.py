@@ -27,6 +27,7 @@ from jaxrnn.tasks.regular import (
     Permutations,
 )
 from jaxrnn.tasks.selective_copy import SelectiveCopy
+from jaxrnn.tasks.sequence_to_sequence import Addition, Dates, Pronunciation, Reverse, Sort
 from jaxrnn.tasks.sine import Sine
 from jaxrnn.tasks.temporal_order import TemporalOrder
 
@@ -62,6 +63,11 @@ TASKS: dict[str, Callable[..., Task]] = {
     "continual-reber": ContinualReber,
     "counting": Counting,
     "dyck": Dyck,
+    "addition": Addition,
+    "reverse": Reverse,
+    "sort": Sort,
+    "dates": Dates,
+    "pronunciation": Pronunciation,
 }
 """Task classes by name; their settings are keyword arguments, such as `batch_size=`."""
 

@@ -1,4 +1,4 @@
-"""Models: inputs -> recurrent layers -> readout."""
+"""Models with one readout per time step of their inputs."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class SequenceModel(nn.Module):
     def __post_init__(self) -> None:
         """Check the attributes."""
         check_layers((self.recurrent,))
-        _check_sizes(self, "output_size")
+        check_sizes(self, "output_size")
         super().__post_init__()
 
     @nn.compact
@@ -63,7 +63,7 @@ class SequenceModel(nn.Module):
         hidden, carry = self.recurrent(
             inputs, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
         )
-        return _readout(self, hidden, self.output_size), carry
+        return readout(self, hidden, self.output_size), carry
 
 
 class LanguageModel(nn.Module):
@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
         """Check the attributes."""
         check_layers((self.recurrent,))
         optional = () if self.embedding_size is None else ("embedding_size",)
-        _check_sizes(self, "vocabulary_size", *optional)
+        check_sizes(self, "vocabulary_size", *optional)
         check_rate("dropout", self.dropout)
         if any(layer.reverse for _, layer in recurrent_layers(self.recurrent)):
             raise ValueError(
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
             vectors = jax.nn.one_hot(inputs, self.vocabulary_size, dtype=jnp.float32)
         else:
             sizes = {"V": self.vocabulary_size, "F": self.embedding_size}
-            _check_param(self, "embedding", "embedding", sizes)
+            check_param(self, "embedding", "embedding", sizes)
             embedding = nn.Embed(self.vocabulary_size, self.embedding_size, name="embedding")
             vectors = embedding(inputs)
         hidden, carry = self.recurrent(
@@ -148,7 +148,7 @@ class LanguageModel(nn.Module):
         )
         hidden = nn.Dropout(self.dropout)(hidden, deterministic=deterministic)
         if embedding is None or not self.tie_embeddings:
-            return _readout(self, hidden, self.vocabulary_size), carry
+            return readout(self, hidden, self.vocabulary_size), carry
         if hidden.shape[-1] != self.embedding_size:
             raise SettingError(
                 "tie_embeddings needs an embedding size equal to the last layer's hidden size,"
@@ -160,7 +160,7 @@ class LanguageModel(nn.Module):
         return logits + bias[None, None], carry
 
 
-def _check_sizes(model: nn.Module, *names: str) -> None:
+def check_sizes(model: nn.Module, *names: str) -> None:
     """Check that attributes are whole numbers from 1; NumPy's, as of a shape, become plain ones."""
     for name in names:
         if isinstance(value := getattr(model, name), np.integer):
@@ -168,15 +168,15 @@ def _check_sizes(model: nn.Module, *names: str) -> None:
     check_counts(model, *names)
 
 
-def _readout(model: nn.Module, hidden: jax.Array, size: int) -> jax.Array:
+def readout(model: nn.Module, hidden: jax.Array, size: int) -> jax.Array:
     """A model's dense readout: hidden [B, T, H] -> logits [B, T, V]. For use in `nn.compact`."""
-    _check_param(model, "readout", "kernel", {"H": hidden.shape[-1], "V": size})
+    check_param(model, "readout", "kernel", {"H": hidden.shape[-1], "V": size})
     glorot = nn.initializers.glorot_uniform()
     with jax.numpy_dtype_promotion("standard"):  # Flax needs it if a cell has another dtype
         return nn.Dense(size, kernel_init=glorot, name="readout")(hidden)
 
 
-def _check_param(model: nn.Module, layer: str, name: str, sizes: dict[str, int]) -> None:
+def check_param(model: nn.Module, layer: str, name: str, sizes: dict[str, int]) -> None:
     """Check the shape of a parameter that the model was given, with a ValueError.
 
     Flax would raise an error of its own, which is no ValueError and does not name the axes.

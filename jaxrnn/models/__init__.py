@@ -1,0 +1,6 @@
+"""Models: inputs -> recurrent layers -> readout."""
+
+from jaxrnn.models.encoder_decoder import EncoderDecoder
+from jaxrnn.models.sequence import LanguageModel, SequenceModel
+
+__all__ = ["EncoderDecoder", "LanguageModel", "SequenceModel"]

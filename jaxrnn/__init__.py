@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cells": "CELLS ElmanCell GRUCell IndRNNCell LRUCarry LRUCell LSTMCarry LSTMCell MinGRUCell"
-    " MinLSTMCell RGLRUCell SLSTMCarry SLSTMCell URLSTMCell register_cell",
+    "cells": "CELLS DeltaNetCarry DeltaNetCell ElmanCell GRUCell GatedDeltaNetCell IndRNNCell"
+    " LRUCarry LRUCell LSTMCarry LSTMCell MLSTMCarry MLSTMCell MinGRUCell MinLSTMCell RGLRUCell"
+    " SLSTMCarry SLSTMCell URLSTMCell register_cell",
     "layers.recurrent": "Recurrent",
     "layers.stack": "Bidirectional Stack",
     "layers.functional": "GRUParams LSTMParams gru lstm",
@@ -40,7 +41,10 @@ __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from jaxrnn.cells import (
         CELLS,
+        DeltaNetCarry,
+        DeltaNetCell,
         ElmanCell,
+        GatedDeltaNetCell,
         GRUCell,
         IndRNNCell,
         LRUCarry,
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
         LSTMCell,
         MinGRUCell,
         MinLSTMCell,
+        MLSTMCarry,
+        MLSTMCell,
         RGLRUCell,
         SLSTMCarry,
         SLSTMCell,

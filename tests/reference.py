@@ -232,6 +232,66 @@ def slstm(params, xs, c=0.0, n=0.0, m=0.0, h=0.0, *, mask=1.0, num_heads=1, forg
     return over_time(step, xs, c=c + zeros, n=n + zeros, m=m + zeros, h=h + zeros)
 
 
+def in_heads(params, name, x, heads):
+    """A product with x, split among the heads: [heads, H / heads]."""
+    return affine(params, name, x).reshape(heads, -1)
+
+
+def mlstm(params, xs, c=0.0, n=0.0, m=0.0, *, num_heads=1, forget_gate="sigmoid"):
+    """Beck et al. (2024), eq. 19 to 27 with 15 to 17; C there maps keys to values, here C^T."""
+    size = params["iq"]["kernel"].shape[1] // num_heads
+
+    def step(x, c, n, m):
+        q, k, v = (in_heads(params, "i" + name, x, num_heads) for name in "qkv")
+        k, o = k / np.sqrt(size), sigmoid(affine(params, "io", x))
+        log_i, log_f = affine(params, "gate_i", x), affine(params, "gate_f", x)
+        log_f = np.log(sigmoid(log_f)) if forget_gate == "sigmoid" else log_f
+        before, m = m, np.maximum(log_f + m, log_i)
+        i, f = np.exp(log_i - m), np.exp(log_f + before - m)
+        c, n, h = np.array(c), np.array(n), np.zeros((num_heads, size))
+        for head in range(num_heads):
+            c[head] = f[head] * c[head] + i[head] * np.outer(k[head], v[head])
+            n[head] = f[head] * n[head] + i[head] * k[head]
+            h[head] = c[head].T @ q[head] / max(abs(n[head] @ q[head]), np.exp(-m[head]))
+        return {"i": i, "f": f, "o": o, "c": c, "n": n, "m": m, "h": o * h.ravel()}
+
+    zeros = np.zeros((num_heads, size, size))
+    return over_time(step, xs, c=c + zeros, n=n + zeros[0], m=m + zeros[:, 0, 0])
+
+
+def deltanet(params, xs, s=0.0, *, num_heads=1, negative_eigenvalues=False, gated=False):
+    """Yang et al. (2024), section 2.2, beta from Grazzi et al. (2024); S there is S^T here."""
+    size = params["iq"]["kernel"].shape[1] // num_heads
+
+    def silu(a):
+        return a * sigmoid(a)
+
+    def unit(a):
+        return a / np.sqrt((a**2).sum(-1, keepdims=True) + 1e-6)
+
+    def step(x, s):
+        q, k, v = (silu(in_heads(params, "i" + name, x, num_heads)) for name in "qkv")
+        q, k, beta = unit(q), unit(k), sigmoid(affine(params, "gate_b", x))
+        beta = 2 * beta if negative_eigenvalues else beta
+        trace, a = {}, np.ones(num_heads)
+        if gated:
+            steps = np.log1p(np.exp(affine(params, "gate_a", x) + params["dt_bias"]))
+            trace["a"] = a = np.exp(-np.exp(params["A_log"]) * steps)
+        s, h = np.array(s), np.zeros((num_heads, size))
+        for head in range(num_heads):
+            rotated = np.eye(size) - beta[head] * np.outer(k[head], k[head])
+            s[head] = a[head] * rotated @ s[head] + beta[head] * np.outer(k[head], v[head])
+            h[head] = s[head].T @ q[head]
+        return trace | {"beta": beta, "s": s, "h": h.ravel()}
+
+    return over_time(step, xs, s=s + np.zeros((num_heads, size, size)))
+
+
+def gateddeltanet(params, xs, s=0.0, **options):
+    """Yang, Kautz and Hatamizadeh (2024), eq. 10."""
+    return deltanet(params, xs, s, gated=True, **options)
+
+
 REFERENCE = {
     "lstm": lstm,
     "cifg": cifg,
@@ -245,5 +305,8 @@ REFERENCE = {
     "lru": lru,
     "rglru": rglru,
     "slstm": slstm,
+    "mlstm": mlstm,
+    "deltanet": deltanet,
+    "gateddeltanet": gateddeltanet,
 }
 """The equations of every name in `CELLS`."""

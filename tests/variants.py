@@ -71,6 +71,12 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "rglru-heads": Variant("rglru", (("num_heads", 2),)),
     "slstm-heads": Variant("slstm", (("num_heads", 2),)),
     "slstm-exp": Variant("slstm", (("forget_gate", "exp"),)),
+    "mlstm-heads": Variant("mlstm", (("num_heads", 2),)),
+    "mlstm-exp": Variant("mlstm", (("forget_gate", "exp"),)),
+    "deltanet-negative": Variant("deltanet", (("num_heads", 2), ("negative_eigenvalues", True))),
+    "gateddeltanet-negative": Variant(
+        "gateddeltanet", (("num_heads", 2), ("negative_eigenvalues", True))
+    ),
     # Step by step unless told otherwise, on the CPU that runs these tests.
     "minlstm-at_once": Variant("minlstm", implementation="associative_scan"),
     "mingru-at_once": Variant("mingru", implementation="associative_scan"),
@@ -158,10 +164,12 @@ def expected(variant, params, inputs, start, *, lengths=(T,) * B, reverse=False,
         masks = {} if mask is None else {"mask": mask[b]}
         trace = variant.equations(params, xs, first, **masks)
         rows.append({name: values[:length][order] for name, values in trace.items()})
-    return {
-        name: np.stack([np.pad(row[name], ((0, T - len(row[name])), (0, 0))) for row in rows])
-        for name in rows[0]
-    }
+    return {name: np.stack([padded(row[name]) for row in rows]) for name in rows[0]}
+
+
+def padded(values):
+    """Values of some steps, with zeros for the others: [T, ...]."""
+    return np.pad(values, [(0, T - len(values)), *[(0, 0)] * (values.ndim - 1)])
 
 
 def assert_close(actual, wanted, tolerance=1e-5):

@@ -17,13 +17,16 @@ from typing import Any
 from flax import linen as nn
 
 from jaxrnn.cells.base import Cell, LinearCell
+from jaxrnn.cells.deltanet import DeltaNetCarry, DeltaNetCell
 from jaxrnn.cells.elman import ElmanCell
+from jaxrnn.cells.gated_deltanet import GatedDeltaNetCell
 from jaxrnn.cells.gru import GRUCell
 from jaxrnn.cells.indrnn import IndRNNCell
 from jaxrnn.cells.initializers import INITIALIZERS, initializer
 from jaxrnn.cells.lru import LRUCarry, LRUCell
 from jaxrnn.cells.lstm import LSTMCarry, LSTMCell
 from jaxrnn.cells.minimal import MinGRUCell, MinLSTMCell, positive
+from jaxrnn.cells.mlstm import MLSTMCarry, MLSTMCell
 from jaxrnn.cells.rglru import RGLRUCell
 from jaxrnn.cells.slstm import SLSTMCarry, SLSTMCell
 from jaxrnn.cells.urlstm import URLSTMCell
@@ -47,6 +50,9 @@ CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
     "lru": LRUCell,
     "rglru": RGLRUCell,
     "slstm": SLSTMCell,
+    "mlstm": MLSTMCell,
+    "deltanet": DeltaNetCell,
+    "gateddeltanet": GatedDeltaNetCell,
 }
 
 
@@ -112,14 +118,19 @@ __all__ = [
     "CELLS",
     "INITIALIZERS",
     "Cell",
+    "DeltaNetCarry",
+    "DeltaNetCell",
     "ElmanCell",
     "GRUCell",
+    "GatedDeltaNetCell",
     "IndRNNCell",
     "LRUCarry",
     "LRUCell",
     "LSTMCarry",
     "LSTMCell",
     "LinearCell",
+    "MLSTMCarry",
+    "MLSTMCell",
     "MinGRUCell",
     "MinLSTMCell",
     "RGLRUCell",

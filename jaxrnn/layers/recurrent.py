@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.cells import (
+    DeltaNetCell,
     ElmanCell,
+    GatedDeltaNetCell,
     GRUCell,
     IndRNNCell,
     LinearCell,
@@ -17,6 +19,7 @@ from jaxrnn.cells import (
     LSTMCell,
     MinGRUCell,
     MinLSTMCell,
+    MLSTMCell,
     RGLRUCell,
     SLSTMCell,
     URLSTMCell,
@@ -28,7 +31,7 @@ from jaxrnn.types import Carry
 
 CHECKED_CELLS = (
     *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell, IndRNNCell, URLSTMCell),
-    *(LRUCell, RGLRUCell, SLSTMCell),
+    *(LRUCell, RGLRUCell, SLSTMCell, MLSTMCell, DeltaNetCell, GatedDeltaNetCell),
     *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
 )
 """Cells (not their subclasses) whose dense layers [F, H] are called i plus a gate."""
@@ -219,7 +222,7 @@ class Recurrent(nn.Module):
         if type(self.cell) not in CHECKED_CELLS:
             return
         params = self.cell.variables.get("params", {})
-        for name in ("i" + gate for gate in ("", *"ifgorznd")):
+        for name in ("i" + gate for gate in ("", *"ifgorzndqkv")):
             if name not in params:
                 continue
             made_for, units = params[name]["kernel"].shape

@@ -25,8 +25,12 @@ def test_shapes_and_types(name, dtype, key):
     size = getattr(cell, "projection_size", None) or H
     states = jax.tree.leaves(carry)
     chex.assert_shape(outputs, (B, size))
-    chex.assert_shape(states[-1], (B, getattr(cell, "state_size", None) or size))
-    chex.assert_shape(states[0], (B, getattr(cell, "state_size", None) or H))
+    if VARIANTS[name].cell in ("mlstm", "deltanet", "gateddeltanet"):
+        heads = cell.num_heads
+        chex.assert_shape(states[0], (B, heads, H // heads, H // heads))
+    else:
+        chex.assert_shape(states[-1], (B, getattr(cell, "state_size", None) or size))
+        chex.assert_shape(states[0], (B, getattr(cell, "state_size", None) or H))
     assert {leaf.dtype for leaf in jax.tree.leaves((carry, params))} == {jnp.dtype("float32")}
     assert cell.num_feature_axes == 1
 

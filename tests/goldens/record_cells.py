@@ -193,6 +193,95 @@ def slstm() -> dict[str, Arrays]:
     }
 
 
+def in_heads(x: Any) -> Any:
+    """[B, T, H] -> [B, heads, T, H / heads]."""
+    return x.reshape(B, T, HEADS, -1).transpose(1, 2)
+
+
+def together(x: Any) -> Any:
+    """[B, heads, T, H / heads] -> [B, T, H]."""
+    return x.transpose(1, 2).reshape(B, T, H)
+
+
+def mlstm() -> dict[str, Arrays]:
+    """The authors' recurrent step in plain PyTorch; eps, which the paper lacks, is 0."""
+    import torch
+    from xlstm.blocks.mlstm.backends import recurrent_step_stabilized_simple
+
+    def run(inputs, w_q, w_k, w_v, w_o, w_i, w_f, b_i, b_f, c_0, n_0, m_0):
+        q, k, v = (in_heads(inputs @ weight) for weight in (w_q, w_k, w_v))
+        gates = [inputs @ w_i + b_i, inputs @ w_f + b_f]  # [B, T, heads]
+        states = c_0, n_0[..., None], m_0[..., None, None]
+        outputs = []
+        for t in range(T):
+            now = (part[:, :, t : t + 1].clone() for part in (q, k, v))
+            i, f = (gate[:, t, :, None, None] for gate in gates)
+            h, states = recurrent_step_stabilized_simple(*states, *now, i, f, eps=0.0)
+            outputs.append(h)
+        c, n, m = states
+        outputs = together(torch.cat(outputs, 2)) * torch.sigmoid(inputs @ w_o)
+        return {"outputs": outputs, "c_n": c, "n_n": n[..., 0], "m_n": m[..., 0, 0]}
+
+    size = H // HEADS
+    wanted = {f"w_{name}": normal(F, H) for name in "qkvo"}
+    wanted |= {f"w_{name}": normal(F, HEADS) for name in "if"}
+    wanted |= {f"b_{name}": normal(HEADS) for name in "if"}
+    wanted |= {"c_0": normal(B, HEADS, size, size), "n_0": normal(B, HEADS, size)}
+    wanted |= {"m_0": normal(B, HEADS), "inputs": normal(B, T, F)}
+    return {"plain": torch_case(run, wanted)}
+
+
+def projected(inputs, w_q, w_k, w_v, w_b):
+    """What DeltaNet's layer makes of its inputs: q, k, v [B, heads, T, D] and beta's logit."""
+    from torch.nn import functional
+
+    q, k, v = (in_heads(functional.silu(inputs @ weight)) for weight in (w_q, w_k, w_v))
+    q, k = (x * ((x * x).sum(-1, keepdim=True) + 1e-6) ** -0.5 for x in (q, k))
+    return q, k, v, (inputs @ w_b).transpose(1, 2)
+
+
+def delta_weights() -> Arrays:
+    """In float32, in which the implementations compute."""
+    wanted = {f"w_{name}": normal(F, H) for name in "qkv"} | {"w_b": normal(F, HEADS)}
+    wanted |= {"s_0": normal(B, HEADS, H // HEADS, H // HEADS), "inputs": normal(B, T, F)}
+    return {name: value.astype(np.float32) for name, value in wanted.items()}
+
+
+def deltanet(file: str) -> dict[str, Arrays]:
+    """The plain recurrence of flash-linear-attention, which divides q by the root of its size."""
+    import torch
+
+    recurrence = source(file).delta_rule_recurrence
+
+    def run(inputs, s_0, most=1, **weights):
+        q, k, v, logit = projected(inputs, **weights)
+        outputs, last = recurrence(q * q.shape[-1] ** 0.5, k, v, most * torch.sigmoid(logit), s_0)
+        return {"outputs": together(outputs), "s_n": last}
+
+    wanted = delta_weights()
+    negative = torch_case(lambda **tensors: run(**tensors, most=2), wanted)
+    return {"plain": torch_case(run, wanted), "negative": negative}
+
+
+def gateddeltanet(file: str) -> dict[str, Arrays]:
+    """The plain gated recurrence of flash-linear-attention, whose axes are [B, T, heads, D]."""
+    import torch
+
+    recurrence = source(file).naive_recurrent_gated_delta_rule
+
+    def run(inputs, s_0, w_a, A_log, dt_bias, most=1, **weights):  # noqa: N803
+        q, k, v, logit = (x.transpose(1, 2) for x in projected(inputs, **weights))
+        step = torch.nn.functional.softplus(inputs @ w_a + dt_bias)
+        beta, log_decay = most * torch.sigmoid(logit), -A_log.exp() * step
+        outputs, last = recurrence(q, k, v, beta, log_decay, 1.0, s_0, True)
+        return {"outputs": outputs.reshape(B, T, H), "s_n": last}
+
+    more = {"w_a": normal(F, HEADS), "A_log": normal(HEADS), "dt_bias": normal(HEADS)}
+    wanted = delta_weights() | {name: value.astype(np.float32) for name, value in more.items()}
+    negative = torch_case(lambda **tensors: run(**tensors, most=2), wanted)
+    return {"plain": torch_case(run, wanted), "negative": negative}
+
+
 RECORDERS: dict[str, tuple[Callable[..., dict[str, Arrays]], str]] = {
     "indrnn": (
         indrnn,
@@ -202,6 +291,9 @@ RECORDERS: dict[str, tuple[Callable[..., dict[str, Arrays]], str]] = {
     "lru": (lru, "lru/model.py of github.com/NicolasZucchet/minimal-LRU at bbd71b1104c3"),
     "rglru": (rglru, "recurrentgemma 1.0.1"),
     "slstm": (slstm, "xlstm 2.0.6"),
+    "mlstm": (mlstm, "xlstm 2.0.6"),
+    "deltanet": (deltanet, "fla/ops/delta_rule/naive.py of fla-core 0.6.0"),
+    "gateddeltanet": (gateddeltanet, "fla/ops/gated_delta_rule/naive.py of fla-core 0.6.0"),
 }
 
 

@@ -32,6 +32,9 @@ NAMES = {
     "lru": ("re", "im", "h"),
     "rglru": "rzah",
     "slstm": "ifzocnmh",
+    "mlstm": "ifoh",
+    "deltanet": ("beta", "h"),
+    "gateddeltanet": ("a", "beta", "h"),
 }
 """What the cells of this library show; another cell shows its h, and what else it sows."""
 

@@ -42,6 +42,9 @@ GOLDENS = {  # the function in test_oracles or another module, and its case
     "rglru": (PUBLISHED, "rglru.plain", "scan", None),
     "slstm": (PUBLISHED, "slstm.from_states", "scan", None),
     "slstm from zero": (PUBLISHED, "slstm.from_zero", "scan", None),
+    "mlstm": (PUBLISHED, "mlstm.plain", "scan", None),
+    "deltanet": (PUBLISHED, "deltanet.negative", "scan", None),
+    "gateddeltanet": (PUBLISHED, "gateddeltanet.plain", "scan", None),
     "rglru at once": (PUBLISHED, "rglru.plain", "associative_scan", None),
 }
 
@@ -191,6 +194,18 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         '"z")), nn.sigmoid(products("o"))',
         '"o")), nn.sigmoid(products("z"))',
     ),
+    "keys of another size": ("mlstm", "cells.mlstm", "k = k / math.sqrt(size)", "pass"),
+    "the memory transposed": (
+        "mlstm",
+        "cells.mlstm",
+        "q[..., None]).sum(-2)",
+        "q[..., None, :]).sum(-1)",
+    ),
+    "no floor of the scale": ("mlstm", "cells.mlstm", "jnp.exp(-m))", "0 * m)"),
+    "beta up to 1": ("deltanet", "cells.deltanet", "2 * beta if", "beta if"),
+    "nothing taken out": ("deltanet", "cells.deltanet", "(v - stored)", "v"),
+    "long keys": ("deltanet", "cells.deltanet", "normalized(q), normalized(k)", "normalized(q), k"),
+    "the decay after": ("gateddeltanet", "cells.deltanet", "stored = (state", "stored = (carry.s"),
     "the untied input gate": ("urlstm", "cells.urlstm", "(1 - effective) * g)", "(1 - f) * g)"),
 }
 

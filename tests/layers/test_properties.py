@@ -31,7 +31,7 @@ CUTS = [(1, 4, 1), (4, 1, 1), (1, 1, 4), (1, 1, 1, 1, 1, 1)]  # of T, into piece
 
 NAMES = (
     *("lstm", "lstm-both", "gru", "gru-reset_before", "rnn", "irnn", "minlstm", "mingru"),
-    *("indrnn", "urlstm", "lru-state", "rglru", "slstm-heads"),
+    *("indrnn", "urlstm", "lru-state", "rglru", "slstm-heads", "gateddeltanet-negative"),
 )
 CELLS = {name: VARIANTS[name].make_cell(H) for name in NAMES}
 STEP_BY_STEP = {name: Recurrent(cell, implementation="scan") for name, cell in CELLS.items()}
@@ -187,6 +187,10 @@ def test_padding_has_no_effect(layer, drawn):
     jax.tree.map(np.testing.assert_array_equal, got, run(layer, case))
 
 
+def zero_where(rows, part):
+    return np.where(np.expand_dims(rows, tuple(range(1, part.ndim))), 0, part)
+
+
 @each(FORWARD | REVERSE, 15, st.sampled_from(CUTS))
 def test_chunks_with_carry_equal_the_whole(layer, drawn, cuts):
     """Backwards the last piece is the first, and none can see that the next one starts anew."""
@@ -199,8 +203,8 @@ def test_chunks_with_carry_equal_the_whole(layer, drawn, cuts):
         options = {"lengths": lengths, "resets": case.resets[piece]}
         outputs[piece], carry = apply(layer, case.params, case.inputs[piece], carry, **options)
         if layer.reverse and start:
-            anew = (case.resets[:, start] & (lengths > 0))[:, None]
-            carry = jax.tree.map(lambda part, anew=anew: np.where(anew, 0, part), carry)
+            anew = case.resets[:, start] & (lengths > 0)
+            carry = jax.tree.map(partial(zero_where, anew), carry)
     assert_close((outputs, carry), run(layer, case)[0])
 
 

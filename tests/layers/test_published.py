@@ -20,11 +20,16 @@ from variants import VARIANTS, drawn
 
 from jaxrnn.cells import (
     CELLS,
+    DeltaNetCarry,
+    DeltaNetCell,
+    GatedDeltaNetCell,
     IndRNNCell,
     LinearCell,
     LRUCarry,
     LRUCell,
     LSTMCarry,
+    MLSTMCarry,
+    MLSTMCell,
     RGLRUCell,
     SLSTMCarry,
     SLSTMCell,
@@ -98,12 +103,38 @@ def slstm(case: str, w: Arrays) -> Ours:
     return SLSTMCell(H, num_heads=2), params, SLSTMCarry(c, n, m, h)
 
 
+def mlstm(case: str, w: Arrays) -> Ours:
+    """Their q, k, v and o have no biases here."""
+    del case
+    zeros = jnp.zeros(H)
+    params: Any = {"i" + name: {"kernel": w[f"w_{name}"], "bias": zeros} for name in "qkvo"}
+    for name in "if":
+        params["gate_" + name] = {"kernel": w[f"w_{name}"], "bias": w[f"b_{name}"]}
+    return MLSTMCell(H, num_heads=2), params, MLSTMCarry(w["c_0"], w["n_0"], w["m_0"])
+
+
+def deltanet(case: str, w: Arrays, make: type[DeltaNetCell] = DeltaNetCell) -> Ours:
+    params: Any = {"i" + name: {"kernel": w[f"w_{name}"]} for name in "qkv"}
+    params["gate_b"] = {"kernel": w["w_b"]}
+    cell = make(H, num_heads=2, negative_eigenvalues=case == "negative")
+    return cell, params, DeltaNetCarry(w["s_0"])
+
+
+def gateddeltanet(case: str, w: Arrays) -> Ours:
+    cell, params, carry = deltanet(case, w, GatedDeltaNetCell)
+    params |= {"gate_a": {"kernel": w["w_a"]}, "A_log": w["A_log"], "dt_bias": w["dt_bias"]}
+    return cell, params, carry
+
+
 CONVERT: dict[str, Callable[[str, Arrays], Ours]] = {
     "indrnn": indrnn,
     "urlstm": urlstm,
     "lru": lru,
     "rglru": rglru,
     "slstm": slstm,
+    "mlstm": mlstm,
+    "deltanet": deltanet,
+    "gateddeltanet": gateddeltanet,
 }
 PUBLISHED = {
     f"{name}.{case}": arrays
@@ -218,6 +249,9 @@ def test_options_out_of_range_are_refused():
         (LRUCell, {"max_phase": 0.0}, "max_phase must be a positive finite number"),
         (LRUCell, {"state_size": 0}, "state_size must be a whole number from 1 or None, not 0"),
         (RGLRUCell, {"max_radius": 1.0}, "min_radius and max_radius must be between 0 and 1"),
+        (SLSTMCell, {"forget_gate": "tanh"}, "forget_gate must be sigmoid or exp, not 'tanh'"),
+        (MLSTMCell, {"forget_gate": "tanh"}, "forget_gate must be sigmoid or exp, not 'tanh'"),
+        (DeltaNetCell, {"num_heads": 0}, "num_heads must be a whole number that divides"),
         (RGLRUCell, {"num_heads": 4}, "num_heads must be a whole number that divides features, 6"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -248,3 +282,19 @@ def test_the_slstms_stabilizer_changes_nothing_but_the_range(shift, float64, key
             np.testing.assert_allclose(outputs[b, t], h, atol=1e-4)
     slopes = back((jnp.ones_like(outputs), jax.tree.map(jnp.zeros_like, carry)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("negative, wanted", [(False, [1, 0, 0]), (True, [1, -1, 1])])
+def test_negative_eigenvalues_flip_a_state(negative, wanted):
+    """The parity of ones: a state that each of them turns around. With beta at most 1 it dies."""
+    cell = DeltaNetCell(2, negative_eigenvalues=negative)
+    one, shut = jnp.array([[1e4, 0.0]]), -1e4  # as input: open beta, key along the first axis
+    params: Any = {name: {"kernel": jnp.eye(2)} for name in ("iq", "ik")}
+    params["iv"] = {"kernel": jnp.full((2, 2), shut)}  # silu of it is 0: nothing is written
+    params["gate_b"] = {"kernel": jnp.array([[1.0], [0.0]])}
+    carry, seen = DeltaNetCarry(jnp.ones((1, 1, 2, 2))), [1.0]
+    for _ in range(2):
+        step: Any = cell.apply({"params": params}, carry, one)
+        carry, outputs = step
+        seen.append(float(outputs[0, 0]))
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)

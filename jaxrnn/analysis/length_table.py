@@ -13,7 +13,8 @@ from jaxrnn.training.validation import PREFIX
 
 def of_run(result: RunResult) -> list[str]:
     """Return the table of a run's last validation of each seed, as lines; none without groups."""
-    last = last_rows(result.history, result.stopped) if result.history.steps.size else {}
+    ended = {**result.stopped, **result.solved_at}
+    last = last_rows(result.history, ended) if result.history.steps.size else {}
     return table("Validation by length", result.config.task.length_groups, last)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -26,7 +26,7 @@ def summarize(result: RunResult) -> str:
     """
     task = result.config.task
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(task).__name__).lower()
-    ends = result.solved, result.diverged, task.memoryless_loss, result.stopped
+    ends = result.solved, result.diverged, task.memoryless_loss, result.stopped, result.solved_at
     seeds, steps, values = result.history
     shown = {name: value for name, value in values.items() if name not in ROWS}
     lines = [summarize_seeds(name, seeds, steps, shown, *ends)]
@@ -137,6 +137,7 @@ def summarize_seeds(
     diverged: Mapping[int, int],
     memoryless_loss: float | None,
     stopped: Mapping[int, int] = MappingProxyType({}),
+    solved_at: Mapping[int, int] = MappingProxyType({}),
 ) -> str:
     """Return the last metrics, how many seeds solved the task, and which diverged, as text.
 
@@ -148,7 +149,8 @@ def summarize_seeds(
       solved: [S] bool; None if the task cannot be solved.
       diverged: by seed, the step at which its loss or gradient stopped being finite.
       memoryless_loss: the loss of the best predictor without memory; None if unknown.
-      stopped: by seed, the step at which it stopped early.
+      stopped: by seed, the step at which it ran out of patience and stopped.
+      solved_at: by seed, the step at which it solved the task and stopped.
 
     >>> loss = np.array([[0.7, 0.01], [0.7, 0.03], [0.7, np.nan]])
     >>> solved, steps = loss[:, 1] < 0.02, np.array([0, 500])
@@ -167,14 +169,15 @@ def summarize_seeds(
     if not alone:
         over = f"; over the {stayed.sum()} that stayed finite" if diverged else "; over all of them"
     lines = [f"{task_name}: {who} after {steps[-1]} update{'' if steps[-1] == 1 else 's'}{over}:"]
-    last = last_rows(History(seeds, steps, scalars(metrics)), stopped)
+    last = last_rows(History(seeds, steps, scalars(metrics)), {**stopped, **solved_at})
     for name, values in last.items():
         said = _short(values[0]) if alone else _spread(values[stayed])
         if name == "loss" and memoryless_loss is not None:
             said += f" (memoryless baseline: {_short(memoryless_loss)})"
         lines.append(f"  {name:{max(map(len, last))}}  {said}")
     if solved is not None and alone:
-        lines.append("It solved the task." if solved[0] else "It did not solve the task.")
+        at = f" at step {solved_at[seeds[0]]}, and stopped there" if solved_at else ""
+        lines.append(f"It solved the task{at}." if solved[0] else "It did not solve the task.")
     elif solved is not None:
         successes, total = int(np.sum(solved)), len(seeds)
         rate, low, high = map(_percent, (successes / total, *success_interval(successes, total)))
@@ -182,6 +185,7 @@ def summarize_seeds(
             f"{successes} of {total} seeds solved it ({rate}%, 95% interval {low} to {high}%,"
             " Wilson)."
         )
+        lines += summarize_successes(list(solved_at.values()))
     if diverged:
         frozen = " and was frozen" if len(diverged) == 1 else "; they were frozen"
         lines.append(_list_diverged(diverged) + ("" if alone else frozen) + ".")
@@ -189,8 +193,28 @@ def summarize_seeds(
         ends = sorted(stopped.values())
         at = f"step {ends[0]}" if ends[0] == ends[-1] else f"steps {ends[0]} to {ends[-1]}"
         who = "It" if alone else f"{len(stopped)} of {len(seeds)} seeds"
-        lines.append(f"{who} stopped early, at {at}: the validation loss no longer improved.")
+        unsolved = " without solving it" if solved_at else ""
+        lines.append(
+            f"{who} stopped early{unsolved}, at {at}: the validation loss no longer improved."
+        )
     return "\n".join(lines)
+
+
+def summarize_successes(steps: Sequence[int]) -> list[str]:
+    """Return a line on the steps at which seeds solved the task and stopped; none if none did.
+
+    >>> print(*summarize_successes([12, 3, 50]))
+    Each stopped there. Steps to success: median 12, quartiles 7.5 and 31, range 3 to 50.
+    """
+    if not len(steps):
+        return []
+    if len(steps) == 1:
+        return [f"It stopped there, at step {steps[0]}."]
+    low, first, median, third, high = quantiles(np.array(steps), [0, 25, 50, 75, 100])
+    return [
+        f"Each stopped there. Steps to success: median {median:.10g}, quartiles {first:.10g} and"
+        f" {third:.10g}, range {low:.10g} to {high:.10g}."
+    ]
 
 
 def summarize_validation(

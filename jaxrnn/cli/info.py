@@ -47,6 +47,9 @@ def of_run(run_dir: Path | str) -> str:
         lines.append(f"  diverged     seed {seed}, at step {step}")
     for seed, step in manifest.get("stopped_early", {}).items():
         lines.append(f"  early stop   seed {seed}, at step {step}")
+    if solved := manifest.get("solved_at"):
+        at = f"steps {min(solved.values())} to {max(solved.values())}"
+        lines.append(f"  solved       {len(solved)} of {config.seeds} seeds, at {at}")
     if status in ("killed", "interrupted"):
         lines.append(f"Resume with: {run_directory.resume_command(run_dir)}")
     return "\n".join(lines)

@@ -89,6 +89,8 @@ class TrainingOptions:
     """Steps between lines of metrics."""
     validate_every: int | None = None
     """Steps between validations; None validates once, after training."""
+    stop_when_solved: bool = False
+    """Stop each network at the step at which it has solved the task."""
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -103,6 +105,7 @@ class TrainingOptions:
             clip_norm=self.clip_norm,
             log_every=self.log_every,
             validate_every=self.validate_every,
+            stop_when_solved=self.stop_when_solved,
         )
 
 

@@ -140,21 +140,22 @@ def begin_session(path: Path, step: int, mesh: MeshShape | None) -> None:
     write_json(path / run_directory.MANIFEST, manifest)
 
 
-def end_session(
-    path: Path, status: str, step: int, diverged: dict[int, int], stopped: dict[int, int]
-) -> None:
-    """Record how the session ended: "finished", "interrupted" or "diverged"."""
+def end_session(path: Path, status: str, step: int, ends: dict[str, dict[int, int]]) -> None:
+    """Record how the session ended: "finished", "interrupted" or "diverged".
+
+    Args:
+      path: the run's directory.
+      status: one of these.
+      step: the number of updates.
+      ends: the seeds that are no longer trained, each with its last step: "diverged",
+        "stopped_early", and "solved_at" if seeds stop when they have solved the task.
+    """
     manifest = load(path)
     *earlier, session = manifest["sessions"]
     if "ended" in session:  # the run had already ended
         return
     session |= {"ended": provenance.utc_now(), "to_step": step}
-    manifest |= {
-        "status": status,
-        "sessions": [*earlier, session],
-        "diverged": diverged,
-        "stopped_early": stopped,
-    }
+    manifest |= {"status": status, "sessions": [*earlier, session], **ends}
     write_json(path / run_directory.MANIFEST, manifest)
 
 

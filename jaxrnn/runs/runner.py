@@ -63,13 +63,16 @@ class RunResult:
     history: History  # every logged step
     state: TrainState  # after the last update; each leaf [S, ...], in host memory
     diverged: dict[int, int]  # seed -> step at which its loss or gradient was not finite
-    stopped: dict[int, int]  # seed -> step at which it stopped early
+    stopped: dict[int, int]  # seed -> step at which it stopped early, out of patience
+    solved_at: dict[int, int]  # seed -> step at which it solved the task, with `stop_when_solved`
     compile_seconds: float  # tracing and compiling, or loading from the compilation cache
     run_seconds: float  # training in this process
 
     @property
     def solved(self) -> np.ndarray | None:
         """[S] bool, whether each seed solved the task; None if the task cannot be solved."""
+        if self.config.train.stop_when_solved:
+            return np.isin(self.config.seed_numbers, list(self.solved_at))
         return self.config.task.solved(last_rows(self.history, self.stopped))
 
 
@@ -175,22 +178,22 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
         return RunState(0, state), None
     step, file = restored.position["next_step"], run_dir / run_directory.METRICS
     history = metrics.read(file, before=step)
-    wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step)).tolist())
+    last = seed_status(config, restored.state, step).last_success(config)
+    wanted = (config.seed_numbers.tolist(), config.logged(np.arange(step), last).tolist())
     if (history.seeds.tolist(), history.steps.tolist()) != wanted:
         raise RunError(
             f"{file} lacks lines that it had when {restored.path} was saved; restore them, or start"
             " again in another directory"
         )
     require_same_metrics(run_dir, history, loop)
-    diverged, stopped = seed_status(config, restored.state, step, history.values["loss"][:, -1])
+    status = seed_status(config, restored.state, step, history.values["loss"][:, -1])
     run_state = RunState(
         step,
         restored.state,
         restored.position["seconds"],
         (history,),
-        diverged,
-        stopped,
-        is_over=step > config.train.steps or len(diverged) + len(stopped) == config.seeds,
+        *status,
+        is_over=step > config.train.steps or status.is_all(config),
     )
     return run_state, restored.path
 
@@ -245,8 +248,10 @@ def _work(
     status = "diverged" if len(run_state.diverged) == config.seeds else status
     state = to_host(run_state.state)
     if is_first():
-        frozen = run_state.diverged, run_state.stopped
-        run_metadata.end_session(path, status, most_updates(state), *frozen)
+        ends = {"diverged": run_state.diverged, "stopped_early": run_state.stopped}
+        if config.train.stop_when_solved:
+            ends["solved_at"] = run_state.solved_at
+        run_metadata.end_session(path, status, most_updates(state), ends)
     processes.end_together()
     if status == "diverged":
         which = f"seed {config.seed}" if config.seeds == 1 else f"each of {config.seeds} seeds"
@@ -268,6 +273,7 @@ def _work(
         state,
         run_state.diverged,
         run_state.stopped,
+        run_state.solved_at,
         compile_seconds,
         run_state.seconds - seconds_before,
     )

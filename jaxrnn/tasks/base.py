@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxrnn import losses
 from jaxrnn.types import Arrays, Batch, Metrics
@@ -101,18 +100,22 @@ class Task:
         right = losses.argmax(outputs) == batch.targets
         return {"accuracy": losses.weighted_mean(right.astype(outputs.dtype), batch.weights)}
 
-    def solved(self, metrics: dict[str, Any]) -> np.ndarray | None:
+    def solved(self, metrics: dict[str, Any]) -> Any:
         """Which seeds have solved the task: by default, a loss below a tenth of `memoryless_loss`.
 
+        `TrainConfig.stop_when_solved` compiles it for one seed, so use plain operators, and no
+        NumPy functions.
+
         Args:
-          metrics: by name, [S] values of the final step; NaN for seeds that diverged.
+          metrics: by name, [S] values of one step, or [] traced values of one seed. NaN where
+            nothing was measured: for seeds that diverged, and of validation at other steps.
 
         Returns:
-          [S] bool, or None if the task has no criterion.
+          [S] or [] bool, False for NaN; or None if the task has no criterion.
         """
         if self.memoryless_loss is None:
             return None
-        return np.asarray(metrics["loss"]) < self.memoryless_loss / 10
+        return metrics["loss"] < self.memoryless_loss / 10
 
     def format_loss(self, validation_loss: float) -> str:
         """Text to print after a validation loss, such as its unit; by default nothing."""

@@ -46,6 +46,8 @@ class TrainConfig:
       validate_every: steps between validations, if the task has a validation set; None validates
         after the last update only. The last step always validates, and has a line of metrics.
       patience: stop early after this many validations without a new best; None never stops.
+      stop_when_solved: stop each seed at the first step whose metrics, measured before the update,
+        satisfy `Task.solved`. The run ends when no seed is left; the last step then has a line.
       steps_per_call: the most steps one call of the compiled program takes.
       checkpoint_seconds: seconds between checkpoints; 0 saves after every call.
 
@@ -71,6 +73,7 @@ class TrainConfig:
     log_every: int = 1
     validate_every: int | None = None
     patience: int | None = None
+    stop_when_solved: bool = False
     steps_per_call: int = 1000
     checkpoint_seconds: float = 60.0
 
@@ -219,9 +222,15 @@ class ExperimentConfig:
         every = self.train.validate_every or self.train.steps
         return (steps % every == 0) | (steps == self.train.steps)
 
-    def logged(self, steps: np.ndarray) -> np.ndarray:
-        """Return those of the steps, [R] int, that are logged: see `TrainConfig.log_every`."""
+    def logged(self, steps: np.ndarray, last: int | None = None) -> np.ndarray:
+        """Return those of the steps, [R] int, that are logged: see `TrainConfig.log_every`.
+
+        Args:
+          steps: [R] int.
+          last: the last step, if the run ended with a success before step N.
+        """
         due = (steps % self.train.log_every == 0) | (steps == self.train.steps)
+        due |= False if last is None else steps == last
         return steps[due | self.is_validated(steps)] if self.validates else steps[due]
 
     def has_stopped(self, state: TrainState) -> Any:

@@ -47,16 +47,29 @@ def join(histories: Sequence[History]) -> History:
     )
 
 
-def last_rows(history: History, stopped: Mapping[int, int]) -> dict[str, np.ndarray]:
+def last_rows(history: History, ended: Mapping[int, int]) -> dict[str, np.ndarray]:
     """Return the last metrics of each seed: by name, [S, ...].
+
+    Of a seed that ended before the others, the last that were measured: the step at which it solved
+    its task may be without a line, or without validation.
 
     Args:
       history: of at least one logged step.
-      stopped: by seed, the step at which it stopped early.
+      ended: by seed, the step at which it stopped early, or solved its task and stopped.
     """
-    ends = [stopped.get(seed, history.steps[-1]) for seed in history.seeds.tolist()]
-    rows = np.searchsorted(history.steps, ends)
-    return {name: values[np.arange(len(rows)), rows] for name, values in history.values.items()}
+    seeds, steps, values = history
+    ends = np.array([ended.get(seed, steps[-1]) for seed in seeds.tolist()])  # [S]
+    before = steps <= ends[:, None]  # [S, R]
+    rows = {}
+    for name, array in values.items():
+        there = before
+        if ended:
+            measured = np.isfinite(array).reshape(*array.shape[:2], -1).any(axis=2)
+            measured &= before & np.isin(seeds, list(ended))[:, None]
+            there = np.where(measured.any(axis=1, keepdims=True), measured, before)
+        last = len(steps) - 1 - np.argmax(there[:, ::-1], axis=1)
+        rows[name] = array[np.arange(len(seeds)), last]
+    return rows
 
 
 def last_loss(histories: Sequence[History]) -> float:

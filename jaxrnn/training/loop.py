@@ -32,6 +32,7 @@ from jaxrnn.training.history import History, join, mask_diverged
 from jaxrnn.training.mesh import DATA, SEED, put, shard_rows, to_host
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
+from jaxrnn.training.success import UNSOLVED, is_solved
 from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
 from jaxrnn.types import Arrays, Metrics, Params
 
@@ -130,7 +131,11 @@ class TrainLoop:
         state = init_state(
             key, config.task, config.model, self._optimizer, config.batch_shape, params
         )
-        return state._replace(best=init_best(state.params)) if self._validate else state
+        if self._validate:
+            state = state._replace(best=init_best(state.params))
+        if config.train.stop_when_solved:
+            state = state._replace(solved_at=jnp.int32(UNSOLVED))
+        return state
 
     def _step(
         self, state: TrainState, seed: jax.Array, n: jax.Array, arrays: Arrays
@@ -138,7 +143,8 @@ class TrainLoop:
         """Take step n of one seed.
 
         Step N, one past the last update, only measures. A seed whose loss or gradient is not
-        finite is frozen: its parameters and `step` keep their values. So is one that stops early.
+        finite is frozen: its parameters and `step` keep their values. So is one that stops early,
+        or has solved its task and stops for that.
         """
         config, root = self.config, root_key(seed)
         data_key, dropout_key = (
@@ -156,8 +162,13 @@ class TrainLoop:
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         update = finite & (state.step == n) & (n < config.train.steps)
         update &= jnp.logical_not(config.has_stopped(state))
+        solved_at = state.solved_at
+        if solved_at is not None:
+            solved = is_solved(config.task, metrics | validation) & finite & (state.step == n)
+            solved_at = jnp.where(solved, state.step, solved_at)
+            update &= jnp.logical_not(solved)
         state = jax.tree.map(partial(jnp.where, update), new, state)
-        return state, metrics | validation
+        return state._replace(solved_at=solved_at), metrics | validation
 
     @property
     def seeds_at_once(self) -> int:
@@ -355,6 +366,7 @@ class RunState:
     histories: tuple[History, ...] = ()  # logged steps, one history per call
     diverged: dict[int, int] = field(default_factory=dict)  # seed -> step with a non-finite loss
     stopped: dict[int, int] = field(default_factory=dict)  # seed -> step of its early stop
+    solved_at: dict[int, int] = field(default_factory=dict)  # seed -> step at which it stopped so
     is_over: bool = False  # all steps are done, or no seed is left to train
 
     @property
@@ -419,32 +431,61 @@ def train_in_memory(
     return replace(run_state, state=to_host(run_state.state))
 
 
+class SeedStatus(NamedTuple):
+    """The seeds that are no longer trained, each with the step at which it ended."""
+
+    diverged: dict[int, int]  # its loss or gradient was not finite
+    stopped: dict[int, int]  # out of patience
+    solved_at: dict[int, int]  # it solved the task, with `stop_when_solved`
+
+    def is_all(self, config: ExperimentConfig) -> bool:
+        """Whether no seed is left to train."""
+        return sum(map(len, self)) == config.seeds
+
+    def last_success(self, config: ExperimentConfig) -> int | None:
+        """Return the step of the success that ended the run; None if none did."""
+        last = max(max(seeds.values(), default=-1) for seeds in self)
+        ended = self.is_all(config) and last in self.solved_at.values()
+        return last if ended else None
+
+    @property
+    def next_step(self) -> int:
+        """The step to resume from when no seed is left.
+
+        The step of a stop is complete; the step of a divergence would be tried again.
+        """
+        complete = [*self.stopped.values(), *self.solved_at.values()]
+        return max([*self.diverged.values(), *(n + 1 for n in complete)])
+
+
 def seed_status(
-    config: ExperimentConfig, state: TrainState, step: int, loss: np.ndarray
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Return which seeds have diverged and which have stopped early, each with the step of it.
+    config: ExperimentConfig, state: TrainState, step: int, loss: np.ndarray | None = None
+) -> SeedStatus:
+    """Return which seeds are no longer trained.
 
     Args:
       config: what is trained.
-      state: its `step` and `best`, leaves [S], when all steps before `step` are done.
+      state: its `step`, `best` and `solved_at`, leaves [S], when all steps before `step` are done.
       step: the next step, at most N+1.
       loss: [S], the last measured loss; only this tells whether step N diverged.
     """
     seeds, updates = config.seed_numbers, np.asarray(state.step)  # [S] each
     behind = updates < min(step, config.train.steps)
-    early = behind & config.has_stopped(state)
-    diverged = (behind | ~np.isfinite(loss)) & ~early
+    solved = np.False_ if state.solved_at is None else np.asarray(state.solved_at) != UNSOLVED
+    solved = np.broadcast_to(solved, updates.shape)
+    early = behind & config.has_stopped(state) & ~solved
+    broken = behind if loss is None else behind | ~np.isfinite(loss)
 
     def by_seed(which: np.ndarray) -> dict[int, int]:
         return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))
 
-    return by_seed(diverged), by_seed(early)
+    return SeedStatus(by_seed(broken & ~early & ~solved), by_seed(early), by_seed(solved))
 
 
 def _progress(state: TrainState) -> TrainState:
     """Return the few numbers that `seed_status` needs."""
     best = None if state.best is None else state.best._replace(params=None)
-    return TrainState(state.step, None, None, None, best)
+    return TrainState(state.step, None, None, None, best, state.solved_at)
 
 
 def _after_call(
@@ -459,23 +500,23 @@ def _after_call(
     """Return the run after a call that took the steps from `before.step` to before `stop`."""
     start = before.step
     losses = np.asarray(values["loss"])
-    diverged, stopped = seed_status(config, progress, stop, losses[:, stop - start - 1])
-    nobody_left = len(diverged) + len(stopped) == config.seeds
+    status = seed_status(config, progress, stop, losses[:, stop - start - 1])
+    nobody_left = status.is_all(config)
     updates = np.asarray(progress.step)  # [S]
     shown = updates.max() + 1 if nobody_left else stop  # later steps trained nothing
-    logged = config.logged(np.arange(start, shown))
+    logged = config.logged(np.arange(start, shown), status.last_success(config))
     order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
     rows = {name: np.asarray(values[name])[:, logged - start] for name in order}
     history = History(config.seed_numbers, logged, mask_diverged(rows, logged, updates))
     if nobody_left:
-        # The step of an early stop is complete; the step of a divergence would be tried again.
-        stop = max([*diverged.values(), *(n + 1 for n in stopped.values())])
+        stop = status.next_step
     return RunState(
         step=stop,
         state=state,
         seconds=before.seconds + seconds,
         histories=(*before.histories, history),
-        diverged=diverged,
-        stopped=stopped,
+        diverged=status.diverged,
+        stopped=status.stopped,
+        solved_at=status.solved_at,
         is_over=nobody_left or stop > config.train.steps,
     )

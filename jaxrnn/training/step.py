@@ -28,6 +28,7 @@ class TrainState(NamedTuple):
     opt_state: Any  # the optimizer's state, such as Adam's moments
     carry: Carry = None  # the layers' carry after the last batch; None unless the task is stateful
     best: Best | None = None  # by validation loss; None without a validation set
+    solved_at: jax.Array | None = None  # [] int32, -1: not yet; None without `stop_when_solved`
 
 
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -127,7 +128,7 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients)}
         own = {name: jnp.asarray(value) for name, value in task.metrics(outputs, batch).items()}
         _check_metrics(own)
-        new = TrainState(state.step + 1, params, opt_state, carry, state.best)
+        new = TrainState(state.step + 1, params, opt_state, carry, state.best, state.solved_at)
         return new, metrics | own
 
     return train_step

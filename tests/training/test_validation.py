@@ -173,7 +173,7 @@ def test_status_of_each_seed(folder):
     state = TrainState(updates, None, None, best=Best(bests, bests / 9, None, validated))
     loss = np.array([1.0, np.inf, np.nan, np.nan])
     four = make_config(folder, seeds=4, patience=2)
-    assert seed_status(four, state, STEPS + 1, loss) == ({6: STEPS, 8: 20}, {7: 30})
+    assert seed_status(four, state, STEPS + 1, loss) == ({6: STEPS, 8: 20}, {7: 30}, {})
 
 
 @pytest.mark.slow

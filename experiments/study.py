@@ -128,14 +128,14 @@ def train(run_dir: Path, experiment: ExperimentConfig) -> Outcome:
         elif run_metadata.load(run_dir)["status"] not in ("finished", "diverged"):
             resume(run_dir)
     manifest, file = run_metadata.load(run_dir), run_dir / run_directory.METRICS
-    diverged, stopped = (
-        {int(seed): step for seed, step in manifest[name].items()}
-        for name in ("diverged", "stopped_early")
+    diverged, stopped, solved_at = (
+        {int(seed): step for seed, step in manifest.get(name, {}).items()}
+        for name in ("diverged", "stopped_early", "solved_at")
     )
     with file.open("rb") as lines:
         *_, last = lines
     seconds = json.loads(last)[metrics.CLOCK]["seconds"]
-    return Outcome(experiment, metrics.read(file), diverged, stopped, seconds)
+    return Outcome(experiment, metrics.read(file), diverged, stopped, seconds, solved_at)
 
 
 def publish(

@@ -197,7 +197,8 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
         color, axis = COLORS[names.index(line) % len(COLORS)], axes[title]
         values = outcome.history.values[study.curve].astype(float)
         for s, seed in enumerate(outcome.history.seeds.tolist()):
-            if seed in outcome.stopped and np.isfinite(values[s]).any():
+            ended = seed in outcome.stopped or seed in outcome.solved_at
+            if ended and np.isfinite(values[s]).any():
                 last = np.flatnonzero(np.isfinite(values[s]))[-1]
                 values[s, last:] = values[s, last]
         measured = np.isfinite(values).any(axis=0)

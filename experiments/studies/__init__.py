@@ -34,6 +34,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,6 +61,11 @@ class Outcome(NamedTuple):
     diverged: dict[int, int]  # seed -> step
     stopped: dict[int, int]  # seed -> step at which it stopped early
     seconds: float  # of training
+    solved_at: Mapping[int, int] = MappingProxyType({})  # seed -> step, with `stop_when_solved`
+
+    def last_rows(self) -> dict[str, np.ndarray]:
+        """The last metrics that each seed has: by name, [S, ...]."""
+        return last_rows(self.history, {**self.stopped, **self.solved_at})
 
 
 Values = Callable[[Outcome], np.ndarray]
@@ -139,7 +145,7 @@ def final(metric: str, scale: float = 1.0) -> Values:
     """A metric of each seed's final network, times `scale`; NaN for a seed that diverged."""
 
     def values(outcome: Outcome) -> np.ndarray:
-        values = last_rows(outcome.history, outcome.stopped)[metric] * scale
+        values = outcome.last_rows()[metric] * scale
         return np.where(np.isin(outcome.history.seeds, list(outcome.diverged)), np.nan, values)
 
     return values
@@ -158,19 +164,24 @@ def at_lowest_validation_loss(metric: str, scale: float = 1.0) -> Values:
 
 def solved(outcome: Outcome) -> np.ndarray:
     """[S] bool, whether each seed solved its task, by the task's criterion, in the end."""
-    return _solved(outcome, last_rows(outcome.history, outcome.stopped))
+    if outcome.config.train.stop_when_solved:
+        return np.isin(outcome.history.seeds, list(outcome.solved_at))
+    return _solved(outcome, outcome.last_rows())
 
 
 def steps_to_success(per_step: float = 1) -> Values:
     """The first logged step at which each seed solved its task; NaN for those that did not.
 
-    Exact with `TrainConfig(log_every=1)` or `stop_when_solved`.
+    Exact with `TrainConfig(log_every=1)`; with `stop_when_solved` in any case.
 
     Args:
       per_step: the number of sequences in a step, to count sequences.
     """
 
     def values(outcome: Outcome) -> np.ndarray:
+        if outcome.config.train.stop_when_solved:
+            seeds = outcome.history.seeds.tolist()
+            return np.array([outcome.solved_at.get(seed, np.nan) for seed in seeds]) * per_step
         found = _solved(outcome, outcome.history.values)  # [S, R]
         first = outcome.history.steps[np.argmax(found, axis=1)] * per_step
         return np.where(np.any(found, axis=1), first, np.nan)

@@ -1,5 +1,6 @@
 """Studies: trained once, continued, reported with intervals, and published pages that agree."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -183,6 +184,18 @@ def test_measures_pick_the_rows_they_name():
     np.testing.assert_array_equal(lowest, [0.005, 0.3, 0.9, 0.5])
     np.testing.assert_array_equal(studies.solved(found), [False] * 4)
     np.testing.assert_array_equal(studies.steps_to_success(5)(found), [50, nan, nan, nan])
+
+
+def test_steps_at_which_seeds_stopped_need_no_line():
+    """Seeds 0 and 2 stopped when they had solved it, at steps without a line."""
+    nan = np.nan
+    found = outcome({"loss": [[0.9, 0.02, nan], [0.9, 0.8, 0.7], [0.9, nan, nan]]})
+    train = dataclasses.replace(found.config.train, stop_when_solved=True)
+    config = dataclasses.replace(found.config, train=train)
+    found = found._replace(config=config, solved_at={0: 13, 2: 4})
+    np.testing.assert_array_equal(studies.solved(found), [True, False, True])
+    np.testing.assert_array_equal(studies.steps_to_success(5)(found), [65, nan, 20])
+    np.testing.assert_array_equal(studies.final("loss")(found), [0.02, 0.7, 0.9])
 
 
 def test_intervals_are_those_of_scipy_and_cover():

@@ -125,10 +125,10 @@ class Adding(Task):
         least, column = self.sequence_length, (self.batch_size, 1)
         most = least + least // 10
         lengths = jax.random.randint(k_lengths, column, least, most + 1, jnp.int32)  # [B, 1]
-        first = jax.random.randint(k_first, column, 0, 10)
-        second = jax.random.randint(k_second, column, 0, least // 2 - 1)
+        first = jax.random.randint(k_first, column, 0, 10, jnp.int32)
+        second = jax.random.randint(k_second, column, 0, least // 2 - 1, jnp.int32)
         second = jnp.where(second < first, second, second + 1)  # among the unmarked
-        steps = jnp.arange(most)[None]  # [1, T]
+        steps = jnp.arange(most, dtype=jnp.int32)[None]  # [1, T]
         inside, last = steps < lengths, steps == lengths - 1  # [B, T]
         numbers = jax.random.uniform(
             k_numbers, (self.batch_size, most), jnp.float32, minval=-1.0, maxval=1.0

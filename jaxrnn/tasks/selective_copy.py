@@ -75,7 +75,7 @@ class SelectiveCopy(Task):
         rows, length, copied = self.batch_size, self.sequence_length, self.num_copied
         symbols = jax.random.randint(k_symbols, (rows, copied), 0, self.num_symbols, jnp.int32)
         # The places of the smallest of some random numbers are a random choice.
-        order = jnp.argsort(jax.random.uniform(k_places, (rows, length)), axis=1)
+        order = jnp.argsort(jax.random.uniform(k_places, (rows, length), jnp.float32), axis=1)
         places = jnp.sort(order[:, :copied], axis=1)
         blank, delimiter = self.num_symbols, self.num_symbols + 1
         read = jnp.full((rows, length + copied), blank, jnp.int32).at[:, length].set(delimiter)

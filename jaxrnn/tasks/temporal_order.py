@@ -88,13 +88,14 @@ class TemporalOrder(Task):
         most = least + least // 10
         lengths = jax.random.randint(k_lengths, column, least, most + 1, jnp.int32)  # [B, 1]
         classes = jax.random.randint(k_classes, column, 0, self.output_size, jnp.int32)
-        steps = jnp.arange(most)[None]  # [1, T]
+        steps = jnp.arange(most, dtype=jnp.int32)[None]  # [1, T]
         noise = jax.random.randint(k_noise, (self.batch_size, most), 2, 6, jnp.int32)
         symbols = jnp.where(steps == 0, 0, noise)  # [B, T]
         ranges = PLACES[self.variant]
         for n, (first, last) in enumerate(ranges):
             low, high = (edge * least // 100 for edge in (first, last))
-            place = jax.random.randint(jax.random.fold_in(k_places, n), column, low, high + 1)
+            k_place = jax.random.fold_in(k_places, n)
+            place = jax.random.randint(k_place, column, low, high + 1, jnp.int32)
             bit = (classes >> (len(ranges) - 1 - n)) & 1  # the first symbol is the highest bit
             symbols = jnp.where(steps == place, 6 + bit, symbols)
         last = steps == lengths - 1

@@ -198,6 +198,17 @@ def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):
             jax.tree.map(np.testing.assert_array_equal, again, batch)
 
 
+@pytest.mark.parametrize("name", sorted(SMALL.keys() - {"adding"}))  # it draws JAX's integers
+def test_a_key_gives_the_same_batch_with_64_bits(name):
+    task, key = make_small(name), jax.random.key(4)
+    narrow = task.sample_batch(key, STEP)
+    with jax.enable_x64(True):
+        wide = task.sample_batch(key, STEP)
+    for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_task_is_restored_from_json_and_fits_its_readout(name):
     task = make_small(name)

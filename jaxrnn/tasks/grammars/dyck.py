@@ -133,14 +133,14 @@ class Dyck(NextSymbol):
         symbols = jnp.where(kinds == OPEN, 1 + types, 1 + k + innermost)
         symbols = jnp.where(kinds == END, 0, symbols)
 
-        number = jnp.arange(self.output_size)[None, None]  # [1, 1, V]
+        number = jnp.arange(self.output_size, dtype=jnp.int32)[None, None]  # [1, 1, V]
         depth = depths[..., None]
         allowed = (number == 0) & (depth == 0) & (states > 0)[..., None]
         allowed |= (number > 0) & (number <= k) & (depth < self.max_depth)
         allowed |= (number == 1 + k + innermost[..., None]) & (depth > 0)
 
         lengths = jnp.sum(~is_end, axis=1, dtype=jnp.int32)  # # and the brackets
-        inside = jnp.arange(steps)[None] < lengths[:, None]
+        inside = jnp.arange(steps, dtype=jnp.int32)[None] < lengths[:, None]
         read = jnp.concatenate([jnp.zeros((rows, 1), jnp.int32), symbols[:, :-1]], axis=1)
         inputs = jax.nn.one_hot(read, self.output_size, dtype=jnp.float32)
         inputs = jnp.where(inside[..., None], inputs, 0.0)
@@ -151,8 +151,8 @@ class Dyck(NextSymbol):
 
         It is the bracket that was opened last of those opened at one depth less.
         """
-        steps = jnp.arange(kinds.shape[1])[None, :, None]  # [1, T, 1]
-        levels = jnp.arange(self.max_depth)[None, None]  # [1, 1, m]
+        steps = jnp.arange(kinds.shape[1], dtype=jnp.int32)[None, :, None]  # [1, T, 1]
+        levels = jnp.arange(self.max_depth, dtype=jnp.int32)[None, None]  # [1, 1, m]
         opened = (kinds == OPEN)[..., None] & (depths[..., None] == levels)  # [B, T, m]
         last = jax.lax.cummax(jnp.where(opened, steps, 0), axis=1)  # [B, T, m]
         level = jnp.maximum(depths - 1, 0)[..., None]  # [B, T, 1]

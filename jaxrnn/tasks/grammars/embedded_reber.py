@@ -143,7 +143,8 @@ class EmbeddedReber(NextSymbol):
         del step
         if not self.num_training_strings:
             return self.batch(self.strings(key, self.batch_size))
-        rows = jax.random.randint(key, (self.batch_size,), 0, self.num_training_strings)
+        shape, count = (self.batch_size,), self.num_training_strings
+        rows = jax.random.randint(key, shape, 0, count, jnp.int32)
         return self.batch(jax.tree.map(lambda array: jnp.asarray(array)[rows], arrays["train"]))
 
     def num_validation_batches(self, arrays: Arrays) -> int:
@@ -160,7 +161,8 @@ class EmbeddedReber(NextSymbol):
     def batch(self, strings: dict[str, Any]) -> Batch:
         """The batch of some strings."""
         lengths = strings["lengths"]
-        inside = jnp.arange(self.max_length - 1)[None] < lengths[:, None]  # [B, T]
+        steps = jnp.arange(self.max_length - 1, dtype=jnp.int32)[None]
+        inside = steps < lengths[:, None]  # [B, T]
         inputs = jax.nn.one_hot(strings["symbols"], len(SYMBOLS), dtype=jnp.float32)
         inputs = jnp.where(inside[..., None], inputs, 0.0)
         return Batch(inputs, strings["targets"], inside.astype(jnp.float32), lengths)

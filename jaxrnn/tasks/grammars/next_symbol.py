@@ -51,7 +51,7 @@ class NextSymbol(Task):
 def pack(symbols: jax.Array, allowed: jax.Array) -> jax.Array:
     """Targets [B, T] int32 from the next symbols [B, T] int and the allowed ones [B, T, V] bool."""
     number = jax.lax.broadcasted_iota(jnp.int32, allowed.shape, 2)
-    bits = jnp.sum(allowed.astype(jnp.int32) << number, axis=-1)
+    bits = jnp.sum(allowed.astype(jnp.int32) << number, axis=-1, dtype=jnp.int32)
     return symbols.astype(jnp.int32) + allowed.shape[-1] * bits
 
 

@@ -132,7 +132,7 @@ class RegularTask(Task):
         """Strings of some lengths, [B] int32, in `steps` = T steps."""
         lengths = self.fit(lengths)
         symbols = self.symbols(key, (len(lengths), steps))  # [B, T]
-        step, end = jnp.arange(steps)[None], lengths[:, None]
+        step, end = jnp.arange(steps, dtype=jnp.int32)[None], lengths[:, None]
         inputs = jax.nn.one_hot(symbols, self.input_size, dtype=jnp.float32)
         inputs = jnp.where((step < end)[..., None], inputs, 0.0)
         scored = step < end if self.every_step else step == end - 1

@@ -19,9 +19,10 @@ _HOMES = {
     "layers.fused": "FusedCell register_fused_cell",
     "layers.gates": "read_gates",
     "losses": "sequence_binary_cross_entropy sequence_cross_entropy sequence_squared_error",
-    "models": "EncoderDecoder LanguageModel SequenceModel",
+    "models": "EncoderDecoder LanguageModel SequenceClassifier SequenceModel",
     "types": "Batch",
-    "tasks": "Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
+    "tasks": "Classification Digits JapaneseVowels LabelledFile MNIST1D"
+    " Adding CopyMemory Forecasting Language Lorenz MackeyGlass MeasuredSeries"
     " Music NextCharacter SelectiveCopy Sine TASKS Task TemporalOrder register_task",
     "tasks.grammars": "ContinualReber Counting Dyck EmbeddedReber",
     "tasks.sequence_to_sequence": "Addition Dates Pronunciation Reverse SequenceToSequence Sort",
@@ -71,15 +72,20 @@ if TYPE_CHECKING:
         sequence_cross_entropy,
         sequence_squared_error,
     )
-    from jaxrnn.models import EncoderDecoder, LanguageModel, SequenceModel
+    from jaxrnn.models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceModel
     from jaxrnn.runs.loading import load
     from jaxrnn.runs.runner import resume, run
     from jaxrnn.runs.verification import verify
     from jaxrnn.tasks import (
+        MNIST1D,
         TASKS,
         Adding,
+        Classification,
         CopyMemory,
+        Digits,
         Forecasting,
+        JapaneseVowels,
+        LabelledFile,
         Language,
         Lorenz,
         MackeyGlass,

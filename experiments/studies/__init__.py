@@ -162,6 +162,17 @@ def at_lowest_validation_loss(metric: str, scale: float = 1.0) -> Values:
     return values
 
 
+def highest(metric: str, scale: float = 1.0) -> Values:
+    """The highest value of a metric that each seed had at a logged step, times `scale`."""
+
+    def values(outcome: Outcome) -> np.ndarray:
+        values = np.asarray(outcome.history.values[metric], float)  # [S, R]
+        best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
+        return np.where(np.isfinite(best), best * scale, np.nan)
+
+    return values
+
+
 def solved(outcome: Outcome) -> np.ndarray:
     """[S] bool, whether each seed solved its task, by the task's criterion, in the end."""
     if outcome.config.train.stop_when_solved:

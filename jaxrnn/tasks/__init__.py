@@ -10,13 +10,18 @@ from collections.abc import Callable
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks.adding import Adding
 from jaxrnn.tasks.base import Task
+from jaxrnn.tasks.classification import Classification
 from jaxrnn.tasks.copy_memory import CopyMemory
+from jaxrnn.tasks.digits import Digits
 from jaxrnn.tasks.forecasting import Forecasting
 from jaxrnn.tasks.grammars import ContinualReber, Counting, Dyck, EmbeddedReber
+from jaxrnn.tasks.japanese_vowels import JapaneseVowels
+from jaxrnn.tasks.labelled_file import LabelledFile
 from jaxrnn.tasks.language import Language
 from jaxrnn.tasks.lorenz import Lorenz
 from jaxrnn.tasks.mackey_glass import MackeyGlass
 from jaxrnn.tasks.measured_series import MeasuredSeries
+from jaxrnn.tasks.mnist1d import MNIST1D
 from jaxrnn.tasks.music import Music
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.tasks.regular import (
@@ -32,10 +37,15 @@ from jaxrnn.tasks.sine import Sine
 from jaxrnn.tasks.temporal_order import TemporalOrder
 
 __all__ = [
+    "MNIST1D",
     "TASKS",
     "Adding",
+    "Classification",
     "CopyMemory",
+    "Digits",
     "Forecasting",
+    "JapaneseVowels",
+    "LabelledFile",
     "Language",
     "Lorenz",
     "MackeyGlass",

@@ -104,7 +104,7 @@ def require_same(run_dir: Path, experiment: ExperimentConfig) -> None:
     if not file.exists():
         return
     wanted = run_metadata.config_of(experiment)["experiment"]
-    found = read_json(file)["experiment"]
+    found = run_metadata.config_of(run_metadata.load_config(run_dir))["experiment"]
     measured = [name for name in ("vmap_size", "mesh") if wanted[name] is None]
     for name in measured:  # `run` chose these
         wanted[name] = found.get(name)

@@ -22,7 +22,7 @@ LOG = "notebooks/mnist1d-classification.ipynb in github.com/greydanus/mnist1d, o
 
 
 def experiment(task: Classification, options: Options) -> ExperimentConfig:
-    """The published network and its training: 5134 parameters, Adam, no decay, no clipping."""
+    """The published network and its training: Adam, no decay, no clipping."""
     both = Bidirectional(Recurrent(GRUCell(6)), Recurrent(GRUCell(6), reverse=True))
     train = TrainConfig(
         1000 if options.small else 6000,

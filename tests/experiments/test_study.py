@@ -131,6 +131,15 @@ def test_other_settings_are_refused_before_training(toy):
     )
 
 
+def test_a_setting_that_an_older_run_did_not_have_is_no_other_experiment(toy, tmp_path):
+    assert toy("toy", "--small", "--seeds", "1").returncode == 0
+    file = tmp_path / "runs/studies/toy-small/T=3/slow/config.json"
+    written = json.loads(file.read_text())
+    assert written["experiment"]["train"].pop("patience") is None  # its default
+    file.write_text(json.dumps(written))
+    assert toy("toy", "--small", "--seeds", "1").returncode == 0
+
+
 def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(study_results, "DOCS", tmp_path / "docs")
     for folder in ("images", "results"):

@@ -35,6 +35,7 @@ from jaxrnn.cells import (
     SLSTMCell,
     URLSTMCell,
 )
+from jaxrnn.interop import to_keras, to_onnx, to_torch
 from jaxrnn.layers.recurrent import Recurrent
 
 H = 6
@@ -282,6 +283,15 @@ def test_the_slstms_stabilizer_changes_nothing_but_the_range(shift, float64, key
             np.testing.assert_allclose(outputs[b, t], h, atol=1e-4)
     slopes = back((jnp.ones_like(outputs), jax.tree.map(jnp.zeros_like, carry)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("name", CONVERT)
+def test_other_libraries_have_no_such_cell(name):
+    layer = Recurrent(CELLS[name](H))
+    cell = type(layer.cell).__name__
+    for system, export in {"torch": to_torch, "Keras": to_keras, "ONNX": to_onnx}.items():
+        with pytest.raises(ValueError, match=f"{system} has no {cell}"):
+            export(layer, {})
 
 
 @pytest.mark.parametrize("negative, wanted", [(False, [1, 0, 0]), (True, [1, -1, 1])])

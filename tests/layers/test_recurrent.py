@@ -117,7 +117,7 @@ def test_sequences_start_from_the_cells_initial_carry(cell, key):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("implementation", ["scan", "associative_scan"])
-@pytest.mark.parametrize("name", ["minlstm", "mingru"])
+@pytest.mark.parametrize("name", ["minlstm", "mingru", "lru", "rglru"])
 def test_non_finite_values_stay_in_their_sequence(name, implementation, reverse, key):
     layer = Recurrent(CELLS[name](H), implementation=implementation, reverse=reverse)
     variables, inputs, start = drawn(layer, key)
@@ -128,7 +128,7 @@ def test_non_finite_values_stay_in_their_sequence(name, implementation, reverse,
     clean = slice(0, 3) if reverse else slice(3, None)
     for xs, carry in (
         (inputs.at[:, broken].set(jnp.nan), start),
-        (inputs, jnp.full_like(start, jnp.nan)),
+        (inputs, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), start)),
     ):
         outputs, end = apply(layer, variables, xs, carry, resets=resets)
         assert_close((outputs[:, clean], end), (wanted[:, clean], last), 1e-6)
@@ -212,7 +212,7 @@ def test_chunks_need_memory_of_the_square_root_of_the_steps():
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", ["minlstm", "mingru"])
+@pytest.mark.parametrize("name", ["minlstm", "mingru", "lru", "rglru"])
 def test_only_the_scan_has_a_loop(name, key, monkeypatch):
     def lowered(implementation):
         layer = Recurrent(CELLS[name](H), implementation=implementation)

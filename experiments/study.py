@@ -83,7 +83,7 @@ def main(config: Config) -> None:
     for n, (label, experiment) in enumerate(experiments.items(), 1):
         seeds = f"{experiment.seeds} seed{'s' * (experiment.seeds > 1)}"
         print(f"{config.name}: {label} ({n} of {len(experiments)}), {seeds}", flush=True)
-        outcomes[label] = train(folder / label, experiment)
+        outcomes[label] = train(folder / label, experiment, f"{config.name}, {label}")
     rows = study_results.results(study, outcomes)
     picture = folder / f"{config.name}.png"
     study_results.draw(picture, study, outcomes)
@@ -117,16 +117,16 @@ def require_same(run_dir: Path, experiment: ExperimentConfig) -> None:
         )
 
 
-def train(run_dir: Path, experiment: ExperimentConfig) -> Outcome:
+def train(run_dir: Path, experiment: ExperimentConfig, progress_label: str = "") -> Outcome:
     """Start, continue or only read a run; if all its seeds diverged, that is its outcome."""
     started = (run_dir / run_directory.CONFIG).exists()
     if started:
         run_metadata.check_data(run_dir)
     with contextlib.suppress(DivergedError):
         if not started:
-            run(experiment, run_dir=run_dir)
+            run(experiment, run_dir=run_dir, label=progress_label)
         elif run_metadata.load(run_dir)["status"] not in ("finished", "diverged"):
-            resume(run_dir)
+            resume(run_dir, label=progress_label)
     manifest, file = run_metadata.load(run_dir), run_dir / run_directory.METRICS
     diverged, stopped, solved_at = (
         {int(seed): step for seed, step in manifest.get(name, {}).items()}

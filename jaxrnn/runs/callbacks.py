@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import numpy as np
+
 from jaxrnn.runs import checkpoints, files, metrics, run_directory, signals
 from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.provenance import utc_now
 from jaxrnn.runs.tensorboard import Events
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.history import last_loss
+from jaxrnn.training.history import last_loss, last_measured
 from jaxrnn.training.loop import RunState
 from jaxrnn.training.mesh import to_host
 from jaxrnn.training.step import TrainState
@@ -69,9 +71,15 @@ class TensorBoardWriter(Callback):
 class ProgressBar(Callback):
     """Shows progress on standard error, and names seeds that diverge."""
 
-    def __init__(self, config: ExperimentConfig, run_state: RunState | None = None):
+    def __init__(
+        self, config: ExperimentConfig, run_state: RunState | None = None, label: str = ""
+    ):
         self._config, self._named = config, set(run_state.diverged if run_state else ())
-        self._progress = Progress(config.train.steps, run_state.step if run_state else 0)
+        first = run_state.step if run_state else 0
+        self._progress = Progress(config.train.steps, first, label=label)
+        self._last: dict[str, np.ndarray] = {}
+        for history in run_state.histories if run_state else ():
+            self._last = last_measured(history, self._last)
 
     def __enter__(self) -> Self:
         """Start the clock."""
@@ -89,8 +97,22 @@ class ProgressBar(Callback):
                 where = f"seed {seed} diverged at step {run_state.diverged[seed]}"
                 self._progress.print_above(f"note: {where} and is frozen")
             self._named |= run_state.diverged.keys()
+        self._last = last_measured(run_state.histories[-1], self._last)
         step = min(run_state.step, self._config.train.steps)
-        self._progress.update(step, last_loss(run_state.histories))
+        self._progress.update(step, last_loss(run_state.histories), self._solved(run_state))
+
+    def _solved(self, run_state: RunState) -> tuple[int, int] | None:
+        """Return how many of several seeds have solved the task as of now; None if unknown."""
+        config = self._config
+        if config.seeds == 1 or not self._last:
+            return None
+        if config.train.stop_when_solved:
+            return len(run_state.solved_at), config.seeds
+        solved = config.task.solved(self._last)
+        if solved is None:
+            return None
+        trained = ~np.isin(config.seed_numbers, list(run_state.diverged))
+        return int(np.sum(np.asarray(solved) & trained)), config.seeds
 
 
 class CheckpointWriter(Callback):

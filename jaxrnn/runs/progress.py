@@ -46,6 +46,7 @@ class Progress:
         first_step: int = 0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        label: str = "",
     ):
         """Start the clock.
 
@@ -54,8 +55,10 @@ class Progress:
           first_step: the step at which this process starts.
           stream: where to write; None for standard error.
           clock: returns seconds, from any origin.
+          label: what is trained, shown at the start of each line.
         """
         self._total, self._first = total_steps, first_step
+        self._label = f"{label}: " if label else ""
         self._stream = _Forgiving(sys.stderr if stream is None else stream)
         self._clock, self._start = clock, clock()
         self._now, self._due = self._start, self._start + PATIENCE
@@ -68,12 +71,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float) -> None:
+    def update(self, step: int, loss: float, solved: tuple[int, int] | None = None) -> None:
         """Report progress; call it as often as you like.
 
         Args:
           step: the number of updates so far, from `first_step` to N.
           loss: the current loss; for several seeds the median.
+          solved: how many seeds have solved the task, and how many there are; None says nothing.
         """
         self._now = self._clock()
         if self._now < self._due and self._bar is None:
@@ -85,12 +89,14 @@ class Progress:
         if self._now < self._due:
             return
         words = [f"loss {loss:.4g}" if math.isfinite(loss) else "loss not finite"]
+        if solved is not None:
+            words.append(f"{solved[0]} of {solved[1]} solved")
         if speed := task.speed or (step - self._first) / (self._now - self._start):
             words.append(f"{speed:.0f} steps/s" if speed >= 10 else f"{speed:.2g} steps/s")
             left = datetime.timedelta(seconds=round((self._total - step) / speed))
             words.append(f"{left} left")
         if bar.disable:
-            line = f"step {step} of {self._total}, {', '.join(words)}"
+            line = f"{self._label}step {step} of {self._total}, {', '.join(words)}"
             print(line, file=self._stream, flush=True)
         else:
             bar.update(task.id, words="  ".join(words), refresh=True)
@@ -110,8 +116,9 @@ class Progress:
 
         console = Console(file=cast(TextIO, self._stream), force_jupyter=False)
         width = len(str(self._total))
+        label = self._label.replace("{", "{{").replace("}", "}}")
         bar = Progress(
-            TextColumn(f"step {{task.completed:{width}}} of {self._total}"),
+            TextColumn(f"{label}step {{task.completed:{width}}} of {self._total}", markup=False),
             BarColumn(20, complete_style="cyan", finished_style="cyan"),
             TextColumn("{task.fields[words]}", markup=False),
             console=console,

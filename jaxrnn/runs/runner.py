@@ -82,6 +82,7 @@ def run(
     run_dir: Path | str | None = None,
     name: str | None = None,
     callbacks: Iterable[Callback] = (),
+    label: str = "",
 ) -> RunResult:
     """Train an experiment in a run directory of its own.
 
@@ -93,6 +94,7 @@ def run(
       run_dir: a new or empty directory; None for the next number in `runs/<name>`.
       name: None for the task's name.
       callbacks: called after each call of the compiled loop, after the run's own.
+      label: shown at the start of each line of progress.
 
     Returns:
       the outcome, with the final states and all logged metrics.
@@ -121,11 +123,15 @@ def run(
                 f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"
                 " verified only from there, not from the command line"
             )
-        return _work(directory, loop, RunState(0, state), None, asked, callbacks)
+        return _work(directory, loop, RunState(0, state), None, asked, callbacks, label)
 
 
 def resume(
-    run_dir: Path | str, *, mesh: MeshShape | None = None, callbacks: Iterable[Callback] = ()
+    run_dir: Path | str,
+    *,
+    mesh: MeshShape | None = None,
+    callbacks: Iterable[Callback] = (),
+    label: str = "",
 ) -> RunResult:
     """Continue an interrupted run from its newest intact checkpoint.
 
@@ -136,6 +142,7 @@ def resume(
       run_dir: the run's directory.
       mesh: the devices to use; None for those it used before, or for others if JAX has fewer now.
       callbacks: as for `run`.
+      label: as for `run`.
 
     Returns:
       the outcome, as `run` does; the history includes the steps before the interruption.
@@ -158,7 +165,7 @@ def resume(
         _require_agreement(run_dir, run_state)
         if is_first():
             metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
-        return _work(directory, loop, run_state, checkpoint, asked, callbacks)
+        return _work(directory, loop, run_state, checkpoint, asked, callbacks, label)
 
 
 def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
@@ -226,6 +233,7 @@ def _work(
     checkpoint: Path | None,
     asked_to_stop: list[signal.Signals],
     callbacks: Iterable[Callback],
+    label: str,
 ) -> RunResult:
     """Train until the end, or until a signal asks to stop; then record how it ended."""
     path, config, compile_seconds = directory.path, loop.config, 0.0
@@ -242,7 +250,9 @@ def _work(
             run_metadata.begin_session(path, run_state.step, config.mesh)
         stopping = signals.agree(asked_to_stop)
         if compiled and not stopping:
-            run_state = _train(directory, compiled, run_state, saver, asked_to_stop, callbacks)
+            run_state = _train(
+                directory, compiled, run_state, saver, asked_to_stop, callbacks, label
+            )
 
     status = "finished" if run_state.is_over else "interrupted"
     status = "diverged" if len(run_state.diverged) == config.seeds else status
@@ -302,13 +312,14 @@ def _train(
     saver: CheckpointWriter,
     asked_to_stop: list[signal.Signals],
     callbacks: Iterable[Callback],
+    label: str,
 ) -> RunState:
     """Call the compiled loop until training is over or a checkpoint answered a signal."""
     config, events = compiled.config, directory.path / run_directory.TENSORBOARD
     with contextlib.ExitStack() as stack:
         writers: list[Callback] = [saver, *callbacks]
         if directory.metrics is not None:
-            shown = ProgressBar(config, run_state), MetricsWriter(directory.metrics)
+            shown = ProgressBar(config, run_state, label), MetricsWriter(directory.metrics)
             writers = [*shown, TensorBoardWriter(events, run_state.step), *writers]
         for writer in writers:
             stack.enter_context(writer)

@@ -72,6 +72,26 @@ def last_rows(history: History, ended: Mapping[int, int]) -> dict[str, np.ndarra
     return rows
 
 
+def last_measured(history: History, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what each seed measured last: by name, [S, ...], validation of an earlier step, too.
+
+    Args:
+      history: a part of a run's.
+      before: the same as of the part before; empty if there is none.
+    """
+    last = dict(before)
+    if not history.steps.size:
+        return last
+    for name, values in history.values.items():
+        finite = np.isfinite(values).reshape(*values.shape[:2], -1)
+        measured: np.ndarray = np.any(finite, axis=2)  # [S, R]
+        rows = values.shape[1] - 1 - np.argmax(measured[:, ::-1], axis=1)
+        new = values[np.arange(len(rows)), rows]
+        there = measured.any(axis=1).reshape(-1, *[1] * (new.ndim - 1))
+        last[name] = np.where(there, new, last[name]) if name in last else new
+    return last
+
+
 def last_loss(histories: Sequence[History]) -> float:
     """Return the median over the seeds, of those that are finite, of the last logged loss."""
     for history in reversed(histories):

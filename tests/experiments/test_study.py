@@ -88,7 +88,7 @@ def test_an_interrupted_study_goes_on_where_it_was(toy, tmp_path, monkeypatch):
     slow = tmp_path / "runs/studies/toy/T=3/slow"
     real = study.run
 
-    def stop(config, run_dir):
+    def stop(config, run_dir, **_):
         real(config, run_dir=run_dir)
         manifest = json.loads((slow / "manifest.json").read_text())
         (slow / "manifest.json").write_text(json.dumps(manifest | {"status": "interrupted"}))

@@ -98,6 +98,20 @@ def test_lines_without_a_terminal(clock):
     )
 
 
+def test_the_label_and_the_solved_seeds_are_shown(clock, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = io.StringIO()
+    for shown in (stream, terminal):
+        progress = Progress(5000, stream=shown, clock=clock, label="T={200}[bold]")
+        clock.seconds += 3
+        progress.update(300, 0.7, (12, 20))
+    line = "T={200}[bold]: step 300 of 5000, loss 0.7, 12 of 20 solved, 100 steps/s, 0:00:47 left"
+    assert stream.getvalue() == line + "\n"
+    (live,), _ = terminal.shown()
+    assert live.startswith("T={200}[bold]: step  300 of 5000 ")
+    assert live.endswith(" loss 0.7  12 of 20 solved  100 steps/s  0:00:47 left")
+
+
 @pytest.mark.parametrize("make", [io.StringIO, Terminal])
 def test_short_work_is_silent(clock, make):
     stream = make()

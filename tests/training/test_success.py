@@ -20,6 +20,8 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, metrics, runner
+from jaxrnn.runs.callbacks import ProgressBar
+from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks import TASKS, NextCharacter
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
@@ -338,6 +340,34 @@ def test_a_step_without_validation_meets_no_bound(hunt):
         for value in (jnp.inf, -jnp.inf):
             assert not jax.jit(lambda x: is_solved(Below(), {"loss": x}))(jnp.float32(value))
     assert run.solved_at == {5: 20}
+
+
+@pytest.mark.parametrize("name", ["diverging", "validation"])
+@pytest.mark.parametrize("stop", [True, False])
+def test_progress_counts_the_seeds_that_have_solved_it(monkeypatch, name, stop):
+    """Without stopping, those that meet the criterion where they were last measured."""
+    config = stopping(CONFIGS[name]) if stop else CONFIGS[name]
+    run = stopped(name) if stop else first_steps(name)[1]
+    shown = []
+    monkeypatch.setattr(Progress, "update", lambda self, step, loss, solved: shown.append(solved))
+    first, whole = run.history, []
+    for row in range(len(first.steps)):  # as many calls
+        values = {name: array[:, row : row + 1] for name, array in first.values.items()}
+        whole.append(first._replace(steps=first.steps[row : row + 1], values=values))
+    bar = ProgressBar(config)
+    for row in range(len(whole)):
+        bar.after_call(replace(run, histories=tuple(whole[: row + 1])))
+    final = [n for n in first_steps(name)[0] if n not in run.diverged]
+    if stop:
+        assert set(shown) == {(len(run.solved_at), 5)}
+        return
+    expected = []
+    for row, step in enumerate(first.steps.tolist()):
+        measured = row if name == "diverging" else row - step % 3
+        values = {key: array[:, measured] for key, array in first.values.items()}
+        solved = config.task.solved(values)
+        expected.append((sum(bool(solved[seed - 3]) for seed in final), 5))
+    assert shown == expected and max(shown) > (1, 5)
 
 
 def test_last_rows_of_seeds_that_ended():

@@ -47,7 +47,7 @@ class Config:
         layers=2, hidden_size=200, dropout=0.2
     )
     training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = TrainingOptions(
-        steps=1500, learning_rate=1e-2, schedule="cosine", validate_every=100
+        steps=2000, learning_rate=4e-3, schedule="cosine", validate_every=100
     )
     run: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions()
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()

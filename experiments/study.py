@@ -135,7 +135,8 @@ def train(run_dir: Path, experiment: ExperimentConfig, progress_label: str = "")
     with file.open("rb") as lines:
         *_, last = lines
     seconds = json.loads(last)[metrics.CLOCK]["seconds"]
-    return Outcome(experiment, metrics.read(file), diverged, stopped, seconds, solved_at)
+    ended = diverged, stopped, seconds, solved_at
+    return Outcome(experiment, metrics.read(file), *ended, run_dir=run_dir)
 
 
 def publish(

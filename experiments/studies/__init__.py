@@ -40,6 +40,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxrnn.errors import SettingError
+from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, last_rows
 from jaxrnn.training.validation import LOSS
@@ -62,6 +63,7 @@ class Outcome(NamedTuple):
     stopped: dict[int, int]  # seed -> step at which it stopped early
     seconds: float  # of training
     solved_at: Mapping[int, int] = MappingProxyType({})  # seed -> step, with `stop_when_solved`
+    run_dir: Path = Path()  # of the run
 
     def last_rows(self) -> dict[str, np.ndarray]:
         """The last metrics that each seed has: by name, [S, ...]."""
@@ -169,6 +171,16 @@ def highest(metric: str, scale: float = 1.0) -> Values:
         values = np.asarray(outcome.history.values[metric], float)  # [S, R]
         best = np.max(np.where(np.isfinite(values), values, -np.inf), axis=1)
         return np.where(np.isfinite(best), best * scale, np.nan)
+
+    return values
+
+
+def on_test_part(metric: str, scale: float = 1.0) -> Values:
+    """A metric of the network that `jaxrnn.load` gives for each seed, on the task's test part."""
+
+    def values(outcome: Outcome) -> np.ndarray:
+        values = evaluate(outcome.run_dir, "test").metrics[metric] * scale
+        return np.where(np.isin(outcome.history.seeds, list(outcome.diverged)), np.nan, values)
 
     return values
 

@@ -9,12 +9,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.io
 import studies
 import study
 import study_results
 from study import Config, main
 
 from jaxrnn import Adding, ExperimentConfig, GRUCell, Recurrent, SequenceModel, TrainConfig, cli
+from jaxrnn.errors import SettingError
+from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.training.history import History
 
 PAGES = study_results.DOCS / "results"
@@ -205,6 +208,36 @@ def test_steps_at_which_seeds_stopped_need_no_line():
     np.testing.assert_array_equal(studies.solved(found), [True, False, True])
     np.testing.assert_array_equal(studies.steps_to_success(5)(found), [65, nan, 20])
     np.testing.assert_array_equal(studies.final("loss")(found), [0.02, 0.7, 0.9])
+
+
+def test_the_chorales_are_scored_on_their_test_part(tmp_path, monkeypatch):
+    """The study's networks, as small as its file; the measure is what `jaxrnn evaluate` says."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    each = studies.load("jsb")
+    with pytest.raises(SettingError, match="the study jsb needs --data FILE"):
+        each.experiments(studies.Options(2))
+    draw, cells = np.random.default_rng(0), np.empty((1, 8), object)
+    for n in range(8):
+        cells[0, n] = (draw.random((3, 88)) < 0.1).astype(np.uint8)
+    file = tmp_path / "pieces.mat"
+    scipy.io.savemat(
+        file, dict.fromkeys(("traindata", "validdata"), cells) | {"testdata": cells[:, 5:]}
+    )
+    made = each.experiments(studies.Options(2, small=True, data=file))
+    assert made.keys() == {known.label for known in each.published}
+    model = SequenceModel(Recurrent(GRUCell(2)), 88)
+    small = dataclasses.replace(
+        made["GRU"], model=model, train=TrainConfig(2, validate_every=1), vmap_size=2
+    )
+    found = study.train(tmp_path / "run", small)
+    scores = {measure.name: measure.values(found) for measure in each.measures}
+    test = evaluate(tmp_path / "run", "test").metrics["loss"]
+    np.testing.assert_array_equal(scores["test loss, nats per frame"], test)
+    lowest = np.nanmin(found.history.values["validation_loss"], axis=1)
+    np.testing.assert_allclose(scores["validation loss, nats per frame"], lowest)
+    assert (test != lowest).all()
+    lost = found._replace(diverged={1: 2})
+    assert np.isnan(studies.on_test_part("loss")(lost)).tolist() == [False, True]
 
 
 def test_intervals_are_those_of_scipy_and_cover():

@@ -2,7 +2,7 @@
 
     python experiments/formal_languages.py --task parity --cell lstm --steps 10000
     python experiments/formal_languages.py --task modular-arithmetic --test-max-length 256
-    python experiments/formal_languages.py --task embedded-reber --hidden-size 16 --steps 3000
+    python experiments/formal_languages.py --task embedded-reber --validate-every 50
     python experiments/formal_languages.py --task continual-reber --external-resets
     python experiments/formal_languages.py --task counting --num-letters 3 --test-max-count 40
     python experiments/formal_languages.py --task dyck --num-types 8 --max-depth 5
@@ -89,7 +89,7 @@ class Config:
     strings_per_length: int | None = None
     """Test strings of each length; default: 1."""
     every_step: bool | None = None
-    """Give an answer at every step, not only at the last; default: False, for permutations True."""
+    """True for an answer at every step, not only the last; default: False, permutations: True."""
     num_places: int | None = None
     """Places on the circle, for --task cycle-navigation; default: 5."""
     modulus: int | None = None
@@ -108,8 +108,8 @@ class Config:
     """Batches until a stream starts again, for --task continual-reber; default: 100."""
     num_test_streams: int | None = None
     """Test streams, for --task continual-reber; default: 10."""
-    external_resets: bool | None = None
-    """Reset the state at the start of each string, for --task continual-reber; default: False."""
+    external_resets: bool = False
+    """Reset the state at the start of each string, for --task continual-reber."""
     num_letters: int | None = None
     """2 for a^n b^n, 3 for a^n b^n c^n, for --task counting; default: 2."""
     max_count: int | None = None
@@ -133,7 +133,9 @@ class Config:
 
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: task, model and training settings."""
-    task = make_task(config.task, NAMES, {name: getattr(config, name) for name in OPTIONS})
+    options = {name: getattr(config, name) for name in OPTIONS}
+    options["external_resets"] = config.external_resets or None  # a flag that is not given
+    task = make_task(config.task, NAMES, options)
     return make_experiment(task, config.network, config.training, config.run)
 
 

@@ -24,11 +24,11 @@ def formal_languages(call):
     ("task", "arguments", "memoryless_loss"),
     [
         ("parity", "--max-length 5 --test-max-length 9", "0.6931"),
-        ("permutations", "--num-elements 3 --test-max-length 50 --no-every-step", "1.792"),
+        ("permutations", "--num-elements 3 --test-max-length 50 --every-step False", "1.792"),
         ("embedded-reber", "--max-length 20 --num-test-strings 9", "1.261"),
         (
             "continual-reber",
-            "--sequence-length 20 --windows-per-stream 3",
+            "--sequence-length 20 --external-resets",
             "1.21",
         ),
         ("counting", "--num-letters 3 --max-count 3 --test-max-count 4", "0.198"),
@@ -50,6 +50,7 @@ BAD = {
         ["--task", "dyck", "--num-training-strings", "9"],
         "--num-training-strings is for --task embedded-reber; dyck has --max-length, --num-types",
     ),
+    "resets of parity": (["--external-resets"], "--external-resets is for --task continual-reber;"),
     "no test": (["--test-max-length", "9"], "test max length must be more than max length, 40"),
 }
 

@@ -14,6 +14,8 @@ COMMANDS = {
     "hihello": "hihello.py --steps 3 --cell gru",
     "memory": "memory.py --task copy --delay 5 --steps 3 --hidden-size 4 --seeds 2 --vmap-size 2"
     " --cell cifg --projection-size 3",
+    "formal_languages": "formal_languages.py --task embedded-reber --max-length 20 --steps 3"
+    " --hidden-size 4 --seeds 2 --vmap-size 2",
     "char_lm": "char_lm.py --text text.txt --steps 3 --hidden-size 8 --batch-size 3"
     " --sequence-length 10 --seeds 2 --vmap-size 1 --dropout 0.2",
 }

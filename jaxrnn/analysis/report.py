@@ -168,6 +168,7 @@ def summarize_seeds(
     over = ""
     if not alone:
         over = f"; over the {stayed.sum()} that stayed finite" if diverged else "; over all of them"
+        over += ", as last logged" if solved_at else ""  # success may fall between two lines
     lines = [f"{task_name}: {who} after {steps[-1]} update{'' if steps[-1] == 1 else 's'}{over}:"]
     last = last_rows(History(seeds, steps, scalars(metrics)), {**stopped, **solved_at})
     for name, values in last.items():

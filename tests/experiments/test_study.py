@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import sys
 import types
@@ -17,6 +18,7 @@ from study import Config, main
 
 from jaxrnn import Adding, ExperimentConfig, GRUCell, Recurrent, SequenceModel, TrainConfig, cli
 from jaxrnn.errors import SettingError
+from jaxrnn.runs import progress
 from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.training.history import History
 
@@ -55,6 +57,7 @@ def toy(call, monkeypatch):
     vars(module)["STUDY"] = TOY
     monkeypatch.setitem(sys.modules, "studies.toy", module)
     monkeypatch.setattr(studies, "names", lambda: ["other", "toy"])
+    monkeypatch.setattr(progress, "PATIENCE", math.inf)  # a slow machine shows progress, too
     return partial(call, partial(cli.run_command, Config, main), "study.py")
 
 

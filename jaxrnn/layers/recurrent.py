@@ -54,10 +54,12 @@ class Recurrent(nn.Module):
         "scan": step by step with `nn.scan`, for any cell.
         "fused": fewer, larger products and a hand-written backward pass, for LSTMs and GRUs with
           default options and cells of `fused.register_fused_cell`; no forward-mode derivative.
-        "associative_scan": all steps in parallel, for a `LinearCell`.
+        "associative_scan": all steps in parallel, for a `LinearCell`; T may be symbolic only with
+          a `remat_chunk_size`.
         "cudnn": NVIDIA's library, for an LSTM in float32 on a GPU; not under `vmap`.
         "auto": "fused" where supported; for a `LinearCell` "associative_scan", except on a CPU,
-          which has too few cores to gain from it (docs/performance.md); otherwise "scan".
+          which has too few cores to gain from it (docs/performance.md), and for a symbolic T, which
+          `jax.export` allows; otherwise "scan".
 
     Raises:
       ValueError: if an attribute is out of range, or does not fit the cell.
@@ -195,7 +197,15 @@ class Recurrent(nn.Module):
         function, auto = scan.scan_cell, self.implementation == "auto"
         if isinstance(self.cell, LinearCell):
             off_cpu = auto and jax.default_backend() != "cpu"
-            if off_cpu or self.implementation == "associative_scan":
+            chunked = self.remat_chunk_size is not None and not plain
+            length = steps.inputs.shape[1]
+            known = chunked or isinstance(length, int)
+            if self.implementation == "associative_scan" and not known:
+                raise ValueError(
+                    f"associative_scan needs a known T, not the symbolic T = {length}:"
+                    " use implementation='auto'"
+                )
+            if known and (off_cpu or self.implementation == "associative_scan"):
                 function = scan.associative_scan_cell
         elif not plain and self.implementation == "cudnn":
             from jaxrnn.layers import cudnn  # imported here because it takes 0.03 s

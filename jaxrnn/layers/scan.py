@@ -207,12 +207,13 @@ def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:
         cell: nn.RNNCellBase, carry: Carry, steps: Steps, mask: jax.Array | None
     ) -> tuple[Carry, jax.Array]:
         batch, length = steps.inputs.shape[:2]
-        padding = -length % chunk_size
-        if padding:
+        chunks = -(-length // chunk_size)  # also of a symbolic T, as `jax.export` has
+        padding = chunks * chunk_size - length
+        if not isinstance(padding, int) or padding:
             valid = jnp.ones((batch, length), bool) if steps.valid is None else steps.valid
             steps = steps._replace(valid=valid)
             steps = jax.tree.map(lambda x: jnp.pad(x, _pad_time(x, padding)), steps)
-        steps = jax.tree.map(lambda x: x.reshape(batch, -1, chunk_size, *x.shape[2:]), steps)
+        steps = jax.tree.map(lambda x: x.reshape(batch, chunks, chunk_size, *x.shape[2:]), steps)
         scan = nn.scan(
             nn.remat(
                 lambda cell, carry, steps: unroll(cell, carry, steps, mask), prevent_cse=False
@@ -225,7 +226,8 @@ def remat_chunks(unroll: Unroll, chunk_size: int, *, reverse: bool) -> Unroll:
             check_constancy_invariants=False,
         )
         carry, outputs = scan(cell, carry, steps)  # outputs [B, chunks, chunk_size, H]
-        return carry, outputs.reshape(batch, -1, *outputs.shape[3:])[:, :length]
+        outputs = outputs.reshape(batch, chunks * chunk_size, *outputs.shape[3:])
+        return carry, outputs[:, :length]
 
     return chunked
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jax import export
 from variants import VARIANTS, assert_close, possible
 
-from jaxrnn.cells import LinearCell
+from jaxrnn.cells import GRUCell, LinearCell, LSTMCell
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry
 
@@ -315,25 +315,63 @@ def test_any_shape(name, data):
     assert_close(quick_run(layer, told), by_hand(layer, case))
 
 
+def exported(layer, key, *, lengths=None, resets=None):
+    """Results of a layer exported with symbolic B and T, and of the layer itself."""
+    inputs = jax.random.normal(key, (3, 7, 4))
+    arguments = layer.init(key, inputs), inputs, {"lengths": lengths, "resets": resets}
+
+    @jax.jit
+    def apply(variables, inputs, options):
+        return layer.apply(variables, inputs, **options)
+
+    shapes = jax.eval_shape(lambda: arguments)
+    axes = {1: "b", 2: "b, t", 3: "b, t, 4"}
+    scope = export.SymbolicScope()
+
+    def symbolic(array):
+        shape = export.symbolic_shape(axes[array.ndim], scope=scope)
+        return jax.ShapeDtypeStruct(shape, array.dtype)
+
+    shapes = (shapes[0], *jax.tree.map(symbolic, shapes[1:]))
+    again = export.deserialize(export.export(apply)(*shapes).serialize())
+    return [jax.tree.leaves(call(*arguments)) for call in (again.call, apply)]
+
+
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_a_layer_is_exported_with_symbolic_batch_and_time(name, with_lengths, reverse, key):
     layer = Recurrent(CELLS[name], reverse=reverse)
-    inputs, lengths = jax.random.normal(key, (3, 7, 4)), jnp.array([7, 3, 0])
-    variables = layer.init(key, inputs)
+    got, wanted = exported(layer, key, lengths=jnp.array([7, 3, 0]) if with_lengths else None)
+    chex.assert_trees_all_close(got, wanted, atol=1e-6)
 
-    @jax.jit
-    def apply(variables, inputs, lengths):
-        return layer.apply(variables, inputs, lengths=lengths if with_lengths else None)
 
-    batch, time = export.symbolic_shape("b, t")
-    shapes = (
-        jax.eval_shape(lambda: variables),
-        jax.ShapeDtypeStruct((batch, time, 4), inputs.dtype),
-        jax.ShapeDtypeStruct((batch,), lengths.dtype),
-    )
-    exported = export.deserialize(export.export(apply)(*shapes).serialize())
-    got, wanted = (call(variables, inputs, lengths) for call in (exported.call, apply))
-    chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(wanted), atol=1e-6)
+MORE_EXPORTED = {
+    "cifg": Recurrent(LSTMCell(H, coupled_gates=True)),
+    "projection": Recurrent(LSTMCell(H, projection_size=3)),
+    "clip": Recurrent(LSTMCell(H, cell_clip=0.4)),
+    "bidirectional": Bidirectional(Recurrent(GRUCell(H)), Recurrent(GRUCell(H), reverse=True)),
+    "remat": Recurrent(LSTMCell(H), remat_chunk_size=4),
+    "remat-reverse": Recurrent(GRUCell(H), reverse=True, remat_chunk_size=3),
+    "remat-at_once": AT_ONCE["mingru-at_once"].clone(remat_chunk_size=4),
+}
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("with_resets", [False, True])
+@pytest.mark.parametrize("name", MORE_EXPORTED)
+def test_options_are_exported_with_symbolic_batch_and_time(name, with_resets, key):
+    resets = jnp.zeros((3, 7), bool).at[0, 2].set(True) if with_resets else None
+    lengths = jnp.array([7, 3, 0])
+    got, wanted = exported(MORE_EXPORTED[name], key, lengths=lengths, resets=resets)
+    chex.assert_trees_all_close(got, wanted, atol=1e-6)
+
+
+def test_a_linear_cell_is_scanned_where_time_is_symbolic(key, monkeypatch):
+    layer = AT_ONCE["mingru-at_once"]
+    with pytest.raises(ValueError, match=r"needs a known T, not the symbolic T = t: use impl"):
+        exported(layer, key)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    got, wanted = exported(layer.clone(implementation="auto"), key)
+    chex.assert_trees_all_close(got, wanted, atol=1e-6)

@@ -83,10 +83,14 @@ class LSTMCell(nn.LSTMCell):
     def __post_init__(self) -> None:
         """Check the options."""
         size, clip = self.projection_size, self.cell_clip
-        if size is not None and not (isinstance(size, int) and size > 0):
+        if size is not None and not (type(size) is int and size > 0):
             raise ValueError(f"projection_size must be a whole number from 1 or None, not {size!r}")
-        if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
+        is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
+        if clip is not None and not (is_number and 0 < clip < math.inf):
             raise ValueError(f"cell_clip must be a positive finite number or None, not {clip!r}")
+        for name in ("peepholes", "layer_norm", "coupled_gates"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {value!r}")
         super().__post_init__()
 
     @nn.compact

@@ -75,6 +75,13 @@ def to_matrices(cell: Any, params: Params, gates: Sequence[str]) -> Matrices:
         units = np.shape(params[part]["kernel"])[-1]
         if units != hidden:
             raise ValueError(f"params must have H = {hidden}, as the cell has, but H = {units}")
+    size = getattr(cell, "projection_size", None)
+    shapes = {side: (size or hidden, hidden) for side in sorted(dense) if side[0] == "h"}
+    shapes |= {"projection": (hidden, size)} if size else {}
+    for part, shape in shapes.items():
+        given = np.shape(params[part]["kernel"])
+        if given != shape:
+            raise ValueError(f"{part}/kernel must be {list(shape)}, not {list(given)}")
 
     def row(side: str, name: str) -> np.ndarray:
         dense = [params[side + gate] for gate in gates]

@@ -43,6 +43,7 @@ def kind_of(cell: nn.RNNCellBase, system: str, options: Sequence[str] = ()) -> s
         raise ValueError(f"{system} has no {name}{hint}")
     activation = (nn.tanh, nn.relu) if kind == "rnn" else (nn.tanh,)
     usual: Any = {"gate_fn": (nn.sigmoid,), "activation_fn": activation, "residual": (False,)}
+    usual["carry_init"] = (nn.initializers.zeros,)
     for option, choices in usual.items():
         if getattr(cell, option, choices[0]) not in choices:
             raise ValueError(f"{system} has no {name} with this {option}")
@@ -97,18 +98,33 @@ def levels(layer: nn.Module) -> list[list[tuple[Path, Recurrent]]]:
     A layer that is not a stack counts as a stack of one.
 
     Raises:
-      ValueError: if `layer` is not a recurrent layer.
+      ValueError: if `layer` is not a recurrent layer, or a subclass may compute something else.
     """
-    if not isinstance(layer, Recurrent | Bidirectional | Stack):
-        name = type(layer).__name__
-        raise ValueError(f"layer must be a Recurrent, Bidirectional or Stack, not a {name}")
+    _check_layer(layer)
     if isinstance(layer, Stack):
         return [
             [((f"layers_{n}", *path), direction) for path, direction in level]
             for n, part in enumerate(layer.layers)
             for level in levels(part)
         ]
-    return [list(recurrent_layers(layer))]
+    directions = list(recurrent_layers(layer))
+    for _, direction in directions:
+        _check_layer(direction)
+    return [directions]
+
+
+def _check_layer(layer: nn.Module) -> None:
+    name = type(layer).__name__
+    base = next(
+        (kind for kind in (Recurrent, Bidirectional, Stack) if isinstance(layer, kind)), None
+    )
+    if base is None:
+        raise ValueError(f"layer must be a Recurrent, Bidirectional or Stack, not a {name}")
+    if type(layer).__call__ is not base.__call__:
+        raise ValueError(
+            f"layer must be a Recurrent, Bidirectional or Stack, not a {name} (it may differ from"
+            f" the {base.__name__} that it extends)"
+        )
 
 
 def weights_by_layer(layer: nn.Module, weights: Any) -> list[Weights]:

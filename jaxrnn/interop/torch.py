@@ -43,6 +43,11 @@ def from_torch(layer: nn.Module, weights: Weights) -> Params:
     for path, cell, gates, suffix in _cells(layer):
         k, hidden = len(gates), cell.features
         size = getattr(cell, "projection_size", None)
+        if not size and (name := "weight_hr" + suffix) in reader:
+            raise ValueError(
+                f"weights have {name}, the projection of an LSTM with proj_size: give the cell"
+                " projection_size"
+            )
         axes, width = (f"{k}H, P", size) if size else (f"{k}H, H", hidden)
         kernel = reader.take("weight_ih" + suffix, f"{k}H, F", (k * hidden, None))
         recurrent = reader.take("weight_hh" + suffix, axes, (k * hidden, width))

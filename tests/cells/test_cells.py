@@ -177,3 +177,21 @@ def test_minlstm_is_finite_with_both_gates_closed(a_f, a_i, key):
     wanted = f * (1 - f) * (start - g).sum(axis=0)
     assert_close(gradient["if"]["bias"], wanted)
     assert_close(gradient["ii"]["bias"], -wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"projection_size": True}, "projection_size must be a whole number from 1 or None"),
+        ({"projection_size": 0}, "projection_size must be a whole number from 1 or None, not 0"),
+        ({"cell_clip": True}, "cell_clip must be a positive finite number or None, not True"),
+        ({"cell_clip": 0}, "cell_clip must be a positive finite number or None, not 0"),
+        ({"coupled_gates": "yes"}, "coupled_gates must be True or False, not 'yes'"),
+        ({"peepholes": 1}, "peepholes must be True or False, not 1"),
+        ({"layer_norm": None}, "layer_norm must be True or False, not None"),
+    ],
+    ids=str,
+)
+def test_options_of_an_lstm_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        LSTMCell(H, **options)

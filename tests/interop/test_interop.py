@@ -115,6 +115,14 @@ def torch_lstm(**changes):
     return {name: array for name, array in weights.items() if array is not None}
 
 
+def projected(width=3):
+    """Parameters of an LSTM of P = 3, with a projection of another width if there is one."""
+    layer = Recurrent(LSTMCell(H, projection_size=3))
+    params = params_of(layer, jax.random.key(0))
+    params["cell"]["projection"]["kernel"] = np.ones((H, width), np.float32)
+    return params
+
+
 BAD = {
     "missing": (
         lambda: interop.from_torch(LAYERS["lstm"](), torch_lstm(weight_hh_l0=None)),
@@ -245,6 +253,25 @@ BAD = {
         ),
         r"kernel must have F\+H rows, more than H = 5",
     ),
+    "a projection": (
+        lambda: interop.from_torch(
+            LAYERS["lstm"](),
+            torch_lstm(weight_hh_l0=np.ones((20, 3)), weight_hr_l0=np.ones((3, H))),
+        ),
+        "weights have weight_hr_l0, the projection of an LSTM .* give the cell projection_size",
+    ),
+    "a misshapen projection": (
+        lambda: interop.to_torch(Recurrent(LSTMCell(H, projection_size=3)), projected(width=2)),
+        r"projection/kernel must be \[5, 3\], not \[5, 2\]",
+    ),
+    "hidden kernels of another projection": (
+        lambda: interop.to_torch(Recurrent(LSTMCell(H, projection_size=2)), projected()),
+        r"hf/kernel must be \[2, 5\], not \[3, 5\]",
+    ),
+    "a carry that does not start at zero": (
+        lambda: interop.to_onnx(Recurrent(LSTMCell(H, carry_init=nn.initializers.ones)), {}),
+        "ONNX has no LSTMCell with this carry_init",
+    ),
     "a list": (
         lambda: interop.from_torch(LAYERS["lstm"](), [torch_lstm()]),  # pyright: ignore
         "weights must be a dictionary of arrays by name, not a list",
@@ -353,3 +380,41 @@ def test_a_subclass_with_its_own_equations_is_refused(system):
     params = layer.init(jax.random.key(0), jnp.ones((1, 2, 3)))["params"]
     with pytest.raises(ValueError, match=r"has no Leaky \(it may differ from the LSTMCell"):
         getattr(interop, f"to_{system}")(layer, params)
+
+
+class Doubled(Recurrent):
+    """Other outputs with the same parameters."""
+
+    def __call__(self, inputs, *arguments, **options):
+        outputs, carry = super().__call__(inputs, *arguments, **options)
+        return 2 * outputs, carry
+
+
+class Alternating(Stack):
+    """Other directions with the same parameters."""
+
+    def __call__(self, inputs, *arguments, **options):
+        return super().__call__(inputs[:, ::-1], *arguments, **options)
+
+
+class Named(Recurrent):
+    """Nothing else than its base class."""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_layer_with_its_own_call_is_refused(system):
+    save, layer = SYSTEMS[system][1], Doubled(LSTMCell(4))
+    params = layer.init(jax.random.key(0), jnp.ones((1, 2, 3)))["params"]
+    differs = r"not a {} \(it may differ from the {} that it extends\)"
+    for outer in (
+        layer,
+        Stack((layer,)),
+        Bidirectional(layer, Recurrent(LSTMCell(4), reverse=True)),
+    ):
+        with pytest.raises(ValueError, match=differs.format("Doubled", "Recurrent")):
+            save(outer, params)
+    with pytest.raises(ValueError, match=differs.format("Alternating", "Stack")):
+        save(Alternating((Recurrent(LSTMCell(4)),)), {"layers_0": params})
+    chex.assert_trees_all_equal(
+        save(Named(LSTMCell(4)), params), save(Recurrent(LSTMCell(4)), params)
+    )

@@ -33,6 +33,7 @@ def pooled(model: Any, lengths: Any = LENGTHS) -> tuple[np.ndarray, np.ndarray, 
     return wanted[0].T, np.asarray(hidden), carry
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_last_is_the_final_state_of_each_direction(lengths):
     found, _, carry = pooled(SequenceClassifier(Recurrent(LSTMCell(4)), 40), lengths)

@@ -116,6 +116,7 @@ def test_attention_without_any_source_is_finite():
         assert np.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 def test_a_copied_state_is_one_network_over_source_and_target():
     """With the same parameters in both halves, the decoder goes on where the encoder stopped."""
     model = make("copy", source_size=6)
@@ -132,6 +133,7 @@ def test_a_copied_state_is_one_network_over_source_and_target():
         np.testing.assert_allclose(found[row, S:], wanted[0, length:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_array_of_the_carry_starts_from_its_own_dense_layer():
     model = make("dense")
     ids, variables = ids_and_variables(model)
@@ -149,6 +151,7 @@ def test_each_array_of_the_carry_starts_from_its_own_dense_layer():
     np.testing.assert_array_equal(query, carry[1])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_and_later_targets_change_nothing_and_the_rest_does(name):
     model = make(name)
@@ -165,6 +168,7 @@ def test_padding_and_later_targets_change_nothing_and_the_rest_does(name):
     np.testing.assert_array_equal(source[[0, 2]], before[[0, 2]])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_step_by_step_gives_the_outputs_of_the_whole(name):
     model = make(name)
@@ -200,6 +204,7 @@ def embeddings(params):
     return [name for name in params if name.endswith("embedding")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["deep attention", "copy"])
 def test_dropout_follows_the_key(name):
     model = make(name, dropout=0.5)

@@ -64,6 +64,7 @@ def test_the_last_value_of_a_sine_wave_has_a_known_error():
     assert found.linear < 1e-5  # linear in the last two values
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
 def test_a_free_run_reads_its_own_forecasts(cell, key):
     model = SequenceModel(Stack((Recurrent(cell(4)), Recurrent(cell(3)))), 1)

@@ -334,6 +334,7 @@ def test_devices_add_up_the_gradients(no_cache):
     assert np.asarray(add()).tolist() == [[1.0, 1.0, 1.0]]
 
 
+@pytest.mark.slow
 def test_seeds_suite(no_cache, monkeypatch):
     monkeypatch.setattr(peers, "missing", lambda: list(peers.PACKAGES))
     measured = list(seeds.seeds(1, networks=2, models=2))

@@ -33,6 +33,7 @@ def test_a_file_is_forecast_and_drawn(forecast, tmp_path):
     assert list(manifest["data_files"]) == ["numbers.txt"]
 
 
+@pytest.mark.slow
 def test_a_synthetic_series_and_several_seeds(forecast):
     result = forecast("--task", "sine", *SMALL, "--seeds", "2", "--vmap-size", "2", "--no-plots")
     assert (result.returncode, result.stderr) == (0, "")

@@ -36,7 +36,7 @@ def call(call):
     return partial(call, lambda: cli.run_command(hihello.Config, hihello.main), "hihello.py")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.
@@ -167,7 +167,7 @@ def test_many_seeds(run, tmp_path):
     }
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
 def test_any_cell_and_any_text(call, cell):
     result = call("--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")

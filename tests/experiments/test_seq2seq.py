@@ -25,6 +25,7 @@ def seq2seq(call):
     return partial(call, partial(cli.run_command, Config, main), "seq2seq.py")
 
 
+@pytest.mark.slow
 def test_trains_reports_decodes_verifies_and_evaluates(seq2seq, call):
     flags = ["--max-digits", "2", "--attention-size", "3", "--bidirectional", "--seeds", "2"]
     result = seq2seq("--task", "addition", *flags, "--vmap-size", "2", *SMALL)
@@ -54,6 +55,7 @@ def test_other_runs_are_refused(seq2seq, call):
         translate("runs/memory/0001", ["1"])
 
 
+@pytest.mark.slow
 def test_pronunciation_reports_error_rates(seq2seq, tmp_path):
     words = ("".join(letters) for letters in itertools.product("bdai", repeat=3))
     sounds = {"b": "B", "d": "D", "a": "AA1", "i": "IY0"}

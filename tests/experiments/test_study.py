@@ -89,6 +89,7 @@ def test_a_study_is_trained_once_and_reported(toy, tmp_path, monkeypatch):
     assert first.startswith(second)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_where_it_was(toy, tmp_path, monkeypatch):
     whole = toy("toy", "--runs", "whole").stdout
     slow = tmp_path / "runs/studies/toy/T=3/slow"
@@ -126,6 +127,7 @@ def test_mistakes_give_one_line_and_leave_nothing(toy, tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_before_training(toy):
     assert toy("toy", "--small", "--seeds", "2").returncode == 0
     result = toy("toy", "--small")
@@ -137,6 +139,7 @@ def test_other_settings_are_refused_before_training(toy):
     )
 
 
+@pytest.mark.slow
 def test_a_setting_that_an_older_run_did_not_have_is_no_other_experiment(toy, tmp_path):
     assert toy("toy", "--small", "--seeds", "1").returncode == 0
     file = tmp_path / "runs/studies/toy-small/T=3/slow/config.json"
@@ -146,6 +149,7 @@ def test_a_setting_that_an_older_run_did_not_have_is_no_other_experiment(toy, tm
     assert toy("toy", "--small", "--seeds", "1").returncode == 0
 
 
+@pytest.mark.slow
 def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(study_results, "DOCS", tmp_path / "docs")
     for folder in ("images", "results"):
@@ -213,6 +217,7 @@ def test_steps_at_which_seeds_stopped_need_no_line():
     np.testing.assert_array_equal(studies.final("loss")(found), [0.02, 0.7, 0.9])
 
 
+@pytest.mark.slow
 def test_the_chorales_are_scored_on_their_test_part(tmp_path, monkeypatch):
     """The study's networks, as small as its file; the measure is what `jaxrnn evaluate` says."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

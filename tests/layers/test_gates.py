@@ -39,7 +39,7 @@ NAMES = {
 """What the cells of this library show; another cell shows its h, and what else it sows."""
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("options", [{}, {"reverse": True, "remat_chunk_size": 3}], ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gates_equal_the_equations(name, options, key):

@@ -279,7 +279,7 @@ def test_every_golden_holds_without_mutants():
             check(oracles, golden)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_mutant_is_caught(name):
     golden, module, *change = MUTANTS[name]

@@ -231,6 +231,7 @@ def test_the_rglru_starts_with_its_decays():
     assert_uniform((1 / (1 + np.exp(-np.asarray(init, np.float64)))) ** 8, 0.9, 0.999)
 
 
+@pytest.mark.slow
 def test_the_rglru_learns_with_its_gate_shut():
     """There a is 1 and the root of 1 - a^2 has no slope, but gradients stay finite."""
     layer = Recurrent(RGLRUCell(4))

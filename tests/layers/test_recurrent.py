@@ -29,7 +29,7 @@ from jaxrnn.layers.recurrent import Recurrent
 lengths = jnp.array(LENGTHS)
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.sampled(22)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", VARIANTS)

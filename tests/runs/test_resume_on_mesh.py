@@ -37,7 +37,7 @@ def config(mesh, seeds):
 
 
 @pytest.mark.optimized
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "seeds", "tolerance"),
     [
@@ -62,6 +62,7 @@ def test_an_interrupted_run_goes_on(tmp_path, capsys, before, after, seeds, tole
     )
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_mesh(tmp_path, capsys):
     run_dir = tmp_path / "run"
     with pytest.raises(SystemExit):

@@ -93,6 +93,7 @@ def test_mnist1d_has_the_moments_of_the_published_set():
     assert abs(made.mean()) < 0.02 and abs(made.std() - 1) < 0.01
 
 
+@pytest.mark.slow
 def test_mnist1d_sets_are_functions_of_their_seed_alone():
     task = MNIST1D(batch_size=7, train_size=20, test_size=10)
     batches = [
@@ -115,6 +116,7 @@ def test_mnist1d_sets_are_functions_of_their_seed_alone():
     np.testing.assert_allclose(rows[3], first, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mnist1d_without_a_set_never_repeats():
     task = MNIST1D(batch_size=500, train_size=None)
     one, again, two = (jax.jit(task.sample_batch)(jax.random.key(seed), STEP) for seed in (0, 0, 1))
@@ -308,6 +310,7 @@ def test_tasks_are_restored_from_json_and_know_when_they_are_solved():
         assert task.solved({"validation_accuracy": accuracy}).tolist() == [False, False, True]
 
 
+@pytest.mark.slow
 def test_the_memoryless_loss_is_that_of_the_best_constant():
     task = MNIST1D(batch_size=1000, order="sequential")
     batch = task.sample_batch(jax.random.key(0), STEP)
@@ -318,6 +321,7 @@ def test_the_memoryless_loss_is_that_of_the_best_constant():
     np.testing.assert_allclose(losses[0], task.memoryless_loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_instance_is_learned(tmp_path):
     from jaxrnn import GRUCell, Recurrent, SequenceClassifier
 

@@ -81,6 +81,7 @@ def test_embedded_reber_strings_are_accepted_and_every_symbol_that_may_come_is_k
     assert not EMBEDDED.fullmatch("BTBTXSEPE") and not EMBEDDED.fullmatch("BTBTXXETE")
 
 
+@pytest.mark.slow
 def test_embedded_reber_strings_are_as_likely_as_their_choices():
     count = 20_000
     task = EmbeddedReber(max_length=11, batch_size=count, num_training_strings=0)
@@ -101,6 +102,7 @@ def test_embedded_reber_strings_are_as_likely_as_their_choices():
         assert abs(found[string] / count - share) < 5 * np.sqrt(share * (1 - share) / count)
 
 
+@pytest.mark.slow
 def test_embedded_reber_sets_are_those_of_the_paper():
     task = EmbeddedReber()
     sets = task.arrays()
@@ -308,6 +310,7 @@ NAMES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_key_same_batch_also_after_json(name):
     task: Any = TASKS[name](**NAMES[name])
@@ -350,7 +353,7 @@ LEARNED: dict[str, tuple[NextSymbol, Any, int, str, float]] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_small_instance_is_learned(name):
     task, cell, steps, metric, bound = LEARNED[name]

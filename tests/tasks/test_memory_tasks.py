@@ -229,7 +229,7 @@ LEARNED = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_small_instance_is_learned(name):
     task, cell, steps, bound = LEARNED[name]

@@ -195,6 +195,7 @@ def test_a_truncated_file_is_refused(task, tmp_path):
         Music(tmp_path / "bad.mat").arrays()
 
 
+@pytest.mark.slow
 def test_a_network_learns_and_its_test_part_is_scored(tmp_path, monkeypatch):
     """Each piece alternates between two chords; the network says the other one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -232,7 +232,7 @@ LEARNED: dict[str, tuple[RegularTask, Any, int]] = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_small_instance_is_learned(name):
     """Longer strings than in training, too."""

@@ -107,6 +107,7 @@ def spellings(date: datetime.date) -> list[str]:
     return [date.strftime(style).lower() for style in styles]
 
 
+@pytest.mark.slow
 def test_all_dates_of_a_range_in_all_formats():
     task = Dates(1895, 2105)
     days = task.arrays()
@@ -232,6 +233,7 @@ def test_wide_sums_have_no_memoryless_loss():
     assert Addition(6, 6).memoryless_loss == pytest.approx(14.3 / 7.6, rel=0.05)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["reverse", "sort", "addition", "dates"])
 def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):
     small = {"batch_size": 3, "validation_size": 4}

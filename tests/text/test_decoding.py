@@ -65,6 +65,7 @@ def search_by_hand(known, length: int, beams: int) -> list[tuple[int, ...]]:
     return kept
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("beams", [2, 3, 40])
 def test_beams_match_a_search_by_hand(attention, beams):
@@ -90,6 +91,7 @@ def test_beams_match_a_search_by_hand(attention, beams):
     assert narrow == (beams < 40)  # so the width matters
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("attention", [False, True])
 def test_greedy_is_one_beam_and_the_likeliest_token_each_time(attention):
     model, params = make(attention)

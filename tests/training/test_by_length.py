@@ -142,6 +142,7 @@ class Stop(runner.Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_seeds(tmp_path):
     """It is logged, resumed, verified, summarized and evaluated."""
     config = ExperimentConfig(Groups(), MODEL, TRAIN, seeds=2, vmap_size=2)

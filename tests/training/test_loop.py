@@ -92,7 +92,7 @@ def by_hand(config, seed):
     return state, {name: np.array([each[name] for each in history]) for name in history[0]}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["alone", "carry and lengths", "dropout"])
 def test_loop_equals_steps_by_hand(name):
     state, metrics = run(name)
@@ -106,7 +106,7 @@ def test_loop_equals_steps_by_hand(name):
     assert (one.carry is None) == (name != "carry and lengths")
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_splitting_a_run_into_calls_changes_no_bit(name):
     whole, in_pieces = run(name), run(name, 1, 5, 6, STEPS)
@@ -175,7 +175,7 @@ def test_only_metrics_are_stored_for_each_step():
     assert not re.search(r"f32\[(1,)?13,(1,)?(3,5|5,3),4\]", text)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_learns(cell):
     """32 units are enough for the IRNN, whose input weights start close to 0.

@@ -98,7 +98,7 @@ def first_steps(name):
     return found, run
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_each_seed_stops_at_the_first_step_that_meets_the_criterion(name):
     config, run, (found, whole) = stopping(CONFIGS[name]), stopped(name), first_steps(name)
@@ -147,7 +147,7 @@ class StopAt(runner.Callback):
             self.step = STEPS
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one vmap", "validation", "diverging"])
 def test_an_interrupted_run_goes_on_the_same_and_is_verified(tmp_path, name, capsys):
     config, wanted, run_dir = stopping(CONFIGS[name]), stopped(name), tmp_path / "a"
@@ -297,6 +297,7 @@ def test_a_criterion_that_cannot_be_compiled_is_refused(tmp_path, task, message)
     assert not (tmp_path / "a/metrics.jsonl").exists()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["hihello", *TASKS])
 def test_criteria_agree_on_traced_values_and_on_arrays(name):
     try:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 from suites import (
     gpu,
     harness,
@@ -105,6 +106,9 @@ def main(config: Config) -> None:
             raise SettingError(
                 f"{escape_unprintable(str(path))} cannot be written: name another file"
             )
+    settings: Any = jax.config
+    if settings.jax_disable_jit:
+        raise SettingError("JAX_DISABLE_JIT is set: benchmarks time compiled programs, so unset it")
     if config.suite == "gpu":
         gpu.require_device()
     absent = peers.missing()

@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import io
+import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -17,6 +19,8 @@ from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training import processes
 from jaxrnn.training.mesh import use_all_cpus
+
+HELP_COLUMNS = 60  # the least width of help; tyro needs about that
 
 
 def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
@@ -50,9 +54,13 @@ def exit_cleanly() -> Iterator[None]:
     """Turn the exceptions a user can cause into one line on standard error and an exit code.
 
     Exit codes: 2 for a bad argument, an unusable run or file, or too little memory; 3 if training
-    diverged; 4 if another process of the run has died; 130 after Ctrl-C, and 128 plus the signal's
-    number after another signal. Any other exception is a bug and shows its traceback.
+    diverged, or JAX_DEBUG_NANS found a NaN; 4 if another process of the run has died; 130 after
+    Ctrl-C, and 128 plus the signal's number after another signal. Any other exception is a bug and
+    shows its traceback.
     """
+    _replace_closed_streams()
+    # Matplotlib tells where its caches are if the home directory cannot be written.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):  # for terminals without Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -74,7 +82,8 @@ def exit_cleanly() -> Iterator[None]:
             processes.end(processes.LOST)
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        _refuse("not enough memory for this many seeds, steps, characters or hidden units")
+        own = str(error) if type(error) is MemoryError else ""  # not NumPy's, of one array
+        _refuse(own or "not enough memory for this many seeds, steps, characters or hidden units")
     except RuntimeError as error:
         if "Unable to initialize backend" not in str(error):
             raise
@@ -82,6 +91,15 @@ def exit_cleanly() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # JAX raises the second from compiled programs, and exports only the first.
+        names = ("FloatingPointError", "InternalFloatingPointError")
+        settings: Any = jax.config
+        if type(error).__name__ not in names or not (
+            settings.jax_debug_nans or settings.jax_debug_infs
+        ):
+            raise
+        _refuse("JAX_DEBUG_NANS or JAX_DEBUG_INFS found a number that is not finite", 3)
 
 
 def _parse(config_type: Any, prog: str | None) -> Any:
@@ -92,6 +110,8 @@ def _parse(config_type: Any, prog: str | None) -> Any:
     box, columns = io.StringIO(), os.environ.get("COLUMNS")
     if not {"-h", "--help"} & set(sys.argv[1:]):
         os.environ["COLUMNS"] = "10000"
+    elif shutil.get_terminal_size().columns < HELP_COLUMNS:
+        os.environ["COLUMNS"] = str(HELP_COLUMNS)
     try:
         with contextlib.redirect_stderr(box):
             return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
@@ -121,6 +141,14 @@ def _refuse(message: str, code: int = 2) -> NoReturn:
         _drop_output()
     print(f"error: {escape_unprintable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is written to streams that the shell closed (`>&-`), which are None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, open(null, "w", closefd=False))  # noqa: SIM115
 
 
 def _drop_output() -> None:

@@ -57,6 +57,14 @@ def no_cache(monkeypatch):
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
 
 
+def test_without_jit_there_is_nothing_to_time():
+    with (
+        jax.disable_jit(),
+        pytest.raises(SettingError, match="JAX_DISABLE_JIT is set"),
+    ):
+        benchmark.main(benchmark.Config("startup"))
+
+
 def test_timed_waits_until_the_last_result_is_ready():
     results, seconds = timed(lambda *parts: {"a": parts[0], "b": Later()}, 7)
     assert results["a"] == 7

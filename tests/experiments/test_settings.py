@@ -53,7 +53,7 @@ def run(command: str, folder: Path, environment: dict[str, str], **options):
 
 
 def assert_finished(result) -> None:
-    known = ("note: ", "step ", "WARNING:matplotlib:")  # Matplotlib tells where its cache is
+    known = ("note: ", "step ")
     lines = result.stderr.splitlines()
     assert result.returncode == 0, result.stderr[-2000:]
     assert all(line.startswith(known) for line in lines), result.stderr[-2000:]

@@ -98,6 +98,7 @@ def _tokens(text: str, tokenizer: str, length: int) -> str:
         return tokenize(text, tokenizer)
     if not path.is_file():
         raise RunError(f"{path} is not a regular file")
+    length = min(length, max(path.stat().st_size, 1))  # a token has at least one byte
     most = length if tokenizer == "bytes" else MOST_BYTES * length
     with path.open("rb") as file:
         raw = file.read(most)

@@ -7,11 +7,11 @@ import numpy as np
 
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.rng import MAX_SEED, child_key, root_key
-from jaxrnn.runs import compilation_cache
+from jaxrnn.runs import compilation_cache, tuning
 from jaxrnn.runs.loading import TrainedModel, load
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.beam import beam_search
-from jaxrnn.text.sampling import DEFAULT_SAMPLING, Sampling, generate
+from jaxrnn.text.sampling import DEFAULT_SAMPLING, Sampling, generate, state_bytes
 from jaxrnn.text.tokenizer import Decoder, detokenize
 
 
@@ -56,6 +56,7 @@ def generate_text(
       SettingError: if an argument is out of range, or the prompt has tokens outside the vocabulary.
       RunError: if it is not the run of a language model, or as for `load`.
       OSError: as for `load`.
+      MemoryError: if so many samples or beams do not fit into memory.
 
     >>> "".join(generate_text("runs/char_lm/0001", "ROMEO:"))  # doctest: +SKIP
     """
@@ -72,6 +73,7 @@ def generate_text(
     ids = np.array([first]) if prompt is None else task.encode(prompt)
     shown = "" if prompt is None else task.decode(ids)  # the tokens to print before the new ones
     model, params = trained.model, trained.params
+    _require_memory(trained, num_tokens, samples, beams)
     if beams is not None:
         found, log_probabilities = beam_search(model, params, ids, num_tokens, beams)
         for n, (row, nats) in enumerate(zip(found, log_probabilities, strict=True), 1):
@@ -86,6 +88,17 @@ def generate_text(
     for n, row in enumerate(np.concatenate(list(pieces), axis=1), 1):
         text = detokenize(shown + task.decode(row), task.tokenizer)
         yield f"--- sample {n} ---\n{text}\n"
+
+
+def _require_memory(
+    trained: TrainedModel, num_tokens: int, samples: int, beams: int | None
+) -> None:
+    """Raise MemoryError if the texts do not fit. The factors were measured on a CPU."""
+    carry, logits = state_bytes(trained.model, trained.params)
+    if beams is not None:  # an id and a parent for each token, and the ids in order
+        tuning.require_rows("beams", beams, 3 * carry + 4 * logits + 12 * num_tokens)
+    elif samples > 1:  # the ids, and a copy of them in one array
+        tuning.require_rows("samples", samples, 3 * carry + 10 * logits + 8 * num_tokens)
 
 
 def _stream(task: Language, shown: str, pieces: Iterator[np.ndarray]) -> Iterator[str]:

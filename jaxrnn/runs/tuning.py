@@ -134,6 +134,24 @@ def require_memory(loop: TrainLoop) -> None:
         )
 
 
+def require_rows(what: str, rows: int, row_bytes: int) -> None:
+    """Check, before anything is allocated, that so many rows fit into memory.
+
+    Args:
+      what: the rows are, such as "samples".
+      rows: how many.
+      row_bytes: that one needs.
+
+    Raises:
+      MemoryError: if they do not; the message says how many would fit.
+    """
+    if (needed := rows * row_bytes) > (free := _free_memory()):
+        raise MemoryError(
+            f"{rows} {what} need about {_in_gigabytes(needed)}, but only {_in_gigabytes(free)} is"
+            f" free: use at most {int(free / row_bytes)}"
+        )
+
+
 def fit_memory(compiled: CompiledLoop) -> CompiledLoop:
     """Return the compiled loop, before the system kills it, if free memory holds it.
 

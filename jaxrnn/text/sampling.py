@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +151,16 @@ def generate(
             yield ids.T
 
     return pieces(state)
+
+
+def state_bytes(model: nn.Module, params: Params) -> tuple[int, int]:
+    """Return the bytes of one row's carry, and those of its logits. Nothing is computed."""
+    state = jax.eval_shape(partial(decode_step, model), params, jnp.zeros((1, 1), jnp.int32))
+
+    def size(part: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part))
+
+    return size(state[0]), size(state[1])
 
 
 def prefill(

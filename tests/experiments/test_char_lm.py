@@ -28,7 +28,7 @@ from jaxrnn.layers.gates import read_gates
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, loading, runner, text_generation
 from jaxrnn.tasks.language import Language
-from jaxrnn.text.sampling import Sampling, generate
+from jaxrnn.text.sampling import Sampling, generate, prefill, state_bytes
 from jaxrnn.text.tokenizer import detokenize, tokenize
 from jaxrnn.training.loop import train_in_memory
 
@@ -123,6 +123,23 @@ def test_the_commands_as_a_user_calls_them(call, trained_runs):
     refused = verb("sample", str(trained_runs / "rain"), "--prompt=Öl")
     assert refused.returncode == 2
     assert refused.stderr == "error: not in the vocabulary: Ö\n"
+
+
+@pytest.mark.parametrize("many", [{"samples": 10**9}, {"beams": 10**9}])
+def test_more_texts_than_memory_are_refused_before_anything_is_allocated(
+    trained_runs, monkeypatch, many
+):
+    monkeypatch.setattr(text_generation, "generate", None)
+    monkeypatch.setattr(text_generation, "beam_search", None)
+    with pytest.raises(MemoryError, match=r"1000000000 .*s need about .*use at most \d"):
+        next(text_generation.generate_text(trained_runs / "rain", num_tokens=3, **many))
+
+
+def test_the_bytes_of_a_row(trained_runs):
+    one = loading.load(trained_runs / "rain")
+    state = prefill(one.model, one.params, np.array([0]), 3)
+    carry, logits = (sum(leaf.nbytes for leaf in jax.tree.leaves(part)) for part in state)
+    assert state_bytes(one.model, one.params) == (carry / 3, logits / 3)
 
 
 def test_samples_depend_on_the_seed_alone(trained_runs):
@@ -295,6 +312,12 @@ def test_the_page_shows_the_start_of_a_file(trained_runs, tmp_path, capsys):
         page(trained_runs / "jamo", "raw", out=out)
     page(trained_runs / "rain", "in Spain", out=out)
     assert "there is no file 'in Spain', so this is the text to show" in capsys.readouterr().err
+
+
+def test_a_limit_beyond_memory_shows_the_whole_file(trained_runs, tmp_path):
+    Path("short.txt").write_text("in Spain")
+    _, data = page(trained_runs / "rain", "short.txt", 10**13, out=tmp_path / "page.html")
+    assert len(data["text"]) == len("in Spain")
 
 
 def test_only_the_tokens_shown_must_be_in_the_vocabulary(trained_runs, tmp_path):

@@ -9,12 +9,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 import tyro
 
 from jaxrnn.errors import DivergedError, RunError, SettingError
+from jaxrnn.runs.files import require_decodable
 from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training import processes
@@ -38,6 +40,7 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
     gc.enable()  # scripts may disable it during their imports
     try:
         with exit_cleanly():
+            require_decodable(Path(sys.argv[0]))  # JAX notes which file called it
             config = _parse(config_type, prog)
             with processes.joined(getattr(config, "processes", None)):
                 main(config)

@@ -13,7 +13,6 @@ import hashlib
 import importlib
 import os
 import platform
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -23,7 +22,10 @@ import jax
 import jaxlib.version
 import platformdirs
 
+from jaxrnn.errors import RunError
+from jaxrnn.runs.files import require_decodable
 from jaxrnn.runs.machine import cpuinfo
+from jaxrnn.runs.progress import note
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -36,17 +38,21 @@ def enable() -> Path | None:
 
     Returns:
       the directory in use; None if the cache is off or was set up by the user. If the directory
-      cannot be written, one line on standard error says so and the cache stays off.
+      cannot be used, one line on standard error says so and the cache stays off.
     """
     settings: Any = jax.config  # its options are attributes unknown to type checkers
     if not settings.jax_enable_compilation_cache or settings.jax_compilation_cache_dir:
         return None
     directory = Path(platformdirs.user_cache_dir("jaxrnn")) / _machine()
     try:
+        require_decodable(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _remove_broken(directory)
     except OSError as error:
-        print(f"note: no compilation cache in {directory}: {error.strerror}", file=sys.stderr)
+        note(f"no compilation cache in {directory}: {error.strerror}")
+        return None
+    except RunError as error:
+        note(f"no compilation cache: {error}")
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # A small program takes half a second to compile; single operations are not worth storing.

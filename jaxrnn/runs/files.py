@@ -1,4 +1,4 @@
-"""JSON files, durable renames, and SHA-256 of files."""
+"""JSON files, SHA-256 of files, and paths that cannot be used."""
 
 import hashlib
 import json
@@ -7,7 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxrnn import atomic
+from jaxrnn.errors import RunError
 from jaxrnn.text.characters import escape_unprintable
+
+
+def require_decodable(path: Path) -> None:
+    """Check that libraries written in C++, which take paths as UTF-8, can use an absolute path.
+
+    Raises:
+      RunError: if Python could not decode the path: it is not UTF-8, or the locale is ASCII.
+    """
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        try:
+            os.fsencode(name).decode()
+        except UnicodeError:
+            raise RunError(f"the path {name} cannot be used: it is not valid UTF-8") from None
+        raise RunError(
+            f"the path {name} cannot be used in this locale: set PYTHONUTF8=1, or a UTF-8 locale"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from jaxrnn.runs.files import require_decodable
 from jaxrnn.training.processes import is_first, text_of_first
 
 CONFIG = "config.json"
@@ -55,10 +56,12 @@ def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
     Raises:
       FileExistsError: if `run_dir` is not empty; nothing in it is changed.
       OSError: if the directory cannot be created or written.
+      RunError: if its path cannot be used.
     """
     if not is_first():
         yield RunDirectory(Path(text_of_first()), None)
         return
+    require_decodable(run_dir or Path("runs") / name)
     path, created = _next_number(Path("runs") / name) if run_dir is None else _take(run_dir)
     try:
         metrics = _claim(path)
@@ -100,10 +103,16 @@ def open_run(path: Path) -> Iterator[RunDirectory]:
 
 
 def require_run(path: Path) -> None:
-    """Raise FileNotFoundError if a directory contains no run."""
+    """Check that a directory contains a run.
+
+    Raises:
+      FileNotFoundError: if not.
+      RunError: if its path cannot be used.
+    """
     for file in (CONFIG, METRICS):
         if not (path / file).is_file():
             raise FileNotFoundError(f"{path} contains no run: it has no {file}")
+    require_decodable(path)
 
 
 def is_locked(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Characters to ids and back: pure functions on strings and NumPy arrays."""
 
+import contextlib
 import unicodedata
 
 import numpy as np
@@ -88,7 +89,12 @@ def display(character: str) -> str:
 def escape_unprintable(text: str) -> str:
     r"""Replace unprintable characters by their escapes, so that the text fits on one line.
 
-    >>> escape_unprintable("no\nline")
-    'no\\nline'
+    Bytes that Python could not decode, as in a path under an ASCII locale, are decoded if they are
+    UTF-8.
+
+    >>> escape_unprintable("no\nline"), escape_unprintable("\udced\udc95\udc9c.txt")
+    ('no\\nline', '한.txt')
     """
+    with contextlib.suppress(UnicodeEncodeError):  # other lone surrogates
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

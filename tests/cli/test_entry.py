@@ -107,3 +107,10 @@ def test_matplotlib_does_not_tell_where_its_caches_are(caplog):
     with entry.exit_cleanly():
         logging.getLogger("matplotlib").warning("created a temporary cache directory")
     assert not caplog.records
+
+
+def test_a_script_whose_path_cannot_be_decoded(call):
+    script = "스크립트.py".encode().decode("ascii", "surrogateescape")  # as an ASCII locale has it
+    refused = call(lambda: entry.run_command(Config, print), script)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "스크립트.py cannot be used in this locale: set PYTHONUTF8=1" in refused.stderr

@@ -225,6 +225,8 @@ BAD = {
     "run directory below a file": (["--run-dir", "file/run"], "cannot create the run directory"),
     "run directory is a file": (["--run-dir", "file"], "cannot create the run directory"),
     "run directory in use": (["--run-dir", "used"], "already contains a run"),
+    "run directory not UTF-8": (["--run-dir", b"bad\xff"], "cannot be used: it is not valid UTF-8"),
+    "start not UTF-8": (["--init-from", b"bad\xff"], "contains no run"),
     "run directory not empty": (["--run-dir", "."], "is not empty"),
 }
 

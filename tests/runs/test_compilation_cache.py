@@ -1,8 +1,11 @@
 """The persistent cache: a place of its own, a switch, and entries that were cut short."""
 
 import json
+import os
 
 import pytest
+
+from jaxrnn.runs import compilation_cache
 
 SETTINGS = ["--cell", "rnn", "--no-plots", "--quiet", "--steps", "4", "--run-dir"]
 
@@ -89,3 +92,12 @@ def test_a_cache_that_cannot_be_written_is_one_note(hihello, tmp_path):
     assert second == first
     assert complaint.startswith("note: no compilation cache in ")
     assert complaint.count("\n") == 1
+
+
+def test_a_cache_that_jax_cannot_name_is_one_note(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", os.fsdecode(b"%b/bad\xff" % os.fsencode(tmp_path)))
+    assert compilation_cache.enable() is None
+    said = capsys.readouterr().err
+    assert said.startswith(f"note: no compilation cache: the path {tmp_path}/bad\\udcff/jaxrnn/")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from jaxrnn.runs.files import read_json, sha256_of, write_json
+from jaxrnn.errors import RunError
+from jaxrnn.runs.files import read_json, require_decodable, sha256_of, write_json
 
 VALUE = {"text": "안녕\n", "numbers": [1, 0.1, None, True], "name": "no text: \udcff", "nested": {}}
 
@@ -101,3 +103,12 @@ def test_sha256_of_the_published_example(tmp_path):
     digest = sha256_of(tmp_path / "abc")
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert json.loads(json.dumps(digest)) == digest
+
+
+def test_paths_that_python_could_not_decode_are_refused():
+    require_decodable(Path("안녕"))
+    undecoded = "안녕".encode().decode("ascii", "surrogateescape")  # as an ASCII locale has it
+    with pytest.raises(RunError, match="cannot be used in this locale: set PYTHONUTF8=1"):
+        require_decodable(Path(undecoded) / "run")
+    with pytest.raises(RunError, match="is not valid UTF-8"):
+        require_decodable(Path(os.fsdecode(b"bad\xff")))

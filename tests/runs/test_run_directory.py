@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxrnn.errors import RunError
 from jaxrnn.runs import run_directory
 
 
@@ -189,3 +190,23 @@ def test_a_directory_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="cannot write"), run_directory.new_run("lab", tmp_path):
         pass
+
+
+def test_a_path_that_cannot_be_decoded_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    undecoded = tmp_path / os.fsdecode(b"bad\xff")
+    with (
+        pytest.raises(RunError, match="is not valid UTF-8"),
+        run_directory.new_run("lab", undecoded),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+    undecoded.mkdir()
+    for file in ("config.json", "metrics.jsonl"):
+        (undecoded / file).touch()
+    with pytest.raises(RunError, match="is not valid UTF-8"):
+        run_directory.require_run(undecoded)
+    monkeypatch.chdir(undecoded)
+    with pytest.raises(RunError), run_directory.new_run("lab", None):
+        pass
+    assert not (undecoded / "runs").exists()

@@ -186,6 +186,10 @@ def vocabulary(config: Config) -> tuple[str, ...] | None:
     task = run_metadata.load_config(config.init_from).task
     if not isinstance(task, Language):
         raise SettingError(f"{config.init_from} is not the run of a language model")
+    if task.tokenizer != config.tokenizer:
+        raise SettingError(
+            f"{config.init_from} has the tokenizer {task.tokenizer}, not {config.tokenizer}"
+        )
     if not config.extend_vocabulary:
         return task.vocabulary
     own = corpus.read(config.text, config.tokenizer).vocabulary

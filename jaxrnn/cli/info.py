@@ -36,6 +36,9 @@ def of_run(run_dir: Path | str) -> str:
         f"  logged       {logged} of {config.train.steps}",
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]
+    if source := manifest.get("init_from"):
+        start = source.get("checkpoint") or source["file"]
+        lines.append(f"  started from {start}")
     for session in manifest["sessions"]:
         is_last = session is manifest["sessions"][-1]
         end = "running" if is_last and status == "running" else "killed"

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxrnn.errors import RunError, SettingError
+from jaxrnn.runs import compatibility
 from jaxrnn.runs.checksums import SUMS
 from jaxrnn.runs.files import sha256_of
 from jaxrnn.runs.loading import TrainedModels, load_all
@@ -66,6 +67,9 @@ def _from_run(
             f"{init_from.run_dir} has other parameters than those that this run started"
             f" from, in {recorded['checkpoint']}"
         )
+    if recorded is None:  # else the run has started
+        compatibility.check_vocabularies(config, source.config)
+        compatibility.check_model(config, source.config, str(init_from.run_dir))
     indices = _indices(config, source)
     params = jax.tree.map(lambda leaf: leaf[indices], source.params)
     if (tokens := _token_indices(config, source)) is not None:
@@ -94,7 +98,9 @@ def _token_indices(config: ExperimentConfig, source: TrainedModels) -> np.ndarra
     if not isinstance(new, Language) or not isinstance(old, Language):
         return None
     if new.tokenizer != old.tokenizer:
-        raise SettingError(f"the run to start from has the tokenizer {old.tokenizer}")
+        raise SettingError(
+            f"the run to start from has the tokenizer {old.tokenizer}, not {new.tokenizer}"
+        )
     if new.vocabulary == old.vocabulary:
         return None
     ids = {token: n for n, token in enumerate(new.vocabulary)}

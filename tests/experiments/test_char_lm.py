@@ -475,6 +475,9 @@ def test_a_trained_model_starts_another_run(call, trained_runs, tmp_path):
     new = call(lambda: entry.run_command(Config, main), "char_lm.py", *flags, *seeds)
     assert (new.returncode, new.stdout) == (2, "")
     assert new.stderr.endswith("characters outside the vocabulary: ! P\n"), new.stderr
+    other = call(lambda: entry.run_command(Config, main), "char_lm.py", *flags, "--tokenizer=bytes")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert other.stderr.endswith("/rain has the tokenizer characters, not bytes\n"), other.stderr
     flags += [*seeds, "--extend-vocabulary", "--run-dir=new", "--no-plots"]
     new = call(lambda: entry.run_command(Config, main), "char_lm.py", *flags)
     assert new.returncode == 0, new.stderr

@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_tasks import Echo
+from flax import linen as nn
 
 from jaxrnn.cells import GRUCell, LSTMCell
+from jaxrnn.cli import info
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import LanguageModel, SequenceModel
-from jaxrnn.runs import runner
+from jaxrnn.runs import compatibility, runner
 from jaxrnn.runs.initialization import initial_state
 from jaxrnn.runs.loading import load, load_all
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks.language import Language
+from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.training.config import ExperimentConfig, InitFrom, TrainConfig
 from jaxrnn.training.loop import TrainLoop, make_train, train_in_memory
 
@@ -27,9 +30,9 @@ TEXT = "the rain in spain stays mainly in the plain. " * 20
 TRAIN = TrainConfig(12, 0.05, log_every=4, validate_every=4)
 
 
-def language_config(file, vocabulary=None, hidden=6, seeds=2, **options):
+def language_config(file, vocabulary=None, hidden=6, seeds=2, cell=None, **options):
     task = Language.from_file(file, batch_size=3, sequence_length=8, vocabulary=vocabulary)
-    model = LanguageModel(Recurrent(GRUCell(hidden)), task.output_size)
+    model = LanguageModel(Recurrent(cell or GRUCell(hidden)), task.output_size)
     return ExperimentConfig(task, model, TRAIN, 5, seeds, seeds, **options)
 
 
@@ -97,17 +100,82 @@ def test_a_changed_source_is_refused(source, tmp_path):
         verify(result.run_dir)
 
 
-def test_parameters_that_do_not_fit_are_named(source):
+def started_from(source, cell, **options):
+    """The experiment of another cell that starts from the run."""
     file = source.config.task.file
-    config = language_config(file, hidden=7, init_from=InitFrom(source.run_dir))
-    with pytest.raises(
-        SettingError, match=r"readout/kernel is float32\[6, 14\] in .* float32\[7, 14\]"
-    ):
+    return language_config(file, cell=cell, init_from=InitFrom(source.run_dir), **options)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (GRUCell(7), r"model\.recurrent\.cell\.features is 6 in .*, and 7 in this model"),
+        (LSTMCell(6), r"model\.recurrent\.cell is GRUCell in .*, and LSTMCell in this model"),
+        (GRUCell(6, reset_after=False), r"cell\.reset_after is True in .*, and False in"),
+        (GRUCell(6, activation_fn=nn.relu), r"cell\.activation_fn is tanh in .*, and relu in"),
+        (GRUCell(6, carry_init=nn.initializers.ones), r"carry_init is zeros in .*, and ones in"),
+    ],
+    ids=["size", "cell", "reset_after", "activation_fn", "carry_init"],
+)
+def test_another_model_is_refused(source, cell, message):
+    with pytest.raises(SettingError, match="run to start from do not fit: .*" + message):
+        initial_state(TrainLoop(started_from(source, cell)))
+
+
+def test_what_may_differ_between_models(source):
+    cell = GRUCell(6, dtype=jnp.bfloat16, kernel_init="lecun_normal")
+    layer = Recurrent(cell, recurrent_dropout=0.2, remat_chunk_size=4, implementation="scan")
+    config = started_from(source, cell)
+    model = LanguageModel(layer, source.config.task.output_size, dropout=0.1)
+    state, _ = initial_state(TrainLoop(replace(config, model=model)))
+    chex.assert_trees_all_equal(state.params, load_all(source.run_dir).params)
+
+
+def test_parameters_of_another_type_are_named(source):
+    config = started_from(source, GRUCell(6, param_dtype=jnp.bfloat16))
+    with pytest.raises(SettingError, match=r"param_dtype is float32 in RUN, and bfloat16 in this"):
+        compatibility.check_model(config, source.config, "RUN")
+
+
+def test_another_tokenizer_is_named(source, tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    task = Language.from_file(tmp_path / "a.txt", "bytes", batch_size=3, sequence_length=8)
+    config = replace(source.config, task=task, init_from=InitFrom(source.run_dir))
+    with pytest.raises(SettingError, match="has the tokenizer characters, not bytes"):
         initial_state(TrainLoop(config))
-    model = LanguageModel(Recurrent(LSTMCell(6)), source.config.task.output_size)
-    config = replace(config, model=model)
-    with pytest.raises(SettingError, match="missing"):
+
+
+def test_a_hidden_size_is_not_taken_for_a_vocabulary(source, tmp_path):
+    """The run's vocabulary has as many tokens as this one's hidden size."""
+    old, new = source.config.task.vocabulary, tuple(sorted({*source.config.task.vocabulary, "!"}))
+    (tmp_path / "other.txt").write_text(TEXT.replace("rain", "rain!"))
+    start = InitFrom(source.run_dir)
+    config = language_config(tmp_path / "other.txt", new, len(old), init_from=start)
+    with pytest.raises(SettingError, match=r"cell\.features is 6 in .*, and 14 in this model"):
         initial_state(TrainLoop(config))
+
+
+@pytest.mark.parametrize("text", ["abcdeabc", "abcd", "olleh"], ids=["five", "four", "reordered"])
+def test_another_texts_characters_are_refused(tmp_path, text):
+    def config(text, **options):
+        task = NextCharacter(text)
+        model = SequenceModel(Recurrent(GRUCell(5)), task.output_size)
+        return ExperimentConfig(task, model, TrainConfig(2), **options)
+
+    first = InitFrom(runner.run(config("hihello"), run_dir=tmp_path / "hi").run_dir)
+    named = f"must be 'h', 'i', 'e', 'l', 'o', .* not '{text[0]}', '{text[1]}'"
+    with pytest.raises(SettingError, match="the characters " + named):
+        initial_state(TrainLoop(config(text, init_from=first)))
+    initial_state(TrainLoop(config("hiello", init_from=first)))
+
+
+def test_info_names_the_source(source, tmp_path):
+    config = replace(source.config, init_from=InitFrom(source.run_dir))
+    result = runner.run(config, run_dir=tmp_path / "a")
+    assert f"\n  started from {source.run_dir}/checkpoints/00000012\n" in info.of_run(
+        result.run_dir
+    )
+    assert "started from" not in info.of_run(source.run_dir)
 
 
 def test_a_vocabulary_can_be_extended_but_not_changed(source, tmp_path):

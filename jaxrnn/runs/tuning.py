@@ -120,14 +120,24 @@ def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentC
 
 
 def require_memory(loop: TrainLoop) -> None:
-    """Check, before anything is compiled or allocated, that the state and a gradient fit memory.
+    """Check, before anything is compiled or allocated, that what is surely needed fits memory.
+
+    That is one batch; and the state and a gradient.
 
     Raises:
       MemoryError: if not.
     """
+    batch = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(loop.config.batch_shape)
+    )
+    if batch > (free := _free_memory()):
+        raise MemoryError(
+            f"one batch needs {_in_gigabytes(batch)}, but only {_in_gigabytes(free)} is free: use"
+            " fewer batch rows or steps"
+        )
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank))
     gradient = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank.params)) / loop.config.seeds
-    if (needed := state + gradient) > (free := _free_memory()):
+    if (needed := state + gradient) > free:
         raise MemoryError(
             f"the parameters and the optimizer's state need {_in_gigabytes(needed)}, but only"
             f" {_in_gigabytes(free)} is free: use fewer hidden units, layers or seeds"
@@ -216,16 +226,23 @@ def _measure_sizes(config: ExperimentConfig) -> Seconds:
 
 
 def _measure_rows(config: ExperimentConfig) -> Seconds:
-    """Return the seconds of one step on one device, and with the rows spread over several."""
+    """Return the seconds of one step on one device, and with the rows spread over several.
+
+    A layout that does not fit into memory is left out.
+    """
     rows = config.batch_shape.inputs.shape[0]
     most = max(n for n in range(1, min(rows, jax.device_count()) + 1) if rows % n == 0)
     layouts = [replace(config, mesh=MeshShape(data=n)) for n in (1, most)]
     loops = [TrainLoop(layout) for layout in layouts]
     require_memory(loops[0])
-    programs = [compile_loop(loop) for loop in loops]
-    turns = [map(_seconds_per_step, loops, programs) for _ in range(2)]  # interleaved
+    programs, room = [compile_loop(loop) for loop in loops], _free_memory()
+    needed = list(map(_bytes_needed, programs))
+    fitting = [n for n, size in enumerate(needed) if size <= room]
+    if not fitting:
+        _refuse(programs[-1], needed[-1], room)
+    turns = [[_seconds_per_step(loops[n], programs[n]) for n in fitting] for _ in range(2)]
     best = [min(took) for took in zip(*turns, strict=True)]
-    return list(zip(layouts, best, strict=True))
+    return [(layouts[n], took) for n, took in zip(fitting, best, strict=True)]
 
 
 def _fastest(seconds: Seconds) -> ExperimentConfig:

@@ -179,6 +179,26 @@ def test_rows_are_spread_if_that_is_faster(machine, monkeypatch, capsys, spread,
     assert "as measured here before" in capsys.readouterr().err
 
 
+def test_layouts_of_rows_that_do_not_fit_are_not_measured(machine, monkeypatch):
+    """On a CPU a spread program needs more memory, on a GPU each device needs less."""
+    needed = {1: 900.0, 4: 1600.0}
+    monkeypatch.setattr(tuning, "_free_memory", lambda: 1000.0)
+    monkeypatch.setattr(tuning, "_bytes_needed", lambda loop: needed[loop.config.mesh.data])
+    monkeypatch.setattr(tuning, "_seconds_per_step", lambda loop, compiled: 1.0)
+    machine.devices = 4
+    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=8))
+
+    def measured():
+        return [str(layout.mesh) for layout, _ in tuning._measure_rows(config)]
+
+    assert measured() == ["seed=1"]
+    needed |= {1: 1600.0, 4: 400.0}
+    assert measured() == ["data=4"]
+    needed |= {4: 2000.0}
+    with pytest.raises(MemoryError, match="a batch of about 4 rows would fit"):
+        measured()
+
+
 def test_a_run_goes_on_with_the_devices_there_are(machine, capsys):
     machine.devices = 2
     config = replace(CONFIG, mesh=MeshShape(seed=2))
@@ -188,6 +208,13 @@ def test_a_run_goes_on_with_the_devices_there_are(machine, capsys):
     assert tuning.fit_devices(larger, None).mesh == MeshShape(seed=2)
     assert "it may end with other bits" in capsys.readouterr().err
     assert tuning.fit_devices(config, MeshShape()).mesh == MeshShape()
+
+
+def test_a_batch_too_large_for_memory_is_refused_before_compiling(monkeypatch):
+    monkeypatch.setattr(tuning, "compile_loop", None)
+    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=10**9))
+    with pytest.raises(MemoryError, match=r"one batch needs .* use fewer batch rows or steps"):
+        tuning.require_memory(TrainLoop(config))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

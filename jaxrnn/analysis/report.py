@@ -12,7 +12,7 @@ from jaxrnn.runs.evaluation import Evaluation
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
-from jaxrnn.training.validation import LOSS, STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS
+from jaxrnn.training.validation import LOSS, PREFIX, STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS
 
 ROWS = (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)  # described by `summarize_stuck_rows` alone
 MOST_NAMED = 3  # diverged seeds listed by name; the others are counted
@@ -284,7 +284,12 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
       evaluation: what `jaxrnn.runs.evaluation.evaluate` returned.
     """
     networks, metrics = evaluation.networks, evaluation.metrics
-    task, losses = networks.config.task, metrics["loss"]
+    task, losses, baseline = networks.config.task, metrics["loss"], evaluation.memoryless_loss
+    others = {
+        name: values
+        for name, values in sorted(metrics.items())
+        if values.ndim == 1 and name != "loss" and PREFIX + name not in ROWS
+    }
 
     def describe(loss: float) -> str:
         if isinstance(task, Language) and math.isfinite(loss):
@@ -297,27 +302,36 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
         line = f"  seed {seed}, {which}, {networks.updates[s]} updates: {describe(losses[s])}"
         if evaluation.stream_loss is not None:
             line += f"; as one stream {_short(float(evaluation.stream_loss[s]))}"
-        learned = task.memoryless_loss is not None and losses[s] < task.memoryless_loss
+        line += "".join(f"; {name} {_short(float(values[s]))}" for name, values in others.items())
+        learned = baseline is not None and losses[s] < baseline
         if learned and metrics.get("stuck_rows", np.zeros(len(losses)))[s]:
             line += (
                 f"; stuck in {metrics['stuck_rows'][s]:.0f} rows, the worst with"
                 f" {_short(float(metrics['worst_row_loss'][s]))}"
             )
         lines.append(line)
-    finite = losses[np.isfinite(losses)].astype(float)
-    if len(finite) > 1:
-        from scipy.stats import t  # as above
-
-        mean, error = finite.mean(), finite.std(ddof=1) / math.sqrt(len(finite))
-        half = float(t.ppf(0.975, len(finite) - 1)) * error
-        lines.append(
-            f"Mean of {len(finite)} seeds: {describe(float(mean))}, 95% interval"
-            f" {_short(mean - half)} to {_short(mean + half)} (Student's t)."
-        )
+    lines += _mean_of_seeds("Mean", losses, describe)
+    for name, values in others.items():
+        lines += _mean_of_seeds(f"Mean {name}", values, _short)
     lines += length_table.of_evaluation(evaluation)
-    if task.memoryless_loss is not None:
-        lines.append(f"The memoryless loss is {_short(task.memoryless_loss)}.")
+    if baseline is not None:
+        lines.append(f"The memoryless loss is {_short(baseline)}.")
     return "\n".join(lines)
+
+
+def _mean_of_seeds(title: str, values: np.ndarray, describe: Callable[[float], str]) -> list[str]:
+    """Describe the mean of those of [S] numbers that are finite, if there are two or more."""
+    finite = values[np.isfinite(values)].astype(float)
+    if len(finite) < 2:
+        return []
+    from scipy.stats import t  # as above
+
+    mean, error = finite.mean(), finite.std(ddof=1) / math.sqrt(len(finite))
+    half = float(t.ppf(0.975, len(finite) - 1)) * error
+    return [
+        f"{title} of {len(finite)} seeds: {describe(float(mean))}, 95% interval"
+        f" {_short(mean - half)} to {_short(mean + half)} (Student's t)."
+    ]
 
 
 def _spread(values: np.ndarray) -> str:

@@ -66,7 +66,7 @@ class Evaluate(OfRun):
     split: Literal["val", "test"] = "val"
     """The part of the data."""
     text: Path | None = None
-    """Another text for a language model."""
+    """Another text for a language model, scored as a whole."""
     final: bool = False
     """Score the final, not the best, parameters."""
 

@@ -29,6 +29,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, np.ndarray]  # by name, [S] each, "loss" among them; by length [S, G]
     stream_loss: np.ndarray | None  # [S], of a text read as one row; None for other tasks
     tokens_per_character: float  # of the text; 1 for other tasks
+    memoryless_loss: float | None  # the task's; of another text, its own
 
 
 def evaluate(
@@ -51,10 +52,13 @@ def evaluate(
       final: score the final, not the best, parameters.
 
     Raises:
-      SettingError: if there is no such part, or it is too short.
+      SettingError: if there is no such part, or it is too short; or if `split` is "test" for
+        another text.
       RunError, OSError: as `load`; or if the text cannot be used.
     """
     run_dir = Path(run_dir)
+    if text is not None and split != "val":
+        raise SettingError("--split is for the data of the run: another text is scored as a whole")
     compilation_cache.enable()
     networks = load_all(run_dir, final=final)
     task, model = networks.config.task, networks.config.model
@@ -70,24 +74,28 @@ def evaluate(
             part = "validation" if split == "val" else "test"
             data, score = f"its {part} set", make_validate(task, model)
         metrics = _score(score, networks.params, arrays)
-        return Evaluation(networks, data, metrics, None, 1.0)
+        return Evaluation(networks, data, metrics, None, 1.0, task.memoryless_loss)
     if text is None:
         run_directory.require_run(run_dir)
         run_metadata.check_data(run_dir)
-    ids, characters, data = _tokens(task, split, text)
-    arrays = {"train": task.corpus.train[:0], "validation": ids}
+    else:  # the run's own text need not exist any more
+        found = corpus.read(text, task.tokenizer, 0.0, 0.0, vocabulary=task.vocabulary)
+        task = dataclasses.replace(task, file=text)
+        task.__dict__["corpus"] = found
+    ids, characters, data = _tokens(task, "train" if text is not None else split)
+    arrays = {"train": ids[:0], "validation": ids}
     metrics = _score(make_validate(task, model), networks.params, arrays)
     row = dataclasses.replace(task, batch_size=1)
     row.__dict__["corpus"] = task.corpus  # so that the file is not read twice
     stream = _score(make_validate(row, model), networks.params, arrays)
-    return Evaluation(networks, data, metrics, stream["loss"], len(ids) / max(characters, 1))
+    ratio = len(ids) / max(characters, 1)
+    return Evaluation(networks, data, metrics, stream["loss"], ratio, task.memoryless_loss)
 
 
-def _tokens(task: Language, split: str, text: Path | None) -> tuple[np.ndarray, int, str]:
+def _tokens(task: Language, split: str) -> tuple[np.ndarray, int, str]:
     """Return the token ids to score, the number of their characters, and their name."""
-    if text is not None:
-        found = corpus.read(text, task.tokenizer, 0.0, 0.0, vocabulary=task.vocabulary)
-        ids, characters, name = found.train, found.characters[0], str(text)
+    if split == "train":
+        ids, characters, name = task.corpus.train, task.corpus.characters[0], str(task.file)
     else:
         part = {"val": "validation", "test": "test"}[split]
         ids = task.corpus.validation if split == "val" else task.corpus.test

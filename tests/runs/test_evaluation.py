@@ -81,6 +81,12 @@ def test_another_text_is_scored(run_dir, tmp_path):
     ids = task.encode("in the plain. " * 12)
     stream = np.asarray(result.stream_loss)
     np.testing.assert_allclose(stream[1], stream_loss(run_dir, ids, 4), rtol=1e-5)
+    shares = np.bincount(ids) / len(ids)
+    entropy = -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
+    assert result.memoryless_loss == pytest.approx(entropy)
+    assert f"The memoryless loss is {entropy:.4g}." in summarize_evaluation(result)
+    with pytest.raises(SettingError, match="--split is for the data of the run"):
+        evaluate(run_dir, "test", tmp_path / "other.txt")
     (tmp_path / "unknown.txt").write_text("in the plain? " * 12)
     with pytest.raises(RunError, match=r"outside the vocabulary: \?"):
         evaluate(run_dir, text=tmp_path / "unknown.txt")
@@ -92,12 +98,16 @@ def test_another_text_is_scored(run_dir, tmp_path):
 def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = SequenceModel(Recurrent(GRUCell(8)), 4)
-    config = ExperimentConfig(Echo(), model, TrainConfig(200, 0.02, log_every=50))
+    config = ExperimentConfig(Echo(), model, TrainConfig(200, 0.02, log_every=50), seeds=2)
     runner.run(config, run_dir=tmp_path / "a")
     result = evaluate(tmp_path / "a")
-    (loss,) = result.metrics["loss"]
+    loss, _ = result.metrics["loss"]
+    text = summarize_evaluation(result)
+    first, mean = result.metrics["accuracy"][0], result.metrics["accuracy"].mean()
+    assert f"  seed 0, final, 200 updates: {loss:.4g}; accuracy {first:.4g}\n" in text
+    assert f"\nMean accuracy of 2 seeds: {mean:.4g}, 95% interval " in text
     assert loss < 0.5 * Echo().memoryless_loss
-    np.testing.assert_array_equal(evaluate(tmp_path / "a").metrics["loss"], loss)
+    np.testing.assert_array_equal(evaluate(tmp_path / "a").metrics["loss"][0], loss)
     params = jax.tree.map(lambda leaf: leaf[0], result.networks.params)
 
     def score(n):
@@ -114,14 +124,21 @@ def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypa
         evaluate(tmp_path / "a", text=tmp_path / "text.txt")
 
 
-def test_a_missing_test_part_is_named(run_dir, tmp_path, monkeypatch):
+def test_a_run_without_validation_and_without_its_text(run_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text(TEXT)
-    task = Language.from_file(tmp_path / "text.txt", batch_size=4, sequence_length=10)
-    config = replace(evaluate(run_dir).networks.config, task=task, seeds=1, vmap_size=1)
+    settings = {"batch_size": 4, "sequence_length": 10, "val_fraction": 0.0}
+    task = Language.from_file(tmp_path / "text.txt", **settings)
+    config = replace(load(run_dir).config, task=task, seeds=1, vmap_size=1)
     config = replace(config, train=replace(config.train, steps=1, validate_every=None))
     runner.run(config, run_dir=tmp_path / "a")
-    with pytest.raises(
-        SettingError, match=r"there is no test part of .*: the run was made with --test-fraction 0"
-    ):
-        evaluate(tmp_path / "a", "test")
+    parts: Any = {"val": "validation", "test": "test"}
+    for split, part in parts.items():
+        message = f"there is no {part} part of .*: the run was made with --{split}-fraction 0"
+        with pytest.raises(SettingError, match=message):
+            evaluate(tmp_path / "a", split)
+    (tmp_path / "text.txt").rename(tmp_path / "other.txt")
+    result = evaluate(tmp_path / "a", text=tmp_path / "other.txt")
+    (stream,) = np.asarray(result.stream_loss)
+    np.testing.assert_allclose(stream, stream_loss(tmp_path / "a", task.encode(TEXT), 3), rtol=1e-5)
+    assert summarize_evaluation(result).startswith(f"Scored on {tmp_path / 'other.txt'}:")

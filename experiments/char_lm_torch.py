@@ -27,8 +27,10 @@ from jaxrnn import cli
 from jaxrnn.errors import SettingError
 from jaxrnn.interop import to_torch
 from jaxrnn.rng import child_key, root_key
+from jaxrnn.runs import tuning
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.optimizer import make_optimizer, make_schedule
 from jaxrnn.training.step import init_state
 from jaxrnn.types import Params
@@ -162,6 +164,7 @@ def train(
 def main(config: PeerConfig) -> None:
     """Train, write the lines, and print the lowest validation loss."""
     experiment = make_config(config)
+    tuning.require_memory(TrainLoop(experiment))  # PyTorch needs as much
     torch.manual_seed(config.seed)
     model = Model(config, experiment.task.output_size).to(torch_device())
     set_params(model, experiment, first_params(experiment))

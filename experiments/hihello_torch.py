@@ -1,9 +1,11 @@
 """`hihello.py` in PyTorch, for `benchmark.py`: the same lab as a PyTorch user would write it.
 
-Not part of jaxrnn; it needs `pip install torch`.
+It takes no options. Not part of jaxrnn; it needs `pip install torch`.
 """
 
 # pyright: reportMissingImports=false
+import sys
+
 import torch
 from torch import nn
 
@@ -49,6 +51,12 @@ def train(seed: int = 0) -> list[tuple[float, torch.Tensor]]:
 
 def main() -> None:
     """Train and print each step, as `hihello.py` does."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__, end="")
+        return
+    if sys.argv[1:]:
+        print(f"error: this script takes no options, such as {sys.argv[1]!a}", file=sys.stderr)
+        sys.exit(2)
     true = [[CHARACTERS.index(character) for character in TEXT[1:]]]
     for step, (loss, prediction) in enumerate(train()):
         print(f"{step} loss: {loss} prediction: {prediction.numpy()} true Y: {true}")

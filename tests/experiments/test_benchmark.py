@@ -38,7 +38,7 @@ from jaxrnn.cells import CELLS
 from jaxrnn.errors import SettingError
 from jaxrnn.interop import to_torch
 from jaxrnn.layers.recurrent import Recurrent
-from jaxrnn.runs import compilation_cache
+from jaxrnn.runs import compilation_cache, tuning
 from jaxrnn.training.config import ExperimentConfig
 
 
@@ -612,3 +612,27 @@ def test_a_step_of_a_language_model_is_the_same_in_both_implementations(no_cache
 def test_weights_in_the_products_of_a_token():
     # By hand: two kernels of 3 x 12, one more layer's lowest of 3 x 12, and a readout of 3 x 7.
     assert language.weights(layers=2, hidden=3, vocabulary=7) == 3 * 36 + 21
+
+
+def test_the_script_of_the_lab_in_pytorch_takes_no_options(call):
+    pytest.importorskip("torch")
+    import hihello_torch
+
+    helped = call(hihello_torch.main, "hihello_torch.py", "--help")
+    assert (helped.returncode, helped.stdout) == (0, hihello_torch.__doc__)
+    refused = call(hihello_torch.main, "hihello_torch.py", "--steps", "3")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "error: this script takes no options, such as '--steps'\n"
+
+
+def test_a_model_too_large_for_memory_is_refused_in_pytorch(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    import char_lm_torch
+
+    monkeypatch.setattr(char_lm_torch, "Model", None)
+    (tmp_path / "text.txt").write_text("the rain in Spain " * 20)
+    monkeypatch.setattr(tuning, "_free_memory", lambda: 10**6)
+    sizes: dict[str, Any] = {"hidden_size": 300, "batch_size": 3, "sequence_length": 10}
+    config = char_lm_torch.PeerConfig(tmp_path / "text.txt", **sizes)
+    with pytest.raises(MemoryError, match="use fewer hidden units, layers or seeds"):
+        char_lm_torch.main(config)

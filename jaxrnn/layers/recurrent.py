@@ -33,8 +33,12 @@ CHECKED_CELLS = (
     *(LSTMCell, GRUCell, ElmanCell, MinLSTMCell, MinGRUCell, IndRNNCell, URLSTMCell),
     *(LRUCell, RGLRUCell, SLSTMCell, MLSTMCell, DeltaNetCell, GatedDeltaNetCell),
     *(nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.SimpleCell),
+    nn.ConvLSTMCell,
 )
-"""Cells (not their subclasses) whose dense layers [F, H] are called i plus a gate."""
+"""Cells (not their subclasses) whose dense layers [F, H] are called i plus a gate.
+
+That of `nn.ConvLSTMCell` is called ih, of all gates together: [..., F, 4H].
+"""
 
 
 class Recurrent(nn.Module):
@@ -232,10 +236,11 @@ class Recurrent(nn.Module):
         if type(self.cell) not in CHECKED_CELLS:
             return
         params = self.cell.variables.get("params", {})
-        for name in ("i" + gate for gate in ("", *"ifgorzndqkv")):
+        for name in ("i" + gate for gate in ("", *"ifgorzndqkvh")):
             if name not in params:
                 continue
-            made_for, units = params[name]["kernel"].shape
+            *_, made_for, units = params[name]["kernel"].shape
+            units //= 4 if type(self.cell) is nn.ConvLSTMCell else 1
             if features != made_for:
                 raise ValueError(
                     f"inputs must have F = {made_for}, as the parameters have, but F = {features}"

@@ -63,6 +63,41 @@ def test_a_reset_starts_a_new_sequence(dimensions, key):
 
 
 @pytest.mark.parametrize("dimensions", CELLS)
+def test_pieces_with_a_carry_equal_the_whole(dimensions, key):
+    layer, variables, inputs = drawn(dimensions, key)
+    resets = jnp.zeros((B, T), bool).at[0, 3].set(True).at[2, 1].set(True)
+    wanted = layer.apply(variables, inputs, lengths=LENGTHS, resets=resets)
+    pieces, carry = [], None
+    for piece in (slice(0, 2), slice(2, 6)):
+        lengths = jnp.clip(LENGTHS - piece.start, 0, piece.stop - piece.start)
+        options: Any = {"lengths": lengths, "resets": resets[:, piece]}
+        outputs, carry = layer.apply(variables, inputs[:, piece], carry, **options)
+        pieces.append(outputs)
+    chex.assert_trees_all_close((jnp.concatenate(pieces, axis=1), carry), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", CELLS)
+def test_no_gradient_crosses_a_reset(dimensions, key):
+    """Compared with each sequence of a row in a call of its own."""
+    layer, variables, inputs = drawn(dimensions, key)
+    shape = jax.eval_shape(layer.apply, variables, inputs)[0].shape
+    weights = jax.random.normal(jax.random.fold_in(key, 1), shape)
+
+    def together(variables, inputs):
+        resets = jnp.zeros((B, T), bool).at[:, 4].set(True)
+        return jnp.sum(weights * layer.apply(variables, inputs, resets=resets)[0])
+
+    def apart(variables, inputs):
+        parts = [layer.apply(variables, part)[0] for part in (inputs[:, :4], inputs[:, 4:])]
+        return jnp.sum(weights * jnp.concatenate(parts, axis=1))
+
+    got, wanted = (jax.jit(jax.grad(loss, (0, 1))) for loss in (together, apart))
+    chex.assert_trees_all_close(got(variables, inputs), wanted(variables, inputs), atol=1e-5)
+    early = jax.jit(jax.grad(lambda inputs: jnp.sum(layer.apply(variables, inputs)[0][:, 4:])))
+    assert np.asarray(early(inputs))[:, :4].any()  # without the reset it does cross
+
+
+@pytest.mark.parametrize("dimensions", CELLS)
 def test_remat_chunks_change_nothing(dimensions, key):
     layer, variables, inputs = drawn(dimensions, key)
 
@@ -95,3 +130,13 @@ def test_inputs_with_other_axes_are_refused(key):
     layer, variables, inputs = drawn(2, key)
     with pytest.raises(ValueError, match=r"inputs must be \[B, T, X, Y, F\], but its"):
         layer.apply(variables, inputs[:, :, 0])
+
+
+@pytest.mark.parametrize("dimensions", CELLS)
+def test_other_parameters_are_refused_in_one_line(dimensions, key):
+    layer, variables, inputs = drawn(dimensions, key)
+    with pytest.raises(ValueError, match="must have F = 2, as the parameters have, but F = 1"):
+        layer.apply(variables, inputs[..., :1])
+    wide = Recurrent(nn.ConvLSTMCell(H + 1, kernel_size=CELLS[dimensions].kernel_size))
+    with pytest.raises(ValueError, match="params must have H = 5, as the cell has, but H = 4"):
+        wide.apply(variables, inputs)

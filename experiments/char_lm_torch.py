@@ -24,6 +24,7 @@ from suites.peers import torch_device
 from torch import nn
 
 from jaxrnn import cli
+from jaxrnn.analysis import stuck_rows
 from jaxrnn.errors import SettingError
 from jaxrnn.interop import to_torch
 from jaxrnn.rng import child_key, root_key
@@ -104,10 +105,10 @@ def batches(task: Language, seed: int) -> Iterator[tuple[torch.Tensor, torch.Ten
 
 
 @torch.no_grad()
-def validate(model: Model, task: Language) -> float:
-    """Return the loss over the validation part, from the same batches as jaxrnn."""
+def validate(model: Model, task: Language) -> tuple[float, np.ndarray]:
+    """Return the loss over the validation part, from the same batches as jaxrnn, and by row [B]."""
     model.eval()
-    arrays, carry, total, count = task.arrays(), None, 0.0, 0.0
+    arrays, carry, total, count = task.arrays(), None, np.float64(0), np.float64(0)
     device = torch_device()
     for n in range(task.num_validation_batches(arrays)):
         batch = jax.device_get(task.validation_batch(jnp.int32(n), arrays))
@@ -119,10 +120,10 @@ def validate(model: Model, task: Language) -> float:
                 state.index_fill(1, torch.tensor([0], device=device), 0.0) for state in carry
             )
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        total += float((losses * weights).sum())
-        count += float(weights.sum())
+        total = total + (losses * weights).sum(dim=1).double().cpu().numpy()  # [B]
+        count = count + weights.sum(dim=1).double().cpu().numpy()
     model.train()
-    return total / count
+    return float(np.sum(total) / np.sum(count)), total / np.maximum(count, 1)
 
 
 def updates(
@@ -149,8 +150,8 @@ def updates(
 
 def train(
     config: PeerConfig, experiment: ExperimentConfig, model: Model
-) -> Iterator[dict[str, float]]:
-    """Train; yields step, loss, validation loss and seconds of training at each validation."""
+) -> Iterator[dict[str, Any]]:
+    """Train; yields step, loss, validation losses and seconds of training at each validation."""
     seconds, losses = 0.0, updates(config, experiment, model)
     for step in range(experiment.train.steps + 1):
         start = time.perf_counter()
@@ -158,11 +159,12 @@ def train(
         seconds += time.perf_counter() - start
         if experiment.is_validated(step):
             now = {"step": step, "loss": loss.item(), "seconds": round(seconds, 3)}
-            yield now | {"validation_loss": validate(model, cast(Language, experiment.task))}
+            loss, rows = validate(model, cast(Language, experiment.task))
+            yield now | {"validation_loss": loss, "row_losses": rows.round(4).tolist()}
 
 
 def main(config: PeerConfig) -> None:
-    """Train, write the lines, and print the lowest validation loss."""
+    """Train, write the lines, and print the lowest validation loss and the rows that are stuck."""
     experiment = make_config(config)
     tuning.require_memory(TrainLoop(experiment))  # PyTorch needs as much
     torch.manual_seed(config.seed)
@@ -178,6 +180,10 @@ def main(config: PeerConfig) -> None:
     tokens = config.batch_size * config.sequence_length * experiment.train.steps
     print(f"best {best['validation_loss']:.4f} nats after {best['step']} updates;", end=" ")
     print(f"{tokens / lines[-1]['seconds']:.0f} characters/s, without validation")
+    limit = cast(Language, experiment.task).memoryless_loss
+    if best["validation_loss"] < limit:
+        for line in stuck_rows.warn({config.seed: np.array(best["row_losses"])}, 1, limit):
+            print(line)
 
 
 if __name__ == "__main__":

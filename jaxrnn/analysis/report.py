@@ -7,19 +7,21 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxrnn.analysis import length_table
+from jaxrnn.analysis import length_table, stuck_rows
 from jaxrnn.runs.evaluation import Evaluation
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.history import History, last_rows, quantiles, scalars
 from jaxrnn.training.validation import LOSS, PREFIX, STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS
 
-ROWS = (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)  # described by `summarize_stuck_rows` alone
+ROWS = (STUCK_ROWS, WORST_ROW, WORST_ROW_LOSS)  # described by `stuck_rows` alone
 MOST_NAMED = 3  # diverged seeds listed by name; the others are counted
 
 
 def summarize(result: RunResult) -> str:
     """Describe a run in a few lines: final metrics, solved and diverged seeds, validation, time.
+
+    The best networks of a language model are scored again, on its validation part as one stream.
 
     Args:
       result: what `jaxrnn.run` or `jaxrnn.resume` returned.
@@ -32,7 +34,7 @@ def summarize(result: RunResult) -> str:
     lines = [summarize_seeds(name, seeds, steps, shown, *ends)]
     if (losses := result.history.values.get(LOSS)) is not None:
         lines.append(summarize_validation(*result.history[:2], losses, task.format_loss))
-        lines += summarize_stuck_rows(result.history, task.memoryless_loss)
+        lines += stuck_rows.of_run(result)
         lines += length_table.of_run(result)
     lines.append(f"The training took {format_seconds(result)}; the run is in {result.run_dir}.")
     return "\n".join(lines)
@@ -246,37 +248,6 @@ def summarize_validation(
     return f"Best validation loss: {spread}.\nThe lowest: {one} (seed {seeds[best]})."
 
 
-def summarize_stuck_rows(history: History, memoryless_loss: float | None) -> list[str]:
-    """Warn of networks that get stuck: see `training.validation.make_validate`.
-
-    A network counts only if it has learned something: if its loss over all rows is below
-    `memoryless_loss`.
-
-    Args:
-      history: with the validation metrics.
-      memoryless_loss: the loss of the best predictor without memory.
-
-    Returns:
-      one line, or none if no row of the best validation of any seed is above `memoryless_loss`.
-    """
-    if STUCK_ROWS not in history.values or memoryless_loss is None:
-        return []
-    losses = np.where(np.isfinite(history.values[LOSS]), history.values[LOSS], np.inf)  # [S, R]
-    best = np.argmin(losses, axis=1)  # [S]
-    stuck, row, loss = (history.values[name][np.arange(len(best)), best] for name in ROWS)
-    seeds = np.flatnonzero((stuck > 0) & (losses.min(axis=1) < memoryless_loss))
-    if not seeds.size:
-        return []
-    worst = seeds[np.argmax(loss[seeds])]
-    highest = _short(float(loss[worst]))
-    return [
-        f"Warning: {seeds.size} of {len(best)} networks get stuck: in some validation rows their"
-        f" loss is above the memoryless loss, {_short(memoryless_loss)}. The worst is seed"
-        f" {history.seeds[worst]}, with {stuck[worst]:.0f} such rows, and {highest} in row"
-        f" {row[worst]:.0f}. A higher reset probability may help."
-    ]
-
-
 def summarize_evaluation(evaluation: Evaluation) -> str:
     """Describe the scores of a run's networks, a line for each seed, their mean, and by length.
 
@@ -303,12 +274,10 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
         if evaluation.stream_loss is not None:
             line += f"; as one stream {_short(float(evaluation.stream_loss[s]))}"
         line += "".join(f"; {name} {_short(float(values[s]))}" for name, values in others.items())
-        learned = baseline is not None and losses[s] < baseline
-        if learned and metrics.get("stuck_rows", np.zeros(len(losses)))[s]:
-            line += (
-                f"; stuck in {metrics['stuck_rows'][s]:.0f} rows, the worst with"
-                f" {_short(float(metrics['worst_row_loss'][s]))}"
-            )
+        rows = metrics.get("row_losses")
+        if baseline is not None and rows is not None and losses[s] < baseline:
+            named = stuck_rows.name_rows(rows[s], baseline)
+            line += f"; stuck in {named}" if named else ""
         lines.append(line)
     lines += _mean_of_seeds("Mean", losses, describe)
     for name, values in others.items():

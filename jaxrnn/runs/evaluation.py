@@ -1,6 +1,6 @@
 """Score the trained networks of a run on data that they were not trained on."""
 
-import dataclasses
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,8 +15,8 @@ from jaxrnn.runs.loading import TrainedModels, load_all
 from jaxrnn.tasks.base import Task
 from jaxrnn.tasks.language import Language
 from jaxrnn.text import corpus
-from jaxrnn.training.validation import LOSS, PREFIX, make_validate
-from jaxrnn.types import Arrays, Metrics, Params
+from jaxrnn.training.validation import LOSS, PREFIX, ROW_LOSSES, make_validate
+from jaxrnn.types import Arrays, Batch, Metrics, Params
 
 FRESH_BATCHES = 100  # for a task without a validation set
 
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
     networks: TrainedModels
     data: str  # what they were scored on, in a few words
-    metrics: dict[str, np.ndarray]  # by name, [S] each, "loss" among them; by length [S, G]
+    metrics: dict[str, np.ndarray]  # by name, [S], "loss" among them; by length [S, G], rows [S, B]
     stream_loss: np.ndarray | None  # [S], of a text read as one row; None for other tasks
     tokens_per_character: float  # of the text; 1 for other tasks
     memoryless_loss: float | None  # the task's; of another text, its own
@@ -72,7 +72,7 @@ def evaluate(
         data, score = "fresh batches", _make_fresh(task, model, networks.config.seed)
         if task.num_validation_batches(arrays):
             part = "validation" if split == "val" else "test"
-            data, score = f"its {part} set", make_validate(task, model)
+            data, score = f"its {part} set", make_validate(task, model, row_losses=True)
         metrics = _score(score, networks.params, arrays)
         return Evaluation(networks, data, metrics, None, 1.0, task.memoryless_loss)
     if text is None:
@@ -80,16 +80,58 @@ def evaluate(
         run_metadata.check_data(run_dir)
     else:  # the run's own text need not exist any more
         found = corpus.read(text, task.tokenizer, 0.0, 0.0, vocabulary=task.vocabulary)
-        task = dataclasses.replace(task, file=text)
+        task = replace(task, file=text)
         task.__dict__["corpus"] = found
     ids, characters, data = _tokens(task, "train" if text is not None else split)
     arrays = {"train": ids[:0], "validation": ids}
-    metrics = _score(make_validate(task, model), networks.params, arrays)
-    row = dataclasses.replace(task, batch_size=1)
-    row.__dict__["corpus"] = task.corpus  # so that the file is not read twice
-    stream = _score(make_validate(row, model), networks.params, arrays)
+    metrics = _score(make_validate(task, model, row_losses=True), networks.params, arrays)
+    stream = stream_losses(task, model, networks.params, ids)
     ratio = len(ids) / max(characters, 1)
-    return Evaluation(networks, data, metrics, stream["loss"], ratio, task.memoryless_loss)
+    return Evaluation(networks, data, metrics, stream, ratio, task.memoryless_loss)
+
+
+def stream_losses(task: Language, model: Any, params: Params, ids: np.ndarray) -> np.ndarray:
+    """Return the loss of each network on token ids that are read as one row, [S].
+
+    Args:
+      task: of the networks.
+      model: of the networks.
+      params: each leaf [S, ...].
+      ids: [N] int, at least `sequence_length` + 1.
+    """
+    stream = _Stream(**{field.name: getattr(task, field.name) for field in fields(task)})
+    arrays = {"train": ids[:0], "validation": ids}
+    return _score(make_validate(stream, model), params, arrays)["loss"]
+
+
+def row_losses(task: Task, model: Any, params: Params) -> np.ndarray:
+    """Return the loss of each network in each row of its validation batches, [S, B].
+
+    Args:
+      task: stateful, with a `memoryless_loss` and a validation set.
+      model: of the networks.
+      params: each leaf [S, ...].
+    """
+    metrics = _score(make_validate(task, model, row_losses=True), params, task.arrays())
+    return metrics[ROW_LOSSES.removeprefix(PREFIX)]
+
+
+class _Stream(Language):
+    """The validation part as one row, read twice at once.
+
+    On CPUs, XLA multiplies one row by a matrix many times slower than two rows.
+    """
+
+    def _validation_size(self, arrays: Arrays) -> tuple[int, int]:
+        return 1, arrays["validation"].size - 1
+
+    def validation_batch(self, n: jax.Array, arrays: Arrays) -> Batch:
+        batch = super().validation_batch(n, arrays)
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), batch)
+
+    @property
+    def memoryless_loss(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return None  # no loss of each row
 
 
 def _tokens(task: Language, split: str) -> tuple[np.ndarray, int, str]:

@@ -31,6 +31,7 @@ LOSS = PREFIX + "loss"
 STUCK_ROWS = PREFIX + "stuck_rows"
 WORST_ROW = PREFIX + "worst_row"
 WORST_ROW_LOSS = PREFIX + "worst_row_loss"
+ROW_LOSSES = PREFIX + "row_losses"
 
 Validate = Callable[[Params, Arrays], Metrics]
 
@@ -55,7 +56,7 @@ def initial_carry(model: nn.Module, params: Params, inputs: jax.Array) -> Carry:
     return cast(Any, model.apply({"params": params}, inputs, lengths=lengths))[1]
 
 
-def make_validate(task: Task, model: nn.Module) -> Validate:
+def make_validate(task: Task, model: nn.Module, *, row_losses: bool = False) -> Validate:
     """Return a pure `validate(params, arrays) -> metrics` over a task's whole validation set.
 
     Dropout is off. The loss and each scalar metric of the task are averaged over the batches, in
@@ -64,6 +65,7 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
     In a stateful task with a `memoryless_loss`, `stuck_rows` counts the rows whose own loss is
     above it, and `worst_row` and `worst_row_loss` describe the highest one. If the network has
     learned something, it is stuck there: in a state in which it predicts worse than without memory.
+    With `row_losses` the loss of each row, [B], is returned, too; training leaves it out.
 
     A task with `length_groups` gets each mean by length, too, [G], as `<name>_by_length`: over the
     group's rows in all batches, each row measured alone, in proportion to the rows' weights. A
@@ -111,7 +113,9 @@ def make_validate(task: Task, model: nn.Module) -> Validate:
         row_weight = jnp.sum(row_weights, axis=0)  # [B]; the last row may have no tokens
         losses = jnp.sum(rows * row_weights, axis=0) / jnp.where(row_weight > 0, row_weight, 1.0)
         worst = jnp.argmax(losses)
+        every_row = {ROW_LOSSES: losses} if row_losses else {}
         return means | {
+            **every_row,
             STUCK_ROWS: jnp.sum(losses > limit).astype(losses.dtype),
             WORST_ROW: worst.astype(losses.dtype),
             WORST_ROW_LOSS: losses[worst],

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxrnn.analysis.report import summarize, summarize_stuck_rows
+from jaxrnn.analysis.report import summarize, summarize_evaluation
+from jaxrnn.analysis.stuck_rows import stuck_seeds, warn
 from jaxrnn.cells import GRUCell
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.losses import sequence_cross_entropy
 from jaxrnn.models import LanguageModel
-from jaxrnn.runs import checkpoints, metrics, runner
+from jaxrnn.runs import checkpoints, evaluation, metrics, runner
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
@@ -225,6 +227,7 @@ class Latch(nn.Module):
     """
 
     size: int
+    confidence: float = 50.0  # in the nonsense
 
     @nn.compact
     def __call__(self, ids, carry=None, *, lengths=None, resets=None, deterministic=True):
@@ -234,7 +237,7 @@ class Latch(nn.Module):
         new = jnp.where(carry == 0, start, carry)
         if lengths is not None:
             new = jnp.where(lengths > 0, new, carry)
-        nonsense = jax.nn.one_hot(jnp.zeros_like(ids), self.size) * 50.0
+        nonsense = jax.nn.one_hot(jnp.zeros_like(ids), self.size) * self.confidence
         sense = jax.nn.one_hot((ids + 1) % self.size, self.size) * 3.0
         return jnp.where(new[:, None, None] < 0, nonsense, sense), new
 
@@ -262,17 +265,55 @@ def test_rows_in_which_a_network_is_stuck_are_counted(tmp_path):
     np.testing.assert_allclose(found["validation_worst_row_loss"], max(losses), rtol=1e-6)
 
 
-def test_the_summary_warns_of_stuck_networks():
+def test_only_networks_that_have_learned_are_called_stuck():
     steps, nan = np.array([0, 10, 20]), np.nan
     values = {
-        "validation_loss": np.array([[3.0, nan, 2.0], [3.0, nan, 2.5]]),
-        "validation_stuck_rows": np.array([[9.0, nan, 0.0], [9.0, nan, 2.0]]),
-        "validation_worst_row": np.array([[1.0, nan, 4.0], [1.0, nan, 7.0]]),
-        "validation_worst_row_loss": np.array([[9.0, nan, 2.1], [9.0, nan, 11.6]]),
+        "validation_loss": np.array([[3.0, nan, 2.0], [3.0, nan, 2.5], [4.0, nan, 3.5]]),
+        "validation_stuck_rows": np.array([[9.0, nan, 0.0], [9.0, nan, 2.0], [9.0, nan, 9.0]]),
     }
-    [line] = summarize_stuck_rows(History(np.array([5, 6]), steps, values), 3.09)
-    assert line.startswith("Warning: 1 of 2 networks get stuck")
-    assert "The worst is seed 6, with 2 such rows, and 11.6 in row 7." in line
-    values["validation_stuck_rows"][1, 2] = 0
-    assert summarize_stuck_rows(History(np.array([5, 6]), steps, values), 3.09) == []
-    assert summarize_stuck_rows(History(np.array([5, 6]), steps, {}), None) == []
+    seeds = np.array([5, 6, 7])
+    history = History(seeds, steps, values)
+    np.testing.assert_array_equal(stuck_seeds(history, 3.09), [False, True, False])
+    assert not stuck_seeds(history, None).any()
+    assert not stuck_seeds(History(seeds, steps, {}), 3.09).any()
+
+
+def test_a_warning_names_the_worst_seeds_and_rows():
+    rows = np.array([5.0, 1.0, 7.0, 6.0, 4.0])
+    lines = warn({seed: rows + seed / 10 for seed in range(5)} | {9: rows - 9}, 6, 3.0)
+    assert lines == [
+        "Warning: 5 of 6 networks get stuck: validation rows above the memoryless loss, 3:",
+        "  seed 4: row 2 (7.4), row 3 (6.4), row 0 (5.4) and 1 more",
+        "  seed 3: row 2 (7.3), row 3 (6.3), row 0 (5.3) and 1 more",
+        "  seed 2: row 2 (7.2), row 3 (6.2), row 0 (5.2) and 1 more",
+        "  and 2 more seeds",
+        "  A higher reset probability may help.",
+    ]
+    assert warn({9: rows - 9}, 1, 3.0) == []
+
+
+@pytest.mark.slow
+def test_the_summary_names_stuck_rows_and_has_the_loss_of_one_stream(tmp_path):
+    file = tmp_path / "text.txt"
+    rng = np.random.default_rng(5)  # one row starts at "a"
+    steps = np.where(rng.random(900) < 0.95, 1, rng.integers(0, 8, 900))
+    file.write_text("".join("abcdefgh"[n] for n in np.cumsum(steps) % 8))
+    task = Language.from_file(file, batch_size=6, sequence_length=10, val_fraction=0.5)
+    train = TrainConfig(2, validate_every=1)
+    config = ExperimentConfig(task, Latch(8, 6.0), train, seed=5, seeds=2, vmap_size=2)
+    result = runner.run(config, run_dir=tmp_path / "run")
+    lines = summarize(result).splitlines()
+    start = next(n for n, line in enumerate(lines) if "as one stream" in line)
+    ids = jnp.asarray(task.corpus.validation, jnp.int32)[None]
+    logits, _ = Latch(8, 6.0).apply({"params": {"unused": jnp.zeros(1)}}, ids[:, :-1])
+    stream = sequence_cross_entropy(logits, ids[:, 1:], jnp.ones((1, ids.size - 1)))
+    assert f"mean {stream:.4g}, from {stream:.4g} to {stream:.4g}" in lines[start]
+    assert f"the mean in rows is {np.mean(cast(Best, result.state.best).loss):.4g}." in lines[start]
+    assert lines[start + 1].startswith("Warning: 2 of 2 networks get stuck")
+    row, loss = (
+        result.history.values[f"validation_worst_{name}"][0, -1] for name in ("row", "row_loss")
+    )
+    assert lines[start + 2].startswith(f"  seed 5: row {row:.0f} ({loss:.4g})")
+    again = evaluation.evaluate(result.run_dir)
+    assert f"; stuck in row {row:.0f} ({loss:.4g})" in summarize_evaluation(again)
+    np.testing.assert_allclose(again.metrics["row_losses"].max(axis=1), loss, rtol=1e-6)

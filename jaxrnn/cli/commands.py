@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
+from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.processes import Processes, is_first
 
 
@@ -85,7 +86,7 @@ class Plot(OfRun):
     def __call__(self) -> None:
         from jaxrnn.analysis import plots
 
-        print(plots.plot_run(self.run_dir))
+        print(escape_unprintable(str(plots.plot_run(self.run_dir))))
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ class Visualize(OfRun):
         from jaxrnn.analysis.visualize import visualize
 
         options = {"model_seed": self.model_seed, "final": self.final}
-        print(visualize(self.run_dir, self.text, self.max_tokens, self.out, **options))
+        page = visualize(self.run_dir, self.text, self.max_tokens, self.out, **options)
+        print(escape_unprintable(str(page)))
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,9 @@ def test_the_commands_as_a_user_calls_them(call, trained_runs):
     shown = verb("visualize", str(trained_runs / "rain"), "--text=in Spain", "--out=page.html")
     assert (shown.returncode, shown.stdout) == (0, "page.html\n"), shown.stderr
     assert "<html" in Path("page.html").read_text()
+    undecoded = "쪽.html".encode().decode("ascii", "surrogateescape")  # as an ASCII locale has it
+    shown = verb("visualize", str(trained_runs / "rain"), "--text=in", f"--out={undecoded}")
+    assert (shown.returncode, shown.stdout) == (0, "쪽.html\n"), shown.stderr
     refused = verb("sample", str(trained_runs / "rain"), "--prompt=Öl")
     assert refused.returncode == 2
     assert refused.stderr == "error: not in the vocabulary: Ö\n"

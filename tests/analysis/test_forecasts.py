@@ -64,7 +64,7 @@ def test_the_last_value_of_a_sine_wave_has_a_known_error():
     assert found.linear < 1e-5  # linear in the last two values
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
 def test_a_free_run_reads_its_own_forecasts(cell, key):
     model = SequenceModel(Stack((Recurrent(cell(4)), Recurrent(cell(3)))), 1)
@@ -78,6 +78,7 @@ def test_a_free_run_reads_its_own_forecasts(cell, key):
     np.testing.assert_allclose(found, whole[:, 7:], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("horizon", "val_fraction"), [(1, 0.2), (2, 0.2), (1, 0.0)])
 def test_forecasts_of_a_measured_series(measured, tmp_path, horizon, val_fraction, key):
     _, make = measured

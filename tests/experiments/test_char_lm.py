@@ -177,7 +177,7 @@ def test_without_a_prompt_the_text_continues_a_line_break(trained_runs):
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("units", ["bytes", "jamo"])
 def test_korean_comes_out_composed(trained_runs, units):
     text = "".join(

@@ -36,7 +36,7 @@ def call(call):
     return partial(call, lambda: cli.run_command(hihello.Config, hihello.main), "hihello.py")
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.

@@ -31,6 +31,7 @@ def pieces(tmp_path):
     return file.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False])
 def test_trains_and_composes(music, pieces, monkeypatch, installed):
     if installed:

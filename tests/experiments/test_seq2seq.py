@@ -46,6 +46,7 @@ def test_trains_reports_decodes_verifies_and_evaluates(seq2seq, call):
         translate(folder, ["1x"])
 
 
+@pytest.mark.slow
 def test_other_runs_are_refused(seq2seq, call):
     from memory import Config, main
 

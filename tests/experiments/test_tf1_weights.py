@@ -73,6 +73,7 @@ def test_every_seed_starts_from_the_variables_of_the_lab(lab, golden, tmp_path):
         np.testing.assert_allclose(losses[:-1], golden["loss"], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_run_names_the_file_and_refuses_another(lab, jaxrnn, golden, tmp_path):
     file = tmp_path / "lab.npz"
     shutil.copyfile(GOLDEN, file)

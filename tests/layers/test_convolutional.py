@@ -97,6 +97,7 @@ def test_no_gradient_crosses_a_reset(dimensions, key):
     assert np.asarray(early(inputs))[:, :4].any()  # without the reset it does cross
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", CELLS)
 def test_remat_chunks_change_nothing(dimensions, key):
     layer, variables, inputs = drawn(dimensions, key)

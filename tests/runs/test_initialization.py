@@ -86,6 +86,7 @@ def test_one_network_can_start_many_seeds(source, tmp_path):
         initial_state(TrainLoop(three))
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_refused(source, tmp_path):
     first = runner.run(source.config, run_dir=tmp_path / "first")
     config = replace(source.config, init_from=InitFrom(first.run_dir))

@@ -295,7 +295,7 @@ def chain(workers, uninterrupted, tmp_path) -> Callable[..., Chain]:
 # Kills.
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_uninterrupted_run_is_the_same_in_longer_calls(chain, name):
     """So the runs to compare with do not depend on how often they were saved."""
@@ -445,7 +445,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_a_damaged_checkpoint_is_named_and_skipped(chain, damage):
     links = chain("carry")

@@ -91,7 +91,7 @@ ROWS = "--mesh", "data=4"
 BOTH = "--seeds", 2, "--mesh", "seed=2,data=2"
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "processes", "tolerance"),
     [(BOTH, 2, 1e-5), (SEEDS, 2, 0), (SEEDS, 4, 0), (ROWS, 2, 1e-5), (ROWS, 4, 1e-5)],

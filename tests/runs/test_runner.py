@@ -217,6 +217,7 @@ def test_changed_data_files_are_refused(tmp_path):
         runner.resume(run_dir)
 
 
+@pytest.mark.slow
 def test_a_task_from_a_notebook_runs_and_resumes_there_alone(tmp_path, monkeypatch, capsys):
     def session():
         """A new `__main__` without a file, with a task defined in it."""

@@ -143,6 +143,7 @@ def test_a_program_beyond_memory_is_refused_with_what_would_fit(monkeypatch):
         tuning.fit_memory(many)
 
 
+@pytest.mark.slow
 def test_the_real_loop_is_measured():
     seconds = tuning._measure_sizes(replace(CONFIG, seeds=8, mesh=MeshShape(seed=2)))
     assert [layout.vmap_size for layout, _ in seconds][:2] == [4, 2]

@@ -121,7 +121,7 @@ def network(cell=LSTMCell, vocabulary=26, **settings):
     return model, jax.tree.map(lambda leaf: 3 * leaf, params)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [LSTMCell, GRUCell])
 def test_validation_of_one_row_is_the_loss_of_the_whole_text(file, cell):
     """With one row, the carry is passed from the first token to the last."""
@@ -159,6 +159,7 @@ def test_each_validation_row_is_warmed_up_by_the_window_before_it(file):
     np.testing.assert_allclose(found["validation_loss"], total / count, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_of_a_stateless_task_resets_the_carry_for_each_batch(file):
     class Apart(Language):
         stateful = False

@@ -175,7 +175,7 @@ def test_only_metrics_are_stored_for_each_step():
     assert not re.search(r"f32\[(1,)?13,(1,)?(3,5|5,3),4\]", text)
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_learns(cell):
     """32 units are enough for the IRNN, whose input weights start close to 0.

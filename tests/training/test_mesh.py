@@ -66,7 +66,7 @@ def test_seeds_one_at_a_time_have_the_bits_of_one_device(shape, seeds):
     assert len(set(expected[0]["loss"][:, -1].tolist())) == seeds
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [5, 4])
 def test_spread_groups_change_rounding_only(seeds):
     """XLA simplifies divisions in another order for several devices (docs/scaling.md)."""
@@ -88,6 +88,7 @@ def test_spread_rows_change_rounding_only(shape):
     chex.assert_trees_all_close(spread.params, state.params, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_seeds_and_rows_together():
     expected, _ = trained(language, "seed=1", 3, 1)
     values, _ = trained(language, "seed=2,data=2", 3, 1)
@@ -118,6 +119,7 @@ def test_a_step_sums_the_gradients_at_once_and_gathers_nothing():
     assert len(kernels[0]) < 2 * len(leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_seeds_do_not_communicate():
     config = echo(seeds=4, vmap_size=2, mesh=MeshShape(seed=2))

@@ -185,6 +185,7 @@ def test_an_interrupted_run_goes_on_the_same_and_is_verified(tmp_path, name, cap
         assert "has already ended" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_run_ends_when_no_seed_is_left(tmp_path):
     """Its last step has a line, whatever `log_every` is, and a checkpoint."""
     seeds = sorted(first_steps("one vmap")[0])

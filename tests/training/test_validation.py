@@ -88,6 +88,7 @@ def test_it_validates_when_due_and_keeps_the_best(folder):
     np.testing.assert_allclose(again["validation_loss"], losses[best], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_does_not_change_training(folder):
     """Up to rounding, since another loop is compiled."""
     with_set, without = trained(folder), trained(folder, held_out=0.0)
@@ -195,6 +196,7 @@ class Diverges(Language):
         return batch._replace(weights=jnp.where(step == EVERY + 1, jnp.nan, batch.weights))
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_is_not_validated_again(folder):
     state = trained(folder, kind=Diverges).state
     assert state.best

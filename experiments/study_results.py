@@ -128,7 +128,7 @@ def generated(name: str, record: dict[str, Any]) -> str:
 
 
 def page(name: str, record: dict[str, Any], before: str | None) -> str:
-    """Return a study's page: the generated part anew, and what was written around it as before."""
+    """Return a study's page: a new generated part, inside the text that was there."""
     part = generated(name, record)
     if before is None:
         return f"# {record['title']}\n\n{part}"

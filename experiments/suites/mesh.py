@@ -2,9 +2,9 @@
 
     step(P) = max(span(B / P), P * work(B / P) / cores) + all_reduce(bytes of the gradients, P)
 
-`span` and `work` are the elapsed and the processor seconds of a step with so many rows on one
-device; devices that share the cores of a CPU cannot be faster than the work of all of them. On a
-GPU or TPU, where nothing is shared, the first term is `span`.
+`span` is the wall time of a step with B / P rows on one device, `work` its processor time. Devices
+that share the cores of a CPU take at least the work of all of them divided by the cores. On a GPU
+or TPU, where nothing is shared, the first term is `span`.
 """
 
 import functools
@@ -72,7 +72,7 @@ def mesh(
 
 
 def predict(span: float, work: float, all_reduce_s: float, devices: int) -> float:
-    """Return the seconds of a step on so many devices.
+    """Return the predicted seconds of a step on P devices.
 
     Args:
       span: seconds of a step with B / P rows on one device.
@@ -113,7 +113,7 @@ def gradient_bytes(experiment: ExperimentConfig) -> int:
 
 
 def all_reduce(size: int, devices: int) -> Callable[[], Any]:
-    """Compile a sum of so many bytes over the devices, and return a call of it."""
+    """Compile an all-reduce of `size` bytes over the devices, and return a function that runs it."""
     mesh = MeshShape(data=devices).make()
     sharding = jax.sharding.NamedSharding(mesh, P("data"))
     values = jax.device_put(jnp.ones((devices, size // 4)), sharding)

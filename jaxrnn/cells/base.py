@@ -75,7 +75,7 @@ class LinearCell(Cell):
 
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Inputs [..., F] -> decay [..., H], drive [..., H]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define coefficients(inputs)")
 
     def read_out(self, states: jax.Array, inputs: jax.Array) -> jax.Array:
         """States [..., H] after the step, inputs [..., F] -> outputs [..., H]."""

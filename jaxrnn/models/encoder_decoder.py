@@ -36,7 +36,7 @@ class EncoderDecoder(nn.Module):
 
     With attention, the decoder also reads a context c_i at each step, which depends on its state
     before the step: see `AdditiveAttention`. The readout sees the step's output and c_i. That is
-    the model of Bahdanau, Cho and Bengio (2015), section 3, but for two simplifications: there the
+    the model of Bahdanau, Cho and Bengio (2015), section 3, with two simplifications: there, the
     readout has a hidden layer of maxout units, which also sees the last token, and the bridge sees
     the backward direction only. Steps run one after the other; without attention, the decoder's
     layers run over the whole target at once.

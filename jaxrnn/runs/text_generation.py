@@ -56,7 +56,7 @@ def generate_text(
       SettingError: if an argument is out of range, or the prompt has tokens outside the vocabulary.
       RunError: if it is not the run of a language model, or as for `load`.
       OSError: as for `load`.
-      MemoryError: if so many samples or beams do not fit into memory.
+      MemoryError: if the samples or beams do not fit into memory.
 
     >>> "".join(generate_text("runs/char_lm/0001", "ROMEO:"))  # doctest: +SKIP
     """

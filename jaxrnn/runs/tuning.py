@@ -145,7 +145,7 @@ def require_memory(loop: TrainLoop) -> None:
 
 
 def require_rows(what: str, rows: int, row_bytes: int) -> None:
-    """Check, before anything is allocated, that so many rows fit into memory.
+    """Check, before anything is allocated, that `rows` rows fit into memory.
 
     Args:
       what: the rows are, such as "samples".

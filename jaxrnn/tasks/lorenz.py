@@ -11,7 +11,7 @@ from jaxrnn.tasks.forecasting import Forecasting
 SIGMA, RHO, BETA = 10.0, 28.0, 8 / 3
 TIME_STEP = 0.01  # of the integration
 TRANSIENT = 1000  # integration steps to discard: 10 units of time
-STAGGER = 1000  # and up to so many more
+STAGGER = 1000  # and up to 1000 more
 STD = 7.92  # of x on the attractor
 
 

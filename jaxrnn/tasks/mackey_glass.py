@@ -12,7 +12,7 @@ DELAY = 17
 STEPS_PER_UNIT = 2  # integration steps in one unit of time
 LAG = DELAY * STEPS_PER_UNIT  # the delay in integration steps
 TRANSIENT = 600  # integration steps to discard: 300 units of time
-STAGGER = 200  # rows start up to so many integration steps later: about two periods
+STAGGER = 200  # rows start up to 200 integration steps later: about two periods
 MEAN, STD = 0.930, 0.226  # of x on the attractor
 
 

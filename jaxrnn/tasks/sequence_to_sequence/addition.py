@@ -120,5 +120,5 @@ class Addition(SequenceToSequence):
 
 
 def _bounds(count: int) -> tuple[int, int]:
-    """The smallest number with so many digits, and the first with more."""
+    """The smallest number with `count` digits, and the first with more."""
     return (0 if count == 1 else 10 ** (count - 1)), 10**count

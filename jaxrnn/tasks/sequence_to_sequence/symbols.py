@@ -96,11 +96,11 @@ class Symbols(SequenceToSequence):
 
     def _rewrite(self, source: jax.Array, lengths: jax.Array) -> jax.Array:
         """Sources [B, S], lengths [B, 1] -> targets [B, S] without the end."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _rewrite(source, lengths)")
 
     def _entropy(self, length: int) -> float:
         """Nats of a target's symbols, given their number."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _entropy(length)")
 
 
 @dataclass(frozen=True)

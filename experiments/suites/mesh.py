@@ -113,7 +113,7 @@ def gradient_bytes(experiment: ExperimentConfig) -> int:
 
 
 def all_reduce(size: int, devices: int) -> Callable[[], Any]:
-    """Compile an all-reduce of `size` bytes over the devices, and return a function that runs it."""
+    """Compile an all-reduce of `size` bytes over the devices; return a call of it."""
     mesh = MeshShape(data=devices).make()
     sharding = jax.sharding.NamedSharding(mesh, P("data"))
     values = jax.device_put(jnp.ones((devices, size // 4)), sharding)

@@ -28,6 +28,7 @@ from jaxrnn.cli.options import (
     TrainingOptions,
     make_experiment,
     make_task,
+    task_options,
 )
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
@@ -44,31 +45,6 @@ NAMES = (
     "dyck",
 )
 """The tasks of this script."""
-
-OPTIONS = (
-    "min_length",
-    "max_length",
-    "test_max_length",
-    "strings_per_length",
-    "every_step",
-    "num_places",
-    "modulus",
-    "num_elements",
-    "num_training_strings",
-    "num_test_strings",
-    "string_set",
-    "sequence_length",
-    "windows_per_stream",
-    "num_test_streams",
-    "external_resets",
-    "num_letters",
-    "max_count",
-    "test_max_count",
-    "num_types",
-    "max_depth",
-    "batch_size",
-)
-"""The options that are settings of tasks."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +109,7 @@ class Config:
 
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: task, model and training settings."""
-    options = {name: getattr(config, name) for name in OPTIONS}
-    options["external_resets"] = config.external_resets or None  # a flag that is not given
-    task = make_task(config.task, NAMES, options)
+    task = make_task(config.task, NAMES, task_options(config))
     return make_experiment(task, config.network, config.training, config.run)
 
 

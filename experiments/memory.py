@@ -26,15 +26,13 @@ from jaxrnn.cli.options import (
     TrainingOptions,
     make_experiment,
     make_task,
+    task_options,
 )
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
 NAMES = ("adding", "copy", "selective-copy", "temporal-order")
 """The tasks of this script."""
-
-OPTIONS = ("sequence_length", "delay", "num_symbols", "num_copied", "variant", "batch_size")
-"""The options that are settings of tasks."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Config:
 
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: task, model and training settings."""
-    task = make_task(config.task, NAMES, {name: getattr(config, name) for name in OPTIONS})
+    task = make_task(config.task, NAMES, task_options(config))
     return make_experiment(task, config.network, config.training, config.run)
 
 

@@ -133,6 +133,20 @@ class RunOptions:
     """Do not plot the curves."""
 
 
+def task_options(config: Any) -> dict[str, Any]:
+    """Return the fields of a script's config that are settings of tasks: all but `task` and groups.
+
+    A flag that is not set is None, as any option that was not given.
+    """
+    given = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name != "task" and not dataclasses.is_dataclass(value):
+            is_unset_flag = value is False and field.default is False
+            given[field.name] = None if is_unset_flag else value
+    return given
+
+
 def make_task(name: str, names: tuple[str, ...], options: Mapping[str, Any]) -> Task:
     """Return a task of `TASKS` with the options that the user gave.
 

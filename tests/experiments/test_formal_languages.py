@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from formal_languages import Config, main
+from formal_languages import Config, main, make_config
 
 from jaxrnn import cli
 
@@ -63,3 +63,8 @@ def test_invalid_options_give_one_line_and_leave_nothing(formal_languages, tmp_p
     assert re.fullmatch(r"error: .*\n", result.stderr), result.stderr
     assert expected in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_false_is_a_value_unless_it_is_a_flags_default():
+    task = make_config(Config(task="permutations", every_step=False)).task
+    assert not vars(task)["every_step"]

@@ -54,8 +54,8 @@ class Config:
     """The first steps of a window, which are read but not scored."""
     batch_size: int = 32
     """Windows per batch."""
-    val_fraction: float = 0.2
-    """Fraction of a measured series, at its end, to validate on."""
+    val_fraction: float | None = None
+    """Fraction of a measured series, at its end, to validate on; default: 0.2."""
     lags: int | None = None
     """How many values the linear autoregression reads; by default as many as --warmup."""
     network: Annotated[NetworkOptions, tyro.conf.arg(name="")] = NetworkOptions(hidden_size=64)
@@ -70,6 +70,8 @@ class Config:
             raise SettingError(f"--task must be one of {', '.join(NAMES)}, not {self.task!r}")
         if (self.task == "file") != (self.data is not None):
             raise SettingError("--task file and --data FILE need each other")
+        if self.task in SYNTHETIC and self.val_fraction is not None:
+            raise SettingError("--val-fraction is for measured series; others are generated")
         if self.network.bidirectional:
             raise SettingError("--bidirectional would show the network the values to predict")
         if self.lags is not None and not 1 <= self.lags <= self.warmup + 1:
@@ -88,7 +90,8 @@ def make_config(config: Config) -> ExperimentConfig:
         task = SYNTHETIC[config.task](*settings)
     else:
         file = config.data or bundled(config.task)
-        task = MeasuredSeries(*settings, file=file, val_fraction=config.val_fraction)
+        given = {} if config.val_fraction is None else {"val_fraction": config.val_fraction}
+        task = MeasuredSeries(*settings, file=file, **given)
         task.arrays()  # so that a bad file is found before the run has a directory
     return make_experiment(task, config.network, config.training, config.run)
 

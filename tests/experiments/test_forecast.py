@@ -49,6 +49,7 @@ BAD = {
     ),
     "no file": (["--task", "file"], "--task file and --data FILE need each other"),
     "file of another": (["--data", "a.txt"], "--task file and --data FILE need each other"),
+    "part of a generated series": (["--val-fraction", "0.3"], "--val-fraction is for measured"),
     "sees the future": (["--bidirectional"], "would show the network the values to predict"),
     "many lags": (["--lags", "22"], "--lags must be from 1 to 21"),
     "missing file": (["--task", "file", "--data", "none.txt"], "none.txt"),

@@ -30,6 +30,8 @@ from jaxrnn.cli.options import (
     make_task,
     task_options,
 )
+from jaxrnn.errors import SettingError
+from jaxrnn.tasks.grammars.next_symbol import NextSymbol
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
@@ -104,7 +106,9 @@ class Config:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __post_init__(self) -> None:
-        make_config(self)  # checks the settings
+        task = make_config(self).task  # checks the settings
+        if self.network.bidirectional and isinstance(task, NextSymbol):
+            raise SettingError("--bidirectional would show the network the symbols to predict")
 
 
 def make_config(config: Config) -> ExperimentConfig:

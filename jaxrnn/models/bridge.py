@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.dtypes import promote
+from jaxrnn.errors import SettingError
 from jaxrnn.layers import scan
 from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry, Stack
 from jaxrnn.types import Carry
@@ -31,12 +32,18 @@ class DenseBridge(nn.Module):
 def hidden_state(carry: Carry) -> jax.Array:
     """The hidden state [B, H] in a layer's carry: the top layer's, both directions concatenated.
 
-    It is the cell's output in all cells of this library.
+    Raises:
+      SettingError: if a cell's carry has no hidden state, as those of mLSTM, DeltaNet and LRU.
     """
     if isinstance(carry, BidirectionalCarry):
         return jnp.concatenate(promote(*map(hidden_state, carry)), axis=-1)
     if hasattr(carry, "h"):
         return carry.h
+    if hasattr(carry, "_fields"):  # a named carry without h
+        raise SettingError(
+            f"an encoder-decoder needs cells with a hidden state, and a {type(carry).__name__} has"
+            " none: choose other cells"
+        )
     if isinstance(carry, tuple | list):  # the layers of a stack; or (c, h), of Flax's LSTM
         return hidden_state(carry[-1])
     return carry

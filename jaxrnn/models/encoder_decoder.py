@@ -57,7 +57,8 @@ class EncoderDecoder(nn.Module):
 
     Raises:
       ValueError: if a layer does not fit its place.
-      SettingError: if a size is not a whole number from 1, or the bridge is unknown or impossible.
+      SettingError: if a size is not a whole number from 1, the bridge is unknown or impossible, or
+        a cell's carry has no hidden state.
 
     >>> from jaxrnn import Bidirectional, EncoderDecoder, GRUCell, Recurrent
     >>> encoder = Bidirectional(Recurrent(GRUCell(8)), Recurrent(GRUCell(8), reverse=True))
@@ -91,6 +92,8 @@ class EncoderDecoder(nn.Module):
         _check_decoder(self.decoder, self.attention_size is not None)
         if self.bridge == "copy":
             _check_same_carries(self.encoder, self.decoder)
+        for part in (self.encoder, self.decoder):
+            jax.eval_shape(lambda part=part: hidden_state(fresh_carry(part, 1)))
         super().__post_init__()
 
     def setup(self) -> None:

@@ -47,7 +47,6 @@ class Digits(Classification):
     permutation_seed: int | None = None
 
     output_size = 10
-    target_accuracy = 0.9
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,10 +73,10 @@ class Digits(Classification):
         [file] = self.files
         try:
             table = np.loadtxt(file, delimiter=",")  # [N, 65], the last column is the digit
+            labels = table[:, 64].astype(int)
             images = table[:, :64].reshape(-1, *((8, 8) if self.view == "rows" else (64, 1))) / 16
         except (ValueError, IndexError, EOFError) as error:
             raise RunError(f"{file} does not have rows of 64 pixels and a digit") from error
-        labels = table[:, 64].astype(int)
         if self.permutation_seed is not None:
             images = images[:, permutation(self.permutation_seed, images.shape[1])]
         whole = check_examples(str(file), Examples(images, labels), 10)

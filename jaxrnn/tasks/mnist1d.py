@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_counts
+from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.classification import (
     Classification,
@@ -88,6 +89,10 @@ class MNIST1D(Classification):
         super().__post_init__()
         check_counts(self, "test_size", *(["train_size"] if self.train_size is not None else []))
         check_seeds(self, "set_seed", "permutation_seed")
+        if self.train_size is None and self.order == "sequential":
+            raise SettingError(
+                "order sequential needs a training set, but every batch has new examples"
+            )
 
     def arrays(self) -> Arrays:
         """None: the examples are generated."""

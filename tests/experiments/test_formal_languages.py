@@ -51,6 +51,10 @@ BAD = {
         "--num-training-strings is for --task embedded-reber; dyck has --max-length, --num-types",
     ),
     "resets of parity": (["--external-resets"], "--external-resets is for --task continual-reber;"),
+    "sees the future": (
+        ["--task", "dyck", "--bidirectional"],
+        "--bidirectional would show the network the symbols to predict",
+    ),
     "no test": (["--test-max-length", "9"], "test max length must be more than max length, 40"),
 }
 

@@ -80,6 +80,11 @@ BAD = {
     "data of addition": (["--data", "x"], "--data is for --task pronunciation"),
     "both directions": (["--bidirectional", "--reverse-source"], "exclude each other"),
     "many digits": (["--max-digits", "10"], "max digits must be from min digits to 9"),
+    "no hidden state": (["--cell", "mlstm"], "a MLSTMCarry has none: choose other cells"),
+    "no hidden state to copy": (
+        ["--cell", "lru", "--bridge", "copy"],
+        "a LRUCarry has none: choose other cells",
+    ),
     "no beams": (["--beams", "0"], "--beams must be at least 1"),
     "no attention": (["--attention-size", "0"], "attention size must be at least 1"),
     "copy of two": (["--bidirectional", "--bridge", "copy"], 'bridge "copy" needs the same'),

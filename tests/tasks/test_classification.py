@@ -218,6 +218,17 @@ def test_digits_are_read_by_row_or_by_pixel(images):
     np.testing.assert_array_equal(np.sort(moved.inputs, axis=1), np.sort(pixels.inputs, axis=1))
 
 
+def test_a_file_without_the_digit_is_refused(images, tmp_path):
+    np.savetxt(tmp_path / "digits.csv.gz", images[:, :64], "%d", ",")
+    with pytest.raises(RunError, match="does not have rows of 64 pixels and a digit"):
+        Digits().load()
+
+
+def test_new_examples_have_no_order():
+    with pytest.raises(SettingError, match="order sequential needs a training set"):
+        MNIST1D(train_size=None, order="sequential")
+
+
 def test_digits_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
     train, test = Digits().load()

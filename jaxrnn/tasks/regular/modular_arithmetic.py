@@ -88,17 +88,15 @@ class ModularArithmetic(RegularTask):
 
     def shares(self, length: int) -> np.ndarray:
         """The distribution of the value, [V], from the one of total and term."""
-        m = range(self.modulus)
-        joint = np.zeros((self.modulus, self.modulus))  # of total and term
-        joint[0] = 1 / self.modulus
-        for _ in range((length - 1) // 2):
-            new = np.zeros_like(joint)
-            for total in m:
-                for term in m:
-                    share = joint[total, term] / 3 / self.modulus
-                    for digit in m:
-                        new[total, term * digit % self.modulus] += share
-                        new[(total + term) % self.modulus, digit] += share  # plus
-                        new[(total + term) % self.modulus, -digit] += share  # minus
-            joint = new
-        return np.array([sum(joint[total, value - total] for total in m) for value in m])
+        m, digits = self.modulus, np.arange(self.modulus)
+        times = np.zeros((m, m))  # from a term to its product with a random digit
+        np.add.at(times, (digits[:, None], np.outer(digits, digits) % m), 1 / m)
+        joint = np.zeros((m, m))  # of total and term
+        joint[0] = 1 / m
+
+        def values() -> np.ndarray:  # of total + term, [V]
+            return joint[digits[:, None], digits - digits[:, None]].sum(axis=0)
+
+        for _ in range((length - 1) // 2):  # times, plus or minus, then a digit
+            joint = (joint @ times + 2 / m * values()[:, None]) / 3
+        return values()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.forecasting import Forecasting
 from jaxrnn.tasks.measured_series import MeasuredSeries
@@ -27,7 +28,8 @@ class Baselines(NamedTuple):
 def baselines(task: Forecasting, lags: int | None = None) -> Baselines:
     """Score the last value and a linear autoregression on the data that the network is scored on.
 
-    Those are the validation part of a measured series, or fresh synthetic series. The linear
+    Those are the validation part of a measured series (without one, the training part), or fresh
+    synthetic series. The linear
     autoregression predicts x(t + horizon) from a constant and x(t), ..., x(t - lags + 1); it is
     fitted by least squares on the training part, or on other synthetic series.
 
@@ -35,8 +37,14 @@ def baselines(task: Forecasting, lags: int | None = None) -> Baselines:
       task: what was trained on.
       lags: from 1 to `task.warmup + 1`, so that every scored step has as many values; by default
         `task.warmup`.
+
+    Raises:
+      SettingError: if there are fewer or more lags.
     """
-    lags = lags or task.warmup
+    lags = task.warmup if lags is None else lags
+    if not 1 <= lags <= task.warmup + 1:
+        most = task.warmup + 1
+        raise SettingError(f"lags must be from 1 to {most}, the warmup plus 1, not {lags}")
     fit, score = _fit_and_score(task)
     weights = np.linalg.lstsq(*_regression(fit, lags), rcond=None)[0]
     values, targets = _regression(score, lags)
@@ -46,7 +54,10 @@ def baselines(task: Forecasting, lags: int | None = None) -> Baselines:
 def _fit_and_score(task: Forecasting) -> tuple[Batch, Batch]:
     if isinstance(task, MeasuredSeries):
         arrays = task.arrays()
-        return task.windows(arrays["train"][None]), task.validation_batch(jnp.int32(0), arrays)
+        fit = task.windows(arrays["train"][None])
+        if not task.num_validation_batches(arrays):
+            return fit, fit
+        return fit, task.validation_batch(jnp.int32(0), arrays)
     keys = jax.random.split(child_key(root_key(0), "sample"), ROWS)
     batches = jax.jit(jax.vmap(lambda key: task.sample_batch(key, 0)))(keys)
     rows: Batch = jax.tree.map(lambda part: np.asarray(part)[:, 0], batches)  # one of each batch

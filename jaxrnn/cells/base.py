@@ -1,15 +1,20 @@
 """What several cells share: dense layers, a zero carry, and recurrences that are linear."""
 
-from typing import Any
+import contextlib
+import math
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax import export
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
+
+CarryType = TypeVar("CarryType")
 
 
 class Cell(nn.RNNCellBase):
@@ -152,7 +157,40 @@ def check_heads(cell: Any) -> None:
       ValueError: if it does not.
     """
     heads, features = cell.num_heads, cell.features
-    if not isinstance(heads, int) or heads < 1 or (isinstance(features, int) and features % heads):
+    if type(heads) is not int or heads < 1 or (isinstance(features, int) and features % heads):
         raise ValueError(
             f"num_heads must be a whole number that divides features, {features}, not {heads!r}"
         )
+
+
+def check_flags(cell: Any, *names: str) -> None:
+    """Check that options are True or False; a ValueError says which is not."""
+    for name in names:
+        if not isinstance(value := getattr(cell, name), bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def check_clip(cell: Any, name: str) -> None:
+    """Check that a bound is a positive finite number or None, with a ValueError."""
+    clip = getattr(cell, name)
+    is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
+    if clip is not None and not (is_number and 0 < clip < math.inf):
+        raise ValueError(f"{name} must be a positive finite number or None, not {clip!r}")
+
+
+def check_forget_gate(cell: Any) -> None:
+    """Check the option `forget_gate` of the xLSTM cells, with a ValueError."""
+    if cell.forget_gate not in ("sigmoid", "exp"):
+        raise ValueError(f"forget_gate must be sigmoid or exp, not {cell.forget_gate!r}")
+
+
+def register_carry(cls: type[CarryType]) -> type[CarryType]:
+    """Class decorator: let `jax.export` serialize functions that take or return this carry."""
+    with contextlib.suppress(ValueError):  # registered already, if its module is reloaded
+        export.register_namedtuple_serialization(cls, serialized_name=f"jaxrnn.{cls.__name__}")
+    return cls
+
+
+def at_least_32_bits(dtype: Any) -> Any:
+    """A type to draw parameters in that are near a bound, which 16 bits would round to it."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype

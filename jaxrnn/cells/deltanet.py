@@ -1,17 +1,16 @@
 """DeltaNet: a matrix state that the delta rule corrects at the written key."""
 
-import contextlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 
-from jaxrnn.cells.base import Cell, check_heads
+from jaxrnn.cells.base import Cell, check_flags, check_heads, register_carry
 from jaxrnn.dtypes import promote
 
 
+@register_carry
 class DeltaNetCarry(NamedTuple):
     """The carry of a DeltaNet.
 
@@ -20,10 +19,6 @@ class DeltaNetCarry(NamedTuple):
     """
 
     s: jax.Array  # [B, K, H/K, H/K]: a matrix for each of K heads, from keys to values
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(DeltaNetCarry, serialized_name="jaxrnn.DeltaNetCarry")
 
 
 class DeltaNetCell(Cell):
@@ -63,6 +58,7 @@ class DeltaNetCell(Cell):
     def __post_init__(self) -> None:
         """Check the options."""
         check_heads(self)
+        check_flags(self, "negative_eigenvalues")
         super().__post_init__()
 
     @nn.compact

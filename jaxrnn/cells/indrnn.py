@@ -1,6 +1,5 @@
 """The independently recurrent network: each unit sees its own past alone."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.base import Cell
+from jaxrnn.cells.base import Cell, check_clip
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
 
@@ -47,11 +46,7 @@ class IndRNNCell(Cell):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        clip = self.recurrent_clip
-        if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
-            raise ValueError(
-                f"recurrent_clip must be a positive finite number or None, not {clip!r}"
-            )
+        check_clip(self, "recurrent_clip")
         super().__post_init__()
 
     @nn.compact

@@ -1,20 +1,19 @@
 """The linear recurrent unit: a complex diagonal recurrence, stable at any length."""
 
-import contextlib
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.base import LinearCell
+from jaxrnn.cells.base import LinearCell, at_least_32_bits, register_carry
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
 
 
+@register_carry
 class LRUCarry(NamedTuple):
     """The carry of an LRU: its complex state as two real arrays.
 
@@ -24,10 +23,6 @@ class LRUCarry(NamedTuple):
 
     re: jax.Array  # [B, N]: the real part
     im: jax.Array  # [B, N]: the imaginary part
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(LRUCarry, serialized_name="jaxrnn.LRUCarry")
 
 
 class LRUCell(LinearCell):
@@ -78,7 +73,7 @@ class LRUCell(LinearCell):
         if not 0 < self.max_phase < math.inf:
             raise ValueError(f"max_phase must be a positive finite number, not {self.max_phase!r}")
         size = self.state_size
-        if size is not None and not (isinstance(size, int) and size > 0):
+        if size is not None and not (type(size) is int and size > 0):
             raise ValueError(f"state_size must be a whole number from 1 or None, not {size!r}")
         super().__post_init__()
 
@@ -103,7 +98,9 @@ class LRUCell(LinearCell):
 
     def coefficients(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Inputs [..., F] -> decay lambda [..., N], drive gamma * B x [..., N], both complex."""
-        size, phase = jnp.exp(-jnp.exp(self.nu_log)), jnp.exp(self.theta_log)
+        wide = at_least_32_bits(self.param_dtype)  # the state's; 16 bits round a decay to 1
+        nu_log, theta_log = self.nu_log.astype(wide), self.theta_log.astype(wide)
+        size, phase = jnp.exp(-jnp.exp(nu_log)), jnp.exp(theta_log)
         decay = _complex(size * jnp.cos(phase), size * jnp.sin(phase))
         re, im, gamma = promote(self.ib_re(inputs), self.ib_im(inputs), jnp.exp(self.gamma_log))
         gamma = jnp.expand_dims(gamma, range(re.ndim - 1))
@@ -113,7 +110,10 @@ class LRUCell(LinearCell):
     def read_out(self, states: jax.Array, inputs: jax.Array) -> jax.Array:
         """States [..., N], complex, inputs [..., F] -> outputs Re(C s) + D x [..., H]."""
         self._sow(re=states.real, im=states.imag)
-        return self.c_re(states.real) - self.c_im(states.imag) + self.id(inputs)
+        with jax.numpy_dtype_promotion("standard"):  # Flax needs it: states have 32 bits or more
+            re, im = self.c_re(states.real), self.c_im(states.imag)
+        re, im, direct = promote(re, im, self.id(inputs))
+        return re - im + direct
 
     @nn.nowrap
     def to_state(self, carry: LRUCarry) -> jax.Array:
@@ -137,11 +137,15 @@ class LRUCell(LinearCell):
     def _init_nu(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """log(-log|lambda|), with |lambda|^2 uniform: so is lambda over the ring's area."""
         low, high = self.min_radius**2, self.max_radius**2
-        u = _positive_uniform(key, shape, dtype)
-        return jnp.log(-0.5 * jnp.log(u * (high - low) + low))
+        wide = at_least_32_bits(dtype)
+        u = _positive_uniform(key, shape, wide)
+        below_1 = 1 - jnp.finfo(wide).epsneg  # rounded to 1, its logarithm would be 0
+        squared = jnp.minimum(u * (high - low) + low, below_1)
+        return jnp.log(-0.5 * jnp.log(squared)).astype(dtype)
 
     def _init_theta(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        return jnp.log(self.max_phase * _positive_uniform(key, shape, dtype))
+        u = _positive_uniform(key, shape, at_least_32_bits(dtype))
+        return jnp.log(self.max_phase * u).astype(dtype)
 
     def _init_b(
         self, key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None
@@ -152,7 +156,8 @@ class LRUCell(LinearCell):
 def _init_gamma(key: jax.Array, nu_log: jax.Array) -> jax.Array:
     """log(sqrt(1 - |lambda|^2)), exact also for |lambda| near 1."""
     del key
-    return 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log)))
+    wide = nu_log.astype(at_least_32_bits(nu_log.dtype))
+    return (0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(wide)))).astype(nu_log.dtype)
 
 
 def _positive_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -1,29 +1,24 @@
 """Long short-term memory, with the options of its literature."""
 
-import contextlib
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 from jax.nn.initializers import Initializer
 
+from jaxrnn.cells.base import check_clip, check_flags, register_carry
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
 
 
+@register_carry
 class LSTMCarry(NamedTuple):
     """The carry of an LSTM, read by name: `carry.c`, `carry.h`."""
 
     c: jax.Array  # [B, H]: the cell state
     h: jax.Array  # [B, H], or [B, P] if projected: the hidden state, also the step's output
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(LSTMCarry, serialized_name="jaxrnn.LSTMCarry")
 
 
 class LSTMCell(nn.LSTMCell):
@@ -82,15 +77,11 @@ class LSTMCell(nn.LSTMCell):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        size, clip = self.projection_size, self.cell_clip
+        size = self.projection_size
         if size is not None and not (type(size) is int and size > 0):
             raise ValueError(f"projection_size must be a whole number from 1 or None, not {size!r}")
-        is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
-        if clip is not None and not (is_number and 0 < clip < math.inf):
-            raise ValueError(f"cell_clip must be a positive finite number or None, not {clip!r}")
-        for name in ("peepholes", "layer_norm", "coupled_gates"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, not {value!r}")
+        check_clip(self, "cell_clip")
+        check_flags(self, "peepholes", "layer_norm", "coupled_gates")
         super().__post_init__()
 
     @nn.compact

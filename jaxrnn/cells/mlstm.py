@@ -1,18 +1,17 @@
 """The mLSTM of xLSTM: a matrix memory with exponential gates."""
 
-import contextlib
 import math
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 
-from jaxrnn.cells.base import Cell, check_heads
+from jaxrnn.cells.base import Cell, check_forget_gate, check_heads, register_carry
 from jaxrnn.dtypes import promote
 
 
+@register_carry
 class MLSTMCarry(NamedTuple):
     """The carry of an mLSTM with K heads; c and n are divided by exp(m).
 
@@ -23,10 +22,6 @@ class MLSTMCarry(NamedTuple):
     c: jax.Array  # [B, K, H/K, H/K]: the memory, a matrix from keys to values
     n: jax.Array  # [B, K, H/K]: the normalizer state
     m: jax.Array  # [B, K]: the stabilizer state
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(MLSTMCarry, serialized_name="jaxrnn.MLSTMCarry")
 
 
 class MLSTMCell(Cell):
@@ -69,8 +64,7 @@ class MLSTMCell(Cell):
     def __post_init__(self) -> None:
         """Check the options."""
         check_heads(self)
-        if self.forget_gate not in ("sigmoid", "exp"):
-            raise ValueError(f"forget_gate must be sigmoid or exp, not {self.forget_gate!r}")
+        check_forget_gate(self)
         super().__post_init__()
 
     @nn.compact

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.base import BlockDense, LinearCell, check_heads
+from jaxrnn.cells.base import BlockDense, LinearCell, at_least_32_bits, check_flags, check_heads
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
 
@@ -59,6 +59,7 @@ class RGLRUCell(LinearCell):
                 f" {self.min_radius!r} and {self.max_radius!r}"
             )
         check_heads(self)
+        check_flags(self, "project_inputs")
         super().__post_init__()
 
     @nn.compact
@@ -94,6 +95,7 @@ class RGLRUCell(LinearCell):
 
     def _init_lambda(self, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         """The logit of the 8th root of a uniform number."""
-        u = jax.random.uniform(key, shape, dtype, self.min_radius, self.max_radius)
+        wide = at_least_32_bits(dtype)
+        u = jax.random.uniform(key, shape, wide, self.min_radius, self.max_radius)
         log_root = jnp.log(u) / POWER
-        return log_root - jnp.log(-jnp.expm1(log_root))
+        return (log_root - jnp.log(-jnp.expm1(log_root))).astype(dtype)

@@ -1,19 +1,18 @@
 """The sLSTM of xLSTM: exponential gates, a normalizer, and a state that keeps them in range."""
 
-import contextlib
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.base import BlockDense, Cell, check_heads
+from jaxrnn.cells.base import BlockDense, Cell, check_forget_gate, check_heads, register_carry
 from jaxrnn.cells.initializers import initializer
 from jaxrnn.dtypes import promote
 
 
+@register_carry
 class SLSTMCarry(NamedTuple):
     """The carry of an sLSTM, [B, H] each. c and n are divided by exp(m).
 
@@ -25,10 +24,6 @@ class SLSTMCarry(NamedTuple):
     n: jax.Array  # the normalizer state; 0 where no step has been
     m: jax.Array  # the stabilizer state
     h: jax.Array  # the hidden state, also the step's output
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(SLSTMCarry, serialized_name="jaxrnn.SLSTMCarry")
 
 
 class SLSTMCell(Cell):
@@ -75,8 +70,7 @@ class SLSTMCell(Cell):
     def __post_init__(self) -> None:
         """Check the options."""
         check_heads(self)
-        if self.forget_gate not in ("sigmoid", "exp"):
-            raise ValueError(f"forget_gate must be sigmoid or exp, not {self.forget_gate!r}")
+        check_forget_gate(self)
         super().__post_init__()
 
     @nn.compact

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from jaxrnn.cells.base import Cell
+from jaxrnn.cells.base import Cell, check_flags
 from jaxrnn.cells.lstm import LSTMCarry
 from jaxrnn.dtypes import promote
 
@@ -58,6 +58,11 @@ class URLSTMCell(Cell):
     recurrent_kernel_init: str | Initializer = "glorot_uniform"
     refine_gate: bool = True
     uniform_gate_init: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_flags(self, "refine_gate", "uniform_gate_init")
+        super().__post_init__()
 
     @nn.compact
     def __call__(

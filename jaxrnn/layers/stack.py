@@ -5,7 +5,6 @@
     outputs, carry = layer(inputs, initial_carry, lengths=lengths, resets=resets)
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -13,8 +12,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import export
 
+from jaxrnn.cells.base import register_carry
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
 from jaxrnn.dtypes import promote
 from jaxrnn.layers.recurrent import Recurrent
@@ -25,17 +24,12 @@ Path = tuple[str, ...]
 """The keys that lead to a layer's parameters in its model's."""
 
 
+@register_carry
 class BidirectionalCarry(NamedTuple):
     """The carries of the two directions, each a cell's pytree of [B, H] arrays."""
 
     forward: Carry  # after each row's last step
     backward: Carry  # after each row's first step
-
-
-with contextlib.suppress(ValueError):  # registered already, if this module is reloaded
-    export.register_namedtuple_serialization(
-        BidirectionalCarry, serialized_name="jaxrnn.BidirectionalCarry"
-    )
 
 
 class Bidirectional(nn.Module):

@@ -59,7 +59,11 @@ def task_of(trained: TrainedModel) -> SequenceToSequence:
 def decode(
     trained: TrainedModel, sources: Sequence[np.ndarray], beams: int | None = None
 ) -> np.ndarray:
-    """Decode source ids, each [n] int32: target ids [len(sources), L] int32, 0 from the end on."""
+    """Decode source ids, each [n] int32: target ids [len(sources), L] int32, 0 from the end on.
+
+    Raises:
+      RunError: if it is no network of a sequence-to-sequence run.
+    """
     task, found = task_of(trained), []
     for start in range(0, len(sources), ROWS):
         part = sources[start : start + ROWS]
@@ -68,7 +72,9 @@ def decode(
         for row, source in enumerate(part):
             ids[row, : len(source)], lengths[row] = source, len(source)
         arguments = trained.model, trained.params, Sources(ids, lengths), task.target_length
-        decoded = greedy_decode(*arguments) if beams is None else beam_decode(*arguments, beams)
-        best = decoded.ids if beams is None else decoded.ids[:, 0]
+        if beams is None:
+            best = greedy_decode(*arguments).ids
+        else:
+            best = beam_decode(*arguments, beams).ids[:, 0]
         found.append(best[: len(part)])
     return np.concatenate(found) if found else np.zeros((0, task.target_length), np.int32)

@@ -148,7 +148,7 @@ def end(message: str) -> NoReturn:
 def leave(code: int, message: str = "") -> NoReturn:
     """End this process now; only if all end together does it wait for the others."""
     if _together and not message:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # another may be gone; this one has done its work
             jax.distributed.shutdown()
         _remove_native_output()
     with contextlib.suppress(OSError, ValueError):

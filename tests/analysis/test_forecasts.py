@@ -7,6 +7,7 @@ import pytest
 
 from jaxrnn.analysis import forecasts
 from jaxrnn.cells import GRUCell, LSTMCell
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
@@ -45,6 +46,19 @@ def test_baselines_by_hand(measured, horizon):
     rmse = [np.sqrt(np.mean(np.square(part))) for part in (last, errors)]
     np.testing.assert_allclose(found[:2], rmse, rtol=1e-4)
     assert found.lags == 3 and forecasts.baselines(make()).lags == 8
+
+
+def test_without_a_validation_part_the_training_part_is_scored(measured):
+    values, make = measured
+    x = (values - values.mean()) / values.std()
+    last = np.sqrt(np.mean((x[9:] - x[8:-1]) ** 2))
+    np.testing.assert_allclose(forecasts.baselines(make(1, 0.0)).last_value, last, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lags", [0, 10])
+def test_lags_beyond_the_window_are_refused(measured, lags):
+    with pytest.raises(SettingError, match=f"lags must be from 1 to 9, .* not {lags}"):
+        forecasts.baselines(measured[1](), lags)
 
 
 def test_the_linear_autoregression_is_that_of_statsmodels(measured):

@@ -309,3 +309,30 @@ def test_negative_eigenvalues_flip_a_state(negative, wanted):
         carry, outputs = step
         seen.append(float(outputs[0, 0]))
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize(
+    "cell", [RGLRUCell(256), LRUCell(256, min_radius=0.99), LRUCell(4096, min_radius=0.999)]
+)
+def test_decays_near_1_are_not_rounded_to_1(cell, dtype, key):
+    cell = cell.clone(param_dtype=dtype)
+    inputs = jnp.ones((1, 2), dtype)
+    params = cell.init(key, cell.initialize_carry(None, inputs.shape), inputs)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        (LRUCell, {"state_size": True}),
+        (DeltaNetCell, {"num_heads": True}),
+        (DeltaNetCell, {"negative_eigenvalues": "no"}),
+        (RGLRUCell, {"project_inputs": 1}),
+        (URLSTMCell, {"refine_gate": 0}),
+        (IndRNNCell, {"recurrent_clip": True}),
+    ],
+)
+def test_numbers_are_no_flags_and_flags_no_numbers(cell, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        cell(1, **options)

@@ -8,7 +8,6 @@ The MusicXML files in the package are read directly; music21 itself would take m
 other editions and other parts than in JSB_Chorales.mat, so their losses are not comparable.
 """
 
-import importlib.util
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import tyro
 from jaxrnn import atomic, cli
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import RunError
+from jaxrnn.package_data import package_file
 from jaxrnn.tasks.music import KEYS, LOWEST
 
 SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -145,12 +145,10 @@ def folder() -> Path:
     Raises:
       RunError: if it is not installed, or has no such folder.
     """
-    spec = importlib.util.find_spec("music21")
-    if spec is None or not spec.submodule_search_locations:
-        raise RunError("the chorales come with the package music21: pip install music21")
-    folder = Path(spec.submodule_search_locations[0]) / "corpus/bach"
+    missing = "the chorales come with the package music21: pip install music21"
+    folder = package_file("music21", "corpus/bach", missing)
     if not any(folder.glob("*.mxl")):
-        raise RunError("this version of the package music21 has no corpus/bach")
+        raise RunError(f"there are no chorales in {folder}: install another version of music21")
     return folder
 
 

@@ -12,7 +12,6 @@ import os
 if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,8 +73,7 @@ class Config:
                 raise SettingError(f"--{option} is for --task {' or '.join(having)}")
         if self.task == "file" and self.data is None:
             raise SettingError("--task file needs --data FILE.npz")
-        if self.task != "file":
-            make_task(self)
+        make_task(self)  # checks the settings
 
 
 def make_task(config: Config) -> Classification:
@@ -96,8 +94,7 @@ def make_config(config: Config) -> ExperimentConfig:
     task = make_task(config)
     task.arrays()  # so that a missing or damaged file is reported first
     model = SequenceClassifier(config.network.stack(), task.output_size, config.pool)
-    made = make_experiment(task, config.network, config.training, config.run)
-    return dataclasses.replace(made, model=model)
+    return make_experiment(task, config.network, config.training, config.run, model)
 
 
 def main(config: Config) -> None:

@@ -110,8 +110,7 @@ def make_config(config: Config) -> ExperimentConfig:
         config.bridge,
         config.network.dropout,
     )
-    experiment = make_experiment(task, config.network, config.training, config.run)
-    return dataclasses.replace(experiment, model=model)
+    return make_experiment(task, config.network, config.training, config.run, model)
 
 
 def main(config: Config) -> None:

@@ -8,7 +8,7 @@ import jaxrnn
 
 PACKAGE = Path(jaxrnn.__file__).parent
 
-BASE = {"types", "rng", "errors", "checks", "dtypes", "atomic"}
+BASE = {"types", "rng", "errors", "checks", "dtypes", "atomic", "package_data"}
 LAYERS = BASE | {"cells", "layers"}
 MODELS = LAYERS | {"models", "losses"}
 TRAINING = MODELS | {"text", "tasks", "training"}
@@ -19,6 +19,7 @@ ALLOWED = {
     "checks": BASE,
     "dtypes": BASE,
     "atomic": BASE,
+    "package_data": BASE,
     "cells": BASE,
     "layers": BASE | {"cells"},
     "losses": BASE,

@@ -19,7 +19,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.runs.tuning import spread_seeds
 from suites import command_buffers, lab, language, peers
-from suites.layer import GATES, errors, outputs
+from suites.layer import errors, outputs, product_flops
 from suites.timing import Row, interleave, product, rows
 
 PUBLISHED = (
@@ -114,7 +114,7 @@ def layer(
         f"; MORE THAN {TOLERANCES[dtype]}: {', '.join(wrong)}" if wrong else ""
     )
     directions = 2 if kind.startswith("bidirectional") else 1
-    flops = 4.0 * batch * steps * hidden * hidden * GATES[kind.split()[-1].lower()] * directions
+    flops = directions * product_flops(kind.split()[-1].lower(), batch * steps, hidden)
     of = rate if dtype == "float32" else None
     forward = {name: system.forward for name, system in systems.items()}
     both = {name: system.both for name, system in systems.items()}

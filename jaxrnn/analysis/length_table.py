@@ -1,5 +1,6 @@
 """Metrics by sequence length as a small table."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def table(title: str, groups: Sequence[int], metrics: Mapping[str, np.ndarray]) 
         return []
     seeds = len(next(iter(columns.values())))
     rows = [["length"]]
-    for low, high in zip((0, *groups), groups, strict=False):
+    for low, high in itertools.pairwise((0, *groups)):
         rows.append([f"{low + 1} to {high}" if low + 1 < high else str(high)])
     for name in sorted(columns, key=lambda name: (name != "loss", name)):
         means = map(_mean, columns[name].T)

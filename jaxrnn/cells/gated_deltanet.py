@@ -43,7 +43,7 @@ class GatedDeltaNetCell(DeltaNetCell):
 
 
 def _init_log_rate(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """The logarithm of a rate uniform from 0 to 16."""
+    """The logarithm of a rate uniform from 0.001 to 16."""
     return jnp.log(jax.random.uniform(key, shape, dtype, 1e-3, 16.0))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from flax import linen as nn
 
 from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts, check_rate
@@ -189,17 +190,17 @@ def make_experiment(
     network: NetworkOptions,
     training: TrainingOptions,
     run: RunOptions,
+    model: nn.Module | None = None,
 ) -> ExperimentConfig:
-    """Return the experiment of a `SequenceModel` on a task.
+    """Return an experiment on a task; without a `model` of its own, it trains a `SequenceModel`.
 
     Raises:
       SettingError: if a setting is out of range.
       OSError: if there is no run to start from.
     """
-    model = SequenceModel(network.stack(), task.output_size)
     return ExperimentConfig(
         task,
-        model,
+        model or SequenceModel(network.stack(), task.output_size),
         training.config(),
         run.seed,
         run.seeds,

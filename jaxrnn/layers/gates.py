@@ -36,10 +36,9 @@ def read_gates(
     Returns:
       a list with a dictionary for each `Recurrent` layer, in the order of `recurrent_layers`. Its
       values are [B, T, H] (gates of a head [B, T, K], an LRU's states [B, T, N]) and zero past each
-      row's length: the hidden state h, without a `Stack`'s
-      residual, and what the cell sows. An LSTM sows the gates i, f, o (0 to 1), the candidate g
-      (-1 to 1) and the cell state c; a GRU the gates r, z and the candidate n; minLSTM i, f, g;
-      minGRU z, n; for the others see the cell.
+      row's length: the hidden state h, without a `Stack`'s residual, and what the cell sows. An
+      LSTM sows the gates i, f, o (0 to 1), the candidate g (-1 to 1) and the cell state c; a GRU
+      the gates r, z and the candidate n; minLSTM i, f, g; minGRU z, n; for the others see the cell.
 
     Raises:
       TypeError: as `Recurrent`.

@@ -1,6 +1,5 @@
 """Handwritten digits of 8x8 pixels as sequences: row by row, or pixel by pixel."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from jaxrnn.errors import RunError, SettingError
+from jaxrnn.package_data import package_file
 from jaxrnn.tasks.classification import (
     Classification,
     Examples,
@@ -61,7 +61,8 @@ class Digits(Classification):
         Raises:
           RunError: if it is not there.
         """
-        return (bundled("sklearn", "scikit-learn", "datasets/data/digits.csv.gz"),)
+        missing = "scikit-learn is not installed: pip install 'jaxrnn[data]'"
+        return (package_file("sklearn", "datasets/data/digits.csv.gz", missing),)
 
     def load(self) -> tuple[Examples, Examples]:
         """The training set and the test set.
@@ -86,23 +87,3 @@ class Digits(Classification):
             Examples(whole.inputs[:NUM_TRAIN], whole.labels[:NUM_TRAIN]),
             Examples(whole.inputs[NUM_TRAIN:], whole.labels[NUM_TRAIN:]),
         )
-
-
-def bundled(module: str, package: str, name: str) -> Path:
-    """Return a data file of an installed package, without importing the package.
-
-    Args:
-      module: the package's module.
-      package: its name for pip.
-      name: the file's path in it.
-
-    Raises:
-      RunError: if the package is not installed, or lacks the file.
-    """
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
-        raise RunError(f"{package} is not installed: pip install 'jaxrnn[data]'")
-    file = Path(found.submodule_search_locations[0]) / name
-    if not file.is_file():
-        raise RunError(f"{package} has no {name}: install another version of it")
-    return file

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxrnn.errors import RunError
+from jaxrnn.package_data import package_file
 from jaxrnn.tasks.classification import Classification, Examples, check_examples
-from jaxrnn.tasks.digits import bundled
 
 STEPS, FEATURES, SPEAKERS = 29, 12, 9
 PARTS = ("JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts")
@@ -50,7 +50,9 @@ class JapaneseVowels(Classification):
         """
         if self.folder is not None:
             return tuple(self.folder / name for name in PARTS)
-        return tuple(bundled("aeon", "aeon", f"datasets/data/JapaneseVowels/{p}") for p in PARTS)
+        inside = "datasets/data/JapaneseVowels/"
+        missing = "aeon is not installed: pip install 'jaxrnn[data]'"
+        return tuple(package_file("aeon", inside + name, missing) for name in PARTS)
 
     def load(self) -> tuple[Examples, Examples]:
         """The training set and the test set.

@@ -1,6 +1,5 @@
 """Forecast a measured series from a file, such as sunspots or the intensity of a laser."""
 
-import importlib.util
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.errors import RunError
+from jaxrnn.package_data import package_file
 from jaxrnn.tasks.forecasting import Forecasting
 from jaxrnn.text.corpus import check_fractions
 from jaxrnn.types import Arrays, Batch
@@ -144,15 +144,8 @@ def bundled(name: str) -> Path:
       RunError: if the package is not installed, or no longer has the file.
     """
     package, inside = BUNDLED[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise RunError(
-            f"{name} comes with the package {package}: pip install {package}, or jaxrnn[series]"
-        )
-    file = Path(spec.submodule_search_locations[0]) / inside
-    if not file.exists():
-        raise RunError(f"this version of the package {package} has no {inside}")
-    return file
+    missing = f"{name} comes with the package {package}: pip install {package}, or jaxrnn[series]"
+    return package_file(package, inside, missing)
 
 
 def read(file: Path) -> np.ndarray:

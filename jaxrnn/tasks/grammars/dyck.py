@@ -122,7 +122,7 @@ class Dyck(NextSymbol):
         return self.batch(validation_key(n), NUM_TEST_STRINGS)
 
     def batch(self, key: jax.Array, rows: int) -> Batch:
-        """Some strings."""
+        """`rows` strings: inputs [B, T, V], targets and weights [B, T], lengths [B]."""
         k_walk, k_types = jax.random.split(key)
         steps, k = self.max_length + 1, self.num_types
         kinds, states = self.automaton.sample(k_walk, rows, steps)  # [B, T]

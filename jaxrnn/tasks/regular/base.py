@@ -33,8 +33,8 @@ class RegularTask(Task):
     there. Delétang et al. read it one step later, after an extra blank, and draw one length per
     batch, where here each row has its own.
 
-    A subclass defines `input_size`, `output_size`, `answers`, and perhaps `symbols`, `fit` and
-    `shares`.
+    A subclass defines `input_size`, `output_size`, `answers`, and perhaps `symbols`,
+    `valid_lengths` and `shares`.
 
     Attributes:
       min_length: the shortest training string.
@@ -75,7 +75,7 @@ class RegularTask(Task):
         """Symbols [B, T] int32 -> [B, T] int32, the answer for the string up to each step."""
         raise NotImplementedError(f"{type(self).__name__} must define answers(symbols)")
 
-    def fit(self, lengths: Any) -> Any:
+    def valid_lengths(self, lengths: Any) -> Any:
         """Lengths that the language has, int, for lengths that were drawn: by default the same."""
         return lengths
 
@@ -89,7 +89,7 @@ class RegularTask(Task):
         """The entropy of the answers in training, in nats: the loss of the best constant output."""
         total = np.zeros(self.output_size)
         for length in range(self.min_length, self.max_length + 1):
-            last = self.fit(length)
+            last = self.valid_lengths(length)
             for step in range(1, last + 1) if self.every_step else [last]:
                 total += self.shares(step)
         shares = total[total > 0] / total.sum()
@@ -130,7 +130,7 @@ class RegularTask(Task):
 
     def batch(self, key: jax.Array, lengths: jax.Array, steps: int) -> Batch:
         """Strings of some lengths, [B] int32, in `steps` = T steps."""
-        lengths = self.fit(lengths)
+        lengths = self.valid_lengths(lengths)
         symbols = self.symbols(key, (len(lengths), steps))  # [B, T]
         step, end = jnp.arange(steps, dtype=jnp.int32)[None], lengths[:, None]
         inputs = jax.nn.one_hot(symbols, self.input_size, dtype=jnp.float32)

@@ -52,7 +52,7 @@ class ModularArithmetic(RegularTask):
         """V, the digits."""
         return self.modulus
 
-    def fit(self, lengths: Any) -> Any:
+    def valid_lengths(self, lengths: Any) -> Any:
         """The largest odd numbers not above the lengths."""
         return lengths - (lengths + 1) % 2
 

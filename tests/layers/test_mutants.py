@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -165,7 +166,7 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         'products("r"), bias',
     ),
     "the refine gate's bounds": ("urlstm", "cells.urlstm", "1 - (1 - f) ** 2", "1 - (1 - f)"),
-    "the conjugate of C": ("lru", "cells.lru", "- self.c_im(", "+ self.c_im("),
+    "the conjugate of C": ("lru", "cells.lru", "re - im + direct", "re + im + direct"),
     "no gamma": ("lru", "cells.lru", "_complex(gamma * re, gamma * im)", "_complex(re, im)"),
     "the decay's phase": ("lru", "cells.lru", "size * jnp.sin(phase))", "-size * jnp.sin(phase))"),
     "a for a^2": ("rglru", "cells.rglru", "expm1(2 * log_a)", "expm1(log_a)"),
@@ -217,6 +218,11 @@ class Mutant(MetaPathFinder):
         """The piece must stand in the source once, so that no mutant can outlive its line."""
         self.module, self.piece, self.instead = module, piece, instead
 
+    def changed(self, source: str) -> str:
+        """The module's source with the piece replaced."""
+        assert source.count(self.piece) == 1, f"{self.piece!r} is not in {self.module} once"
+        return source.replace(self.piece, self.instead)
+
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
         """The module with the changed source; no other."""
         spec = PathFinder.find_spec(name, path) if name == self.module else None
@@ -232,9 +238,8 @@ class Mutant(MetaPathFinder):
 
         class Loader(SourceFileLoader):
             def get_code(self, fullname):
-                source = self.get_data(path).decode()
-                assert source.count(mutant.piece) == 1, f"{mutant.piece!r} is not in {path} once"
-                return compile(source.replace(mutant.piece, mutant.instead), path, "exec")
+                source = mutant.changed(self.get_data(path).decode())
+                return compile(source, path, "exec")
 
         return Loader(name, path)
 
@@ -267,6 +272,14 @@ def check(oracles: ModuleType, golden: str) -> None:
 def step_by_step(oracles: ModuleType) -> None:
     """From now on its layers take their cells step by step, where they would be fused."""
     vars(oracles)["Recurrent"] = partial(oracles.Recurrent, implementation="scan")
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_changes_a_line_that_stands(name):
+    _, module, *change = MUTANTS[name]
+    spec = importlib.util.find_spec("jaxrnn." + module)
+    assert spec and spec.origin
+    Mutant("jaxrnn." + module, *change).changed(Path(spec.origin).read_text())
 
 
 @pytest.mark.slow

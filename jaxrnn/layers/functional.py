@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cells.lstm import LSTMCarry
 from jaxrnn.checks import check_axes, check_kind, describe_carry
-from jaxrnn.layers import fused
+from jaxrnn.layers import fused, fused_loop
 from jaxrnn.layers.explicit import accepts_explicit_rows
 from jaxrnn.layers.scan import check_sequence, make_steps
 
@@ -86,7 +86,7 @@ def lstm(
         _check_state("carry.c", carry.c, zeros), _check_state("carry.h", carry.h, zeros)
     )
     steps = make_steps(inputs, lengths, resets, reverse)
-    last, outputs = fused.unroll(
+    last, outputs = fused_loop.unroll(
         fused.LSTM, fused.GateParams(*params), carry, steps, reverse=reverse
     )
     return outputs, last
@@ -140,7 +140,7 @@ def gru(
     steps = make_steps(inputs, lengths, resets, reverse)
     hidden_bias = fused.pad_hidden_bias(params.hidden_bias, params.bias)
     gate_params = fused.GateParams(*params)._replace(hidden_bias=hidden_bias)
-    last, outputs = fused.unroll(fused.GRU, gate_params, carry, steps, reverse=reverse)
+    last, outputs = fused_loop.unroll(fused.GRU, gate_params, carry, steps, reverse=reverse)
     return outputs, last
 
 

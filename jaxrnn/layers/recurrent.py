@@ -26,7 +26,8 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_carry, check_rate, drops
 from jaxrnn.layers import explicit, scan
-from jaxrnn.layers.fused import fused_scan, is_supported
+from jaxrnn.layers.fused import is_supported
+from jaxrnn.layers.fused_loop import fused_scan
 from jaxrnn.types import Carry
 
 CHECKED_CELLS = (

@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 from jaxrnn.cells import CELLS, GRUCell, LSTMCell
-from jaxrnn.layers import fused
+from jaxrnn.layers import fused_loop
 from jaxrnn.layers.fused import is_supported
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
@@ -81,7 +81,7 @@ def both(layer, options, *arguments):
 def test_large_input_products_are_computed_in_the_loop(cell, backend, key, monkeypatch):
     """Where a processor's caches would not hold them; a GPU has none to speak of."""
     layer, *arguments, options = case(cell, "all", key)
-    monkeypatch.setattr(fused, "CACHE_BYTES", 0)
+    monkeypatch.setattr(fused_loop, "CACHE_BYTES", 0)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     chex.assert_trees_all_close(*both(layer, options, *arguments), rtol=2e-5, atol=2e-6)
     assert products(layer, arguments[2]) == [2 if backend == "cpu" else 1, 1]

@@ -152,7 +152,7 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     "the gradient of g": ("torch lstm", "layers.fused", "dc * i * (1 - g * g)", "dc * (1 - g * g)"),
     "r in the gradient of h": ("torch gru", "layers.fused", "(dr, dz, dn * r)", "(dr, dz, dn)"),
     "what padding hands back": (
-        *("torch gru", "layers.fused"),
+        *("torch gru", "layers.fused_loop"),
         "d_old = jax.tree.map(jnp.add, d_old, skipped)",
         "pass",
     ),
@@ -300,6 +300,6 @@ def test_every_mutant_is_caught(name):
         goldens_with(Mutant("jaxrnn." + module, *change)) as oracles,
         pytest.raises(AssertionError, match=" is off by "),
     ):
-        if module != "layers.fused":
+        if not module.startswith("layers.fused"):
             step_by_step(oracles)
         check(oracles, golden)

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxrnn.cells import CELLS
 from jaxrnn.layers.recurrent import Recurrent
@@ -80,7 +82,21 @@ def ready(kind: str, batch: int, steps: int, hidden: int) -> Iterator[tuple[str,
     """Yield jaxrnn's layer, fused and scanned, and its peers, with the same weights and inputs."""
     layer, *data = arrays(kind, batch, steps, hidden)
     yield from ours(layer, *data)
+    yield from on_all_devices(layer, *data)
     yield from peers(layer, *data)
+
+
+def on_all_devices(
+    layer: Recurrent, params: Params, inputs: jax.Array, gradient: jax.Array
+) -> Iterator[tuple[str, System]]:
+    """Yield a layer whose rows are spread over all devices, if there are several, evenly."""
+    devices = jax.device_count()
+    if devices == 1 or inputs.shape[0] % devices:
+        return
+    mesh = jax.make_mesh((devices,), ("rows",), (AxisType.Auto,))
+    inputs, gradient = jax.device_put((inputs, gradient), NamedSharding(mesh, P("rows")))
+    params = jax.device_put(params, NamedSharding(mesh, P()))
+    yield f"jaxrnn, {devices} devices", compiled(partial(outputs, layer), params, inputs, gradient)
 
 
 def arrays(

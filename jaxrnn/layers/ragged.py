@@ -8,8 +8,6 @@ the padding; more levels leave out more of it, but take longer to compile.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,8 +21,6 @@ CHUNK_STEPS = 16
 """`fold` takes as many steps in one product."""
 MIN_PRODUCTS = 2**25
 """With fewer multiplications in a layer, the time saved is not worth that to compile more loops."""
-
-_on_one_device: ContextVar[bool] = ContextVar("on_one_device", default=False)
 
 
 class Order(NamedTuple):
@@ -46,8 +42,8 @@ class Order(NamedTuple):
 def pays(shape: tuple[Any, ...], products: int) -> bool:
     """Whether to sort the rows of a layer.
 
-    Not on a GPU, which has not been measured; and not where rows may be sharded over devices, which
-    would have to exchange them.
+    Not on a GPU, which has not been measured; and not under a mesh over whose devices the rows may
+    be sharded, which would have to exchange them.
 
     Args:
       shape: B, T; one of them may be symbolic, in `jax.export`.
@@ -61,20 +57,8 @@ def pays(shape: tuple[Any, ...], products: int) -> bool:
         size > 1 and kind != AxisType.Manual
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )
-    if mesh.empty:
-        sharded = jax.device_count() > 1 and not _on_one_device.get()
     large = batch >= 2 * LEVELS and batch * steps * products >= MIN_PRODUCTS
     return large and not sharded and jax.default_backend() == "cpu"
-
-
-@contextmanager
-def rows_on_one_device(are: bool = True) -> Iterator[None]:
-    """While tracing, say whether all rows are on one device, where JAX has several and no mesh."""
-    token = _on_one_device.set(are)
-    try:
-        yield
-    finally:
-        _on_one_device.reset(token)
 
 
 def sort_rows(valid: jax.Array) -> Order:

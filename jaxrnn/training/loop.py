@@ -25,7 +25,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrnn.errors import SettingError
-from jaxrnn.layers.ragged import rows_on_one_device
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
@@ -154,14 +153,12 @@ class TrainLoop:
         validation: Metrics = {}
         if self._validate and state.best:
             due, active = config.is_validated(n), state.step == n
-            with rows_on_one_device(self.mesh is None):
-                best, validation = validate_and_track_best(
-                    self._validate, state.best, state.params, arrays, n, due, active
-                )
+            best, validation = validate_and_track_best(
+                self._validate, state.best, state.params, arrays, n, due, active
+            )
             state = state._replace(best=best)
         batch = shard_rows(config.task.sample_batch(data_key, n, arrays))
-        with rows_on_one_device(self.mesh is None):
-            new, metrics = self._train_step(state, batch, dropout_key)
+        new, metrics = self._train_step(state, batch, dropout_key)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         update = finite & (state.step == n) & (n < config.train.steps)
         update &= jnp.logical_not(config.has_stopped(state))

@@ -209,6 +209,16 @@ def test_layer_suite(monkeypatch):
     assert counted[1] == pytest.approx(3 * counted[0])
 
 
+def test_layers_whose_rows_are_on_all_devices():
+    """Four, in the tests."""
+    data = layer.arrays("lstm", 8, 3, 4)
+    [(name, system)] = layer.on_all_devices(*data)
+    assert name == "jaxrnn, 4 devices"
+    assert len(system.forward().sharding.device_set) == 4
+    layer.compare("rows", dict(layer.ours(*data)) | {name: system})
+    assert not [*layer.on_all_devices(*layer.arrays("lstm", 6, 3, 4))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_peers_that_are_installed_compute_the_same(kind):

@@ -24,10 +24,8 @@ LENGTHS = {
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    """Whatever the size; and the tests have several devices, but use one."""
+    """Whatever the size."""
     monkeypatch.setattr(ragged, "MIN_PRODUCTS", 0)
-    with ragged.rows_on_one_device():
-        yield
 
 
 def case(name, key, dtype=jnp.float64):
@@ -147,8 +145,6 @@ def test_rows_that_may_be_sharded_are_not_sorted(key):
     layer, *arguments = case("lstm", key, jnp.float32)
     run = loss(layer, {"lengths": jnp.array(LENGTHS["uniform"])})
     assert is_sorted(run, *arguments)
-    with ragged.rows_on_one_device(False):
-        assert not is_sorted(run, *arguments)
     for size in (1, 2):
         mesh = jax.make_mesh((size,), ("rows",), (AxisType.Auto,), devices=jax.devices()[:size])
         with jax.set_mesh(mesh):

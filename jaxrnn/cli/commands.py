@@ -1,4 +1,4 @@
-"""The command `jaxrnn`: resume, verify, evaluate, plot, info, sample, visualize, doctor."""
+"""The command `jaxrnn`: resume, verify, evaluate, plot, info, sample, visualize, export, doctor."""
 
 import os
 
@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -167,6 +167,27 @@ class Visualize(OfRun):
 
 
 @dataclass(frozen=True)
+class Export(OfRun):
+    """Write a trained network as a file for other programs, with a README and its vocabulary."""
+
+    to: Annotated[str, tyro.conf.arg(metavar="{onnx,stablehlo,safetensors,torch}")]
+    """The format."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The file; by default one in RUN_DIR/export."""
+    model_seed: int | None = None
+    """Use the network of this seed; by default the one with the lowest validation loss."""
+    final: bool = False
+    """Use the final, not the best, parameters."""
+
+    def __call__(self) -> None:
+        from jaxrnn.export.run import export_run
+
+        options: dict[str, Any] = {"model_seed": self.model_seed, "final": self.final}
+        for path in export_run(self.run_dir, self.to, self.out, **options):
+            print(escape_unprintable(str(path)))
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Print what a bug report needs; exit code 1 if JAX computes wrong numbers here."""
 
@@ -181,5 +202,5 @@ class Doctor:
 
 def main() -> None:
     """The console command `jaxrnn`."""
-    commands = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Doctor
+    commands = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export | Doctor
     entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")

@@ -43,9 +43,14 @@ def save_params(
     ...     load_params(f"{folder}/model.safetensors")
     {'readout': {'bias': array([0., 1., 2.])}}
     """
+    atomic.write(Path(path), pack_params(params, metadata))
+
+
+def pack_params(params: Params, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the content of the file that `save_params` writes; raises ValueError as it does."""
     import safetensors.numpy
 
-    path, known = Path(path), set(_TYPES.values())
+    known = set(_TYPES.values())
     for keys, array in flatten_dict(params).items():
         if any("/" in key for key in keys):
             raise ValueError(f"{keys} has a slash in a name, but slashes separate names in a file")
@@ -57,8 +62,7 @@ def save_params(
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     # The writer copies an array's memory as it is, so a transposed view needs C order first.
     arrays = {name: np.asarray(array, order="C") for name, array in flat.items()}
-    content = safetensors.numpy.save(arrays, dict(metadata) if metadata else None)
-    atomic.write(path, content)
+    return safetensors.numpy.save(arrays, dict(metadata) if metadata else None)
 
 
 def load_params(path: str | Path) -> Params:

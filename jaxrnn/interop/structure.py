@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxrnn.cells import ElmanCell, GRUCell, LSTMCell
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Path, Stack, recurrent_layers
 
@@ -30,23 +31,23 @@ def kind_of(cell: nn.RNNCellBase, system: str, options: Sequence[str] = ()) -> s
       options: those options of an LSTM that the system supports.
 
     Raises:
-      ValueError: if the system has no such cell.
+      SettingError: if the system has no such cell.
     """
     name = type(cell).__name__
     for option in ("layer_norm", "peepholes", "projection_size", "coupled_gates", "cell_clip"):
         if getattr(cell, option, None) and option not in options:
-            raise ValueError(f"{system} has no {name} with {option}")
+            raise SettingError(f"{system} has no {name} with {option}")
     kind = KINDS.get(type(cell))
     if kind is None:
         base = next((base.__name__ for base in KINDS if isinstance(cell, base)), None)
         hint = f" (it may differ from the {base} that it extends)" if base else ""
-        raise ValueError(f"{system} has no {name}{hint}")
+        raise SettingError(f"{system} has no {name}{hint}")
     activation = (nn.tanh, nn.relu) if kind == "rnn" else (nn.tanh,)
     usual: Any = {"gate_fn": (nn.sigmoid,), "activation_fn": activation, "residual": (False,)}
     usual["carry_init"] = (nn.initializers.zeros,)
     for option, choices in usual.items():
         if getattr(cell, option, choices[0]) not in choices:
-            raise ValueError(f"{system} has no {name} with this {option}")
+            raise SettingError(f"{system} has no {name} with this {option}")
     return kind
 
 
@@ -77,12 +78,12 @@ def check_plain(layer: nn.Module, system: str) -> None:
     """Check for residual connections and merges that a system's single module does not have.
 
     Raises:
-      ValueError: if there is one.
+      SettingError: if there is one.
     """
     if isinstance(layer, Stack) and layer.residual:
-        raise ValueError(f"{system} has no residual layers in a module")
+        raise SettingError(f"{system} has no residual layers in a module")
     if isinstance(layer, Bidirectional) and layer.merge != "concat":
-        raise ValueError(f"{system} has no merge={layer.merge!r}")
+        raise SettingError(f"{system} has no merge={layer.merge!r}")
     for part in getattr(layer, "layers", ()):
         check_plain(part, system)
 
@@ -98,7 +99,7 @@ def levels(layer: nn.Module) -> list[list[tuple[Path, Recurrent]]]:
     A layer that is not a stack counts as a stack of one.
 
     Raises:
-      ValueError: if `layer` is not a recurrent layer, or a subclass may compute something else.
+      SettingError: if `layer` is not a recurrent layer, or a subclass may compute something else.
     """
     _check_layer(layer)
     if isinstance(layer, Stack):
@@ -119,9 +120,9 @@ def _check_layer(layer: nn.Module) -> None:
         (kind for kind in (Recurrent, Bidirectional, Stack) if isinstance(layer, kind)), None
     )
     if base is None:
-        raise ValueError(f"layer must be a Recurrent, Bidirectional or Stack, not a {name}")
+        raise SettingError(f"layer must be a Recurrent, Bidirectional or Stack, not a {name}")
     if type(layer).__call__ is not base.__call__:
-        raise ValueError(
+        raise SettingError(
             f"layer must be a Recurrent, Bidirectional or Stack, not a {name} (it may differ from"
             f" the {base.__name__} that it extends)"
         )

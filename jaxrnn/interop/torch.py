@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from jaxrnn.errors import SettingError
 from jaxrnn.interop import matrices, structure
 from jaxrnn.interop.matrices import Matrices
 from jaxrnn.interop.structure import Weights
@@ -101,13 +102,13 @@ def _cells(layer: nn.Module) -> Iterator[tuple[Path, Any, Sequence[str], str]]:
     every_direction = [direction for level in every for direction in level]
     structure.check_alike(every_direction, "torch", OPTIONS)
     if len(set(map(len, every))) > 1:
-        raise ValueError("torch has the same directions in all layers of a module")
+        raise SettingError("torch has the same directions in all layers of a module")
     for level, directions in enumerate(every):
         if len(directions) == 1 and directions[0][1].reverse:
-            raise ValueError("torch has no layer that runs backwards alone")
+            raise SettingError("torch has no layer that runs backwards alone")
         for path, direction in directions:
             kind = structure.kind_of(direction.cell, "torch", OPTIONS)
             if kind == "gru" and not structure.resets_after(direction.cell):
-                raise ValueError("torch has no GRUCell with reset_after=False")
+                raise SettingError("torch has no GRUCell with reset_after=False")
             suffix = f"_l{level}" + ("_reverse" if direction.reverse else "")
             yield path, direction.cell, ORDER[kind], suffix

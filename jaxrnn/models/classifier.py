@@ -49,7 +49,7 @@ class SequenceClassifier(nn.Module):
         check_sizes(self, "output_size")
         if self.pool not in ("last", "mean", "flatten"):
             raise ValueError(f"pool must be last, mean or flatten, not {self.pool!r}")
-        last = _last_layer(self.recurrent)
+        last = last_layer(self.recurrent)
         if self.pool == "last" and isinstance(last, Bidirectional) and last.merge == "sum":
             raise ValueError('pool="last" needs the outputs of each direction: use merge="concat"')
         super().__post_init__()
@@ -92,7 +92,7 @@ class SequenceClassifier(nn.Module):
         if lengths is not None:
             ends = jnp.clip(jnp.asarray(lengths) - 1, 0, hidden.shape[1] - 1)
             at_end = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)[:, 0]
-        last = _last_layer(self.recurrent)
+        last = last_layer(self.recurrent)
         if isinstance(last, Bidirectional):
             cell: Any = last.forward.cell
             size = getattr(cell, "projection_size", None) or cell.features
@@ -100,7 +100,7 @@ class SequenceClassifier(nn.Module):
         return at_start if isinstance(last, Recurrent) and last.reverse else at_end
 
 
-def _last_layer(layer: nn.Module) -> nn.Module:
+def last_layer(layer: nn.Module) -> nn.Module:
     """The layer whose outputs are those of the whole."""
     while isinstance(layer, Stack):
         layer = layer.layers[-1]

@@ -109,6 +109,13 @@ def load_all(run_dir: Path | str, *, final: bool = False) -> TrainedModels:
     return TrainedModels(config, params, choose(state.best.step, state.step), is_best, path)
 
 
+def input_shape(config: ExperimentConfig) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of inputs of the model: one step of a language model, or a batch."""
+    if isinstance(config.task, Language):  # without its text
+        return jax.ShapeDtypeStruct((1, 1), np.int32)
+    return config.batch_shape.inputs  # pyright: ignore[reportReturnType]
+
+
 def _load_config(run_dir: Path) -> ExperimentConfig:
     run_directory.require_run(run_dir)
     config = run_metadata.load_config(run_dir)
@@ -143,12 +150,11 @@ def _check_vocabulary(config: ExperimentConfig, run_dir: Path) -> None:
 def _shapes(config: ExperimentConfig) -> TrainState:
     """The parts of a checkpoint to read: parameters and the best ones, each leaf [S, ...]."""
     if isinstance(config.task, Language):  # without its text
-        inputs = jax.ShapeDtypeStruct((1, 1), np.int32)
         validates = config.task.val_fraction > 0
     else:
-        inputs, validates = config.batch_shape.inputs, config.validates
+        validates = config.validates
     try:
-        params = jax.eval_shape(config.model.init, jax.random.key(0), inputs)["params"]
+        params = jax.eval_shape(config.model.init, jax.random.key(0), input_shape(config))["params"]
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"the model of this run does not fit its task: {reason}") from None

@@ -34,6 +34,7 @@ _HOMES = {
     "runs.runner": "resume run",
     "runs.verification": "verify",
     "runs.loading": "load",
+    "export.run": "export_run",
 }
 _HOME = {name: f"jaxrnn.{home}" for home, names in _HOMES.items() for name in names.split()}
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         URLSTMCell,
         register_cell,
     )
+    from jaxrnn.export.run import export_run
     from jaxrnn.layers.functional import GRUParams, LSTMParams, gru, lstm
     from jaxrnn.layers.fused import FusedCell, register_fused_cell
     from jaxrnn.layers.gates import read_gates

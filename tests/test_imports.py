@@ -30,7 +30,8 @@ ALLOWED = {
     "runs": TRAINING | {"interop"},
     "interop": LAYERS | {"models"},
     "analysis": TRAINING | {"runs"},
-    "cli": TRAINING | {"runs", "analysis"},
+    "export": TRAINING | {"runs", "interop"},
+    "cli": TRAINING | {"runs", "analysis", "export"},
 }
 """The packages and modules of jaxrnn that each of them may import."""
 

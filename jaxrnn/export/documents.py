@@ -4,8 +4,11 @@ import json
 from string import Template
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from jaxrnn.export.interface import Array, Interface
 from jaxrnn.tasks.base import Task
+from jaxrnn.types import Params
 
 VOCABULARIES = ("vocabulary", "characters", "source_vocabulary", "target_vocabulary")
 """The attributes of tasks that list the tokens of ids."""
@@ -17,7 +20,7 @@ A $model that was trained with jaxrnn $version, as $kind.
 
 - Network: seed $seed after $updates updates$loss, from the run `$run`.
 - `$file.json` has what is written here in a form for programs$and_tokens.
-$tokenizer
+$tokens
 ## Inputs
 
 $inputs
@@ -28,7 +31,7 @@ of a row of length 0 stays as it is. $of_carry
 ## Outputs
 
 $outputs
-
+$arrays
 ## Use
 
 ```python
@@ -115,8 +118,10 @@ def as_json(to: str, file: str, interface: Interface, facts: dict[str, Any]) -> 
     return described | facts
 
 
-def readme(to: str, file: str, interface: Interface, facts: dict[str, Any]) -> str:
-    """Return the README of an exported file."""
+def readme(
+    to: str, file: str, interface: Interface, facts: dict[str, Any], params: Params = None
+) -> str:
+    """Return the README of an exported file; it lists the parameters, if they are given."""
     inputs, outputs = _sides(interface, to)
     steps, loss = interface.inputs.axes[1], facts["validation_loss"]
     sizes = "both may have any size from 1."
@@ -124,7 +129,6 @@ def readme(to: str, file: str, interface: Interface, facts: dict[str, Any]) -> s
         sizes = f"B may have any size from 1, and T is always {steps}."
     elif isinstance(interface.longest, int):
         sizes = f"B may have any size from 1, and T from {interface.longest + 1}."
-    told = TOKENIZERS.get(facts.get("tokenizer", ""))
     has_tokens = any(name in facts for name in VOCABULARIES)
     of_carry = "The carry is zeros at first; pass on the last one to continue a sequence."
     return README.substitute(
@@ -137,13 +141,24 @@ def readme(to: str, file: str, interface: Interface, facts: dict[str, Any]) -> s
         loss="" if loss is None else f", validation loss {loss:.4g}",
         run=facts["run"],
         and_tokens=", and the tokens in the order of their ids" if has_tokens else "",
-        tokenizer=f"- A token is {told}.\n" if told else "",
+        tokens=_tokens(interface, facts),
         inputs=_table(inputs),
         sizes=sizes,
         of_carry=of_carry if interface.carry else "",
         outputs=_table(outputs),
+        arrays=_arrays(params) if params else "",
         usage=_usage(to, file, interface),
     )
+
+
+def _tokens(interface: Interface, facts: dict[str, Any]) -> str:
+    """A line on what a token is, if there are tokens."""
+    if told := TOKENIZERS.get(facts.get("tokenizer", "")):
+        return f"- A token is {told}.\n"
+    one_hot = ("B", "T", len(facts.get("vocabulary", ())))
+    if interface.inputs.axes == one_hot:
+        return "- The features of a step are a token's one-hot vector.\n"
+    return ""
 
 
 def _sides(interface: Interface, to: str) -> tuple[list[Array], list[Array]]:
@@ -163,6 +178,14 @@ def _table(arrays: list[Array]) -> str:
         for name, dtype, axes, meaning in arrays
     )
     return "\n".join(["| name | shape | type | meaning |", "|---|---|---|---|", *rows])
+
+
+def _arrays(params: Params) -> str:
+    lines = ["", "## Arrays", "", "| name | shape | type |", "|---|---|---|"]
+    arrays: dict[str, Any] = flatten_dict(params, sep="/")
+    for name, array in arrays.items():
+        lines.append(f"| `{name}` | {list(array.shape)} | {array.dtype} |")
+    return "\n".join(lines) + "\n"
 
 
 def _usage(to: str, file: str, interface: Interface) -> str:

@@ -65,7 +65,9 @@ def describe(model: nn.Module, params: Params, inputs: Any) -> Interface:
         )
     one_output, two_parts = isinstance(model, SequenceClassifier), isinstance(model, EncoderDecoder)
     steps = inputs.shape[1] if one_output and model.pool == "flatten" else "T"
-    first = Array("features", str(inputs.dtype), ("B", steps, *inputs.shape[2:]), "the input")
+    first = Array(
+        "features", str(inputs.dtype), ("B", steps, *inputs.shape[2:]), "the inputs of each step"
+    )
     if np.issubdtype(inputs.dtype, np.integer):
         first = Array("ids", "int32", ("B", steps), _meaning_of_ids(model))
     longest, of = (model.source_length, "source") if two_parts else (steps, "row")

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxrnn.errors import SettingError
 from jaxrnn.export.graph import Graph
 from jaxrnn.export.interface import describe
 from jaxrnn.export.onnx_layers import Layers
@@ -14,6 +16,9 @@ from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import LanguageModel, SequenceClassifier
 from jaxrnn.models.classifier import last_layer
 from jaxrnn.types import Params
+
+MAX_BYTES = 2**31 - 2**20
+"""The most bytes of parameters: a protobuf message has less than 2 GiB."""
 
 
 def onnx_model(
@@ -40,7 +45,6 @@ def onnx_model(
       ValueError: if the parameters do not fit the model.
       RunError: if the package onnx is not installed.
 
-    >>> import jax
     >>> from jaxrnn import GRUCell
     >>> model, ids = LanguageModel(Recurrent(GRUCell(8)), 5), np.zeros((1, 1), np.int32)
     >>> params = model.init(jax.random.key(0), ids)["params"]
@@ -49,6 +53,8 @@ def onnx_model(
     (['ids', 'lengths', 'initial_h'], ['logits', 'last_h'])
     """
     check_network(model, params, "ONNX")
+    if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(params))) > MAX_BYTES:
+        raise SettingError(f"an ONNX file holds 2 GB, but the parameters have {size / 1e9:.1f} GB")
     interface, graph = describe(model, params, inputs), Graph()
     read = graph.input(interface.inputs)
     graph.input(interface.lengths)

@@ -95,7 +95,8 @@ def export_run(
     description = file.with_name(file.name + ".json")
     write_json(description, as_json(to, file.name, interface, facts))
     read_me = file.with_name(file.name + ".README.md")
-    text = readme(to, file.name, interface, facts)
+    listed = trained.params if to == "safetensors" else None
+    text = readme(to, file.name, interface, facts, listed)
     atomic.write(read_me, text.encode("utf-8", "backslashreplace"))
     return [*contents, description, read_me]
 

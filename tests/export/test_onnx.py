@@ -169,6 +169,12 @@ def test_a_missing_package_is_named(key, monkeypatch):
         onnx_model(*make(SHARED["gru"], key))
 
 
+def test_a_network_too_large_for_the_format_is_refused(key, monkeypatch):
+    monkeypatch.setattr("jaxrnn.export.onnx.MAX_BYTES", 1000)
+    with pytest.raises(SettingError, match="an ONNX file holds 2 GB, but the parameters have"):
+        onnx_model(*make(SHARED["lstm"], key))
+
+
 def test_parameters_of_another_model_are_refused(key):
     network = make(SHARED["gru"], key)
     other = make(SHARED["gru"], jax.random.key(1)).model.clone(embedding_size=F + 1)

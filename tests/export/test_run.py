@@ -105,6 +105,8 @@ def test_safetensors_have_the_parameters_to_the_bit(run_dir, tmp_path):
     assert theirs.keys() == own.keys()
     for name, array in own.items():
         np.testing.assert_array_equal(theirs[name], array)
+    read_me = (tmp_path / "a.README.md").read_text("utf-8")
+    assert f"| `readout/bias` | [{len(vocabulary_of(network))}] | float32 |" in read_me
     with safe_open(tmp_path / "a", "numpy") as file:
         assert json.loads(file.metadata()["vocabulary"]) == list(vocabulary_of(network))
 

@@ -1,6 +1,7 @@
 """What lies beside an exported file: a README of its inputs and outputs, and the same as JSON."""
 
 import json
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -13,30 +14,7 @@ from jaxrnn.types import Params
 VOCABULARIES = ("vocabulary", "characters", "source_vocabulary", "target_vocabulary")
 """The attributes of tasks that list the tokens of ids."""
 
-README = Template("""\
-# $file
-
-A $model that was trained with jaxrnn $version, as $kind.
-
-- Network: seed $seed after $updates updates$loss, from the run `$run`.
-- `$file.json` has what is written here in a form for programs$and_tokens.
-$tokens
-## Inputs
-
-$inputs
-
-B is the number of rows, T of steps; $sizes Steps past a row's length have no effect, and the carry
-of a row of length 0 stays as it is. $of_carry
-
-## Outputs
-
-$outputs
-$arrays
-## Use
-
-```python
-$usage```
-""")
+README = Template(Path(__file__).with_name("readme.txt").read_text("utf-8"))
 
 TOKENIZERS = {
     "characters": "a character of a text in Unicode NFC",
@@ -100,10 +78,13 @@ def vocabularies(task: Task) -> dict[str, Any]:
     >>> vocabularies(NextCharacter("hihello"))
     {'vocabulary': ['h', 'i', 'e', 'l', 'o']}
     """
-    found = {name: getattr(task, name) for name in VOCABULARIES if hasattr(task, name)}
-    named = {name.replace("characters", "vocabulary"): list(found[name]) for name in found}
+    named = {
+        name.replace("characters", "vocabulary"): list(value)
+        for name in VOCABULARIES
+        if isinstance(value := getattr(task, name, None), tuple)
+    }
     tokenizer = getattr(task, "tokenizer", None)
-    return named | ({} if tokenizer is None else {"tokenizer": tokenizer})
+    return named | ({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {})
 
 
 def as_json(to: str, file: str, interface: Interface, facts: dict[str, Any]) -> dict[str, Any]:

@@ -224,4 +224,4 @@ def draw(config: Config, result: RunResult) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_command(Config, main)
+    cli.run_command(Config, main, make_config=make_config)

@@ -79,4 +79,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_command(Config, main)
+    cli.run_command(Config, main, make_config=make_config)

@@ -100,4 +100,4 @@ def compose(config: Config, result: RunResult) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_command(Config, main)
+    cli.run_command(Config, main, make_config=make_config)

@@ -157,4 +157,4 @@ def print_error_rates(trained: TrainedModel, task: Pronunciation, beams: int | N
 
 
 if __name__ == "__main__":
-    cli.run_command(Config, main)
+    cli.run_command(Config, main, make_config=make_config)

@@ -32,6 +32,7 @@ _HOMES = {
     "training.step": "TrainState init_state make_train_step",
     "training.loop": "make_train",
     "runs.runner": "resume run",
+    "runs.sweep": "resume_sweep sweep",
     "runs.verification": "verify",
     "runs.loading": "load",
     "export.run": "export_run",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from jaxrnn.models import EncoderDecoder, LanguageModel, SequenceClassifier, SequenceModel
     from jaxrnn.runs.loading import load
     from jaxrnn.runs.runner import resume, run
+    from jaxrnn.runs.sweep import resume_sweep, sweep
     from jaxrnn.runs.verification import verify
     from jaxrnn.tasks import (
         MNIST1D,

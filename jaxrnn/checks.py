@@ -112,9 +112,13 @@ def check_counts(settings: Any, *names: str) -> None:
 def check_rate(name: str, rate: float) -> None:
     """Check that a dropout rate is at least 0 and less than 1.
 
+    An array, as of the networks of a sweep, was checked before it became one.
+
     Raises:
       ValueError: if it is not.
     """
+    if isinstance(rate, jax.Array):
+        return
     if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
         raise ValueError(f"{name} must be from 0 to less than 1, not {rate!r}")
 
@@ -131,7 +135,7 @@ def drops(module: nn.Module, rate: float, deterministic: bool) -> bool:
       TypeError: if `deterministic` is traced.
       ValueError: if dropout applies, but `apply` was given no key for it.
     """
-    if not rate:
+    if not isinstance(rate, jax.Array) and not rate:
         return False
     if isinstance(deterministic, Tracer):
         inside = "nn.remat(lambda layer, x: layer(x, deterministic=False))(layer, x)"

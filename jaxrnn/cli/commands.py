@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
+from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.processes import Processes, is_first
 
@@ -29,17 +30,22 @@ class OfRun:
 
 @dataclass(frozen=True)
 class Resume(OfRun):
-    """Resume an interrupted run from its newest intact checkpoint."""
+    """Resume an interrupted run, or a sweep, from its newest intact checkpoint."""
 
     mesh: str | None = None
     """Devices to use, such as seed=2 or data=2; by default those it used before, if they exist."""
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __call__(self) -> None:
-        from jaxrnn.analysis import plots, report
-        from jaxrnn.runs import runner
+        from jaxrnn.analysis import plots, report, sweep_table
+        from jaxrnn.runs import runner, sweep
         from jaxrnn.training.mesh import MeshShape
 
+        if sweep.is_sweep(self.run_dir):
+            if self.mesh:
+                raise SettingError("--mesh is for a single run; a sweep keeps its own")
+            print(sweep_table.summarize(sweep.resume_sweep(self.run_dir)))
+            return
         mesh = MeshShape.parse(self.mesh) if self.mesh else None
         result = runner.resume(self.run_dir, mesh=mesh)
         if is_first():
@@ -49,7 +55,7 @@ class Resume(OfRun):
 
 @dataclass(frozen=True)
 class Verify(OfRun):
-    """Train a run again in memory and compare it; exit code 1 if it differs."""
+    """Train a run, or a sweep, again in memory and compare it; exit code 1 if it differs."""
 
     def __call__(self) -> None:
         from jaxrnn.runs.verification import verify
@@ -91,12 +97,14 @@ class Plot(OfRun):
 
 @dataclass(frozen=True)
 class Info(OfRun):
-    """Describe a run: settings, progress, and how to resume it."""
+    """Describe a run: settings, progress, and how to resume it. Of a sweep, print the table."""
 
     def __call__(self) -> None:
         from jaxrnn.cli import info
+        from jaxrnn.runs import sweep
 
-        print(info.of_run(self.run_dir))
+        describe = info.of_sweep if sweep.is_sweep(self.run_dir) else info.of_run
+        print(describe(self.run_dir))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import jax
 import tyro
 
+from jaxrnn.cli import sweeps
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs.files import require_decodable
 from jaxrnn.runs.import_paths import loading_script
@@ -25,7 +26,12 @@ from jaxrnn.training.mesh import use_all_cpus
 HELP_COLUMNS = 60  # the least width of help; tyro needs about that
 
 
-def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None = None) -> None:
+def run_command(
+    config_type: Any,
+    main: Callable[[Any], None],
+    prog: str | None = None,
+    make_config: Callable[[Any], Any] | None = None,
+) -> None:
     """Parse the command line into `config_type`, call `main` with it, and exit the process.
 
     Args:
@@ -34,6 +40,9 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
         joined before `main` is called.
       main: called with the config, inside `exit_cleanly`.
       prog: the program's name; None for the script's path.
+      make_config: returns the `ExperimentConfig` of a config. With it, an option that is a number
+        takes several, as in `--learning-rate 1e-3,3e-3`, and all combinations are trained instead
+        of calling `main`.
     """
     use_all_cpus()
     gc.freeze()  # imported modules stay, so the collector need not visit them
@@ -41,9 +50,16 @@ def run_command(config_type: Any, main: Callable[[Any], None], prog: str | None 
     try:
         with exit_cleanly():
             require_decodable(Path(sys.argv[0]))  # JAX notes which file called it
-            config = _parse(config_type, prog)
-            with processes.joined(getattr(config, "processes", None)):
-                main(config)
+            swept = sweeps.find(config_type, sys.argv[1:]) if make_config else None
+            if swept is None:
+                configs = [_parse(config_type, prog, sys.argv[1:])]
+            else:
+                configs = [_parse(config_type, prog, each) for each in swept.arguments]
+            with processes.joined(getattr(configs[0], "processes", None)):
+                if swept and make_config:
+                    sweeps.run(swept.names, configs, make_config, sys.argv[0])
+                else:
+                    main(configs[0])
     except SystemExit as stop:
         if processes.are_several():
             processes.leave(stop.code if isinstance(stop.code, int) else 0)
@@ -105,19 +121,20 @@ def exit_cleanly() -> Iterator[None]:
         _refuse("JAX_DEBUG_NANS or JAX_DEBUG_INFS found a number that is not finite", 3)
 
 
-def _parse(config_type: Any, prog: str | None) -> Any:
+def _parse(config_type: Any, prog: str | None, arguments: list[str]) -> Any:
     """Parse the command line with tyro; report a mistake on one line.
 
     tyro draws its message in a box as wide as the terminal. A wide terminal gives an unwrapped one.
     """
     box, columns = io.StringIO(), os.environ.get("COLUMNS")
-    if not {"-h", "--help"} & set(sys.argv[1:]):
+    if not {"-h", "--help"} & set(arguments):
         os.environ["COLUMNS"] = "10000"
     elif shutil.get_terminal_size().columns < HELP_COLUMNS:
         os.environ["COLUMNS"] = str(HELP_COLUMNS)
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.cli(config_type, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            flags = (tyro.conf.FlagCreatePairsOff,)
+            return tyro.cli(config_type, prog=prog, args=arguments, config=flags)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -58,6 +58,24 @@ def of_run(run_dir: Path | str) -> str:
     return "\n".join(lines)
 
 
+def of_sweep(folder: Path) -> str:
+    """Return the table of a sweep; if it has not finished, the status of each run."""
+    from jaxrnn.analysis import sweep_table
+    from jaxrnn.runs import joint_run, sweep
+
+    run_dirs = sweep.read(folder)["runs"]
+    if all(map(joint_run.has_ended, run_dirs)):
+        return sweep_table.summarize(sweep.outcome(folder))
+    lines = []
+    for run_dir in run_dirs:
+        started = (run_dir / run_directory.MANIFEST).exists()
+        status = run_metadata.load(run_dir)["status"] if started else "not started"
+        if status == "running" and not run_directory.is_locked(run_dir):
+            status = "killed"
+        lines.append(f"{run_dir}: {status}")
+    return "\n".join([*lines, f"Resume with: {run_directory.resume_command(folder)}"])
+
+
 def _short(value: Any) -> str:
     """Format a dataclass or module on one line, without the fields at their defaults."""
     if isinstance(value, tuple) and len(value) > MOST_ITEMS:

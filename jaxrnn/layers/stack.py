@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxrnn.cells.base import register_carry
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
 from jaxrnn.dtypes import promote
+from jaxrnn.layers.dropout import Dropout
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.scan import sequence_axes
 from jaxrnn.types import Carry
@@ -167,13 +168,13 @@ class Stack(nn.Module):
         if named or not isinstance(first, tuple | list) or len(first) != len(self.layers):
             wanted = f"a tuple of {len(self.layers)}, one per layer"
             raise ValueError(f"initial_carry must be {wanted}, not {describe_carry(first)}")
-        drops(self, self.dropout, deterministic)
+        dropped = drops(self, self.dropout, deterministic)
         options = {"lengths": lengths, "resets": resets, "deterministic": deterministic}
-        drop = nn.Dropout(self.dropout, broadcast_dims=(1,) if self.variational_dropout else ())
+        drop = Dropout(self.dropout, broadcast_dims=(1,) if self.variational_dropout else ())
         hidden, carries = inputs, []
         for n, (layer, carry) in enumerate(zip(self.layers, first, strict=True)):
             below = hidden
-            if n and self.dropout:
+            if n and dropped:
                 hidden = drop(hidden, deterministic=deterministic)
             try:
                 hidden, carry = layer(hidden, carry, **options)

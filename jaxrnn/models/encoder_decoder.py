@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxrnn.checks import check_axes, check_kind, check_lengths, check_rate
 from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
+from jaxrnn.layers.dropout import Dropout
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack, check_layers, recurrent_layers
 from jaxrnn.models.attention import AdditiveAttention, Memory
@@ -107,7 +108,7 @@ class EncoderDecoder(nn.Module):
             self.dense_bridge = DenseBridge()
         glorot = nn.initializers.glorot_uniform()
         self.readout = nn.Dense(self.output_size, kernel_init=glorot)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def __call__(
         self,

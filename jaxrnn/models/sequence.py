@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxrnn.checks import check_axes, check_counts, check_kind, check_rate, drops
 from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
+from jaxrnn.layers.dropout import Dropout
 from jaxrnn.layers.stack import check_layers, recurrent_layers
 from jaxrnn.types import Carry
 
@@ -146,7 +147,7 @@ class LanguageModel(nn.Module):
         hidden, carry = self.recurrent(
             vectors, initial_carry, lengths=lengths, resets=resets, deterministic=deterministic
         )
-        hidden = nn.Dropout(self.dropout)(hidden, deterministic=deterministic)
+        hidden = Dropout(self.dropout)(hidden, deterministic=deterministic)
         if embedding is None or not self.tie_embeddings:
             return readout(self, hidden, self.vocabulary_size), carry
         if hidden.shape[-1] != self.embedding_size:

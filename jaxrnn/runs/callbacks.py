@@ -6,6 +6,7 @@ every call of the compiled loop. A user's own callbacks come last.
 
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -99,20 +100,32 @@ class ProgressBar(Callback):
             self._named |= run_state.diverged.keys()
         self._last = last_measured(run_state.histories[-1], self._last)
         step = min(run_state.step, self._config.train.steps)
-        self._progress.update(step, last_loss(run_state.histories), self._solved(run_state))
+        solved = solved_now(self._config, run_state, self._last) if self._config.seeds > 1 else None
+        self._progress.update(step, last_loss(run_state.histories), solved)
 
-    def _solved(self, run_state: RunState) -> tuple[int, int] | None:
-        """Return how many of several seeds have solved the task as of now; None if unknown."""
-        config = self._config
-        if config.seeds == 1 or not self._last:
-            return None
-        if config.train.stop_when_solved:
-            return len(run_state.solved_at), config.seeds
-        solved = config.task.solved(self._last)
-        if solved is None:
-            return None
-        trained = ~np.isin(config.seed_numbers, list(run_state.diverged))
-        return int(np.sum(np.asarray(solved) & trained)), config.seeds
+
+def solved_now(
+    config: ExperimentConfig, run_state: RunState, last: Mapping[str, np.ndarray]
+) -> tuple[int, int] | None:
+    """Return how many of the seeds have solved the task as of now, and how many there are.
+
+    Args:
+      config: what is trained.
+      run_state: the run.
+      last: what each seed measured last, by name, [S, ...].
+
+    Returns:
+      None if it is unknown.
+    """
+    if not last:
+        return None
+    if config.train.stop_when_solved:
+        return len(run_state.solved_at), config.seeds
+    solved = config.task.solved(dict(last))
+    if solved is None:
+        return None
+    trained = ~np.isin(config.seed_numbers, list(run_state.diverged))
+    return int(np.sum(np.asarray(solved) & trained)), config.seeds
 
 
 class CheckpointWriter(Callback):

@@ -13,6 +13,7 @@ from jaxrnn.runs.files import sha256_of
 from jaxrnn.runs.loading import TrainedModels, load_all
 from jaxrnn.tasks.language import Language
 from jaxrnn.training.config import ExperimentConfig, InitFrom, TF1Weights
+from jaxrnn.training.joint import networks_of
 from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.step import TrainState
 
@@ -73,7 +74,7 @@ def _from_run(
     indices = _indices(config, source)
     params = jax.tree.map(lambda leaf: leaf[indices], source.params)
     if (tokens := _token_indices(config, source)) is not None:
-        fresh = jax.device_get(jax.jit(jax.vmap(loop.init))(config.seed_numbers)).params
+        fresh = jax.device_get(jax.jit(jax.vmap(loop.init))(networks_of(config))).params
         params = _extend(params, fresh, tokens)
     _check_fit(init_from, params, loop.blank.params)
     return loop.blank._replace(params=params), found

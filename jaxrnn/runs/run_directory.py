@@ -82,6 +82,21 @@ def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
             raise
 
 
+def new_folder(name: str, wanted: Path | None) -> Path:
+    """Create a directory that will hold the directories of several runs.
+
+    Args:
+      name: the parent of numbered directories, as for `new_run`.
+      wanted: a new or empty directory to use instead; None for the next number.
+
+    Raises:
+      OSError: if it is not empty, or cannot be created.
+      RunError: if its path cannot be used.
+    """
+    require_decodable(wanted or Path("runs") / name)
+    return (_next_number(Path("runs") / name) if wanted is None else _take(wanted))[0]
+
+
 @contextlib.contextmanager
 def open_run(path: Path) -> Iterator[RunDirectory]:
     """Lock the directory of an existing run.

@@ -34,8 +34,19 @@ def config_of(config: ExperimentConfig) -> dict[str, Any]:
     return {"experiment": experiment, "script": str(script) if script else None}
 
 
-def begin(path: Path, config: ExperimentConfig, init_from: dict[str, str] | None = None) -> None:
-    """Write both files of a new run; `init_from` describes what it starts from.
+def begin(
+    path: Path,
+    config: ExperimentConfig,
+    init_from: dict[str, str] | None = None,
+    sweep: dict[str, Any] | None = None,
+) -> None:
+    """Write both files of a new run.
+
+    Args:
+      path: the run's directory.
+      config: the experiment.
+      init_from: describes what it starts from.
+      sweep: describes the program of a sweep in which it is trained together with others.
 
     Raises:
       RunError: if a part of the experiment cannot be written as JSON.
@@ -58,7 +69,7 @@ def begin(path: Path, config: ExperimentConfig, init_from: dict[str, str] | None
         "data_files": {str(file): sha256_of(Path(file)) for file in config.task.files},
         "init_from": init_from,
         "provenance": provenance.collect(_script(written)),
-    }
+    } | ({"sweep": sweep} if sweep else {})
     write_json(path / run_directory.MANIFEST, manifest)
     write_json(path / run_directory.CONFIG, written)
 

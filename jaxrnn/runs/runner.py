@@ -111,7 +111,7 @@ def run(
     use_all_cpus()
     compilation_cache.enable()
     run_metadata.config_of(config)  # raises before anything is created
-    name, wanted = name or _name(config.task), None if run_dir is None else Path(run_dir)
+    name, wanted = name or name_of(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         config = tuning.choose_layout(config)
         loop = TrainLoop(config)
@@ -156,6 +156,7 @@ def resume(
     use_all_cpus()
     compilation_cache.enable()
     with signals.deferred() as asked, run_directory.open_run(run_dir) as directory:
+        _require_alone(run_dir)
         config = tuning.fit_devices(run_metadata.load_config(run_dir), mesh)
         for difference in run_metadata.differences(run_dir):
             note(f"{difference}; the run may end with other bits")
@@ -205,6 +206,14 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
     return run_state, restored.path
 
 
+def _require_alone(run_dir: Path) -> None:
+    """Raise RunError for a run that is trained together with others and has not ended."""
+    manifest = run_metadata.load(run_dir)
+    if "sweep" in manifest and manifest["status"] not in ("finished", "diverged"):
+        command = run_directory.resume_command(Path(manifest["sweep"]["directory"]).parents[1])
+        raise RunError(f"{run_dir} is a part of a sweep; resume that with: {command}")
+
+
 def _require_agreement(run_dir: Path, run_state: RunState) -> None:
     """Raise RunError if several processes found different checkpoints."""
     found = share([run_state.step])[:, 0].tolist()
@@ -245,7 +254,7 @@ def _work(
     else:  # it may be over: killed after its last checkpoint, before its end was recorded
         compiled = None
         if not run_state.is_over:
-            compiled, compile_seconds = _compile(loop)
+            compiled, compile_seconds = compile_run(loop)
         if is_first():
             run_metadata.begin_session(path, run_state.step, config.mesh)
         stopping = signals.agree(asked_to_stop)
@@ -289,7 +298,7 @@ def _work(
     )
 
 
-def _compile(loop: TrainLoop) -> tuple[CompiledLoop, float]:
+def compile_run(loop: TrainLoop) -> tuple[CompiledLoop, float]:
     """Compile the loop; return it and the seconds that took.
 
     Meanwhile import what saving needs.
@@ -335,6 +344,6 @@ def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name}{list(shape) or ''}" for name, shape in sorted(shapes.items()))
 
 
-def _name(task: Task) -> str:
-    """NextCharacter -> next_character."""
+def name_of(task: Task) -> str:
+    """Return a name for the runs of a task: NextCharacter -> next_character."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(task).__name__).lower()

@@ -22,6 +22,7 @@ from jaxrnn.runs.files import write_json
 from jaxrnn.runs.progress import note
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
+from jaxrnn.training.joint import JointConfig, networks_of
 from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop
 from jaxrnn.training.mesh import MeshShape
 
@@ -264,14 +265,14 @@ def _is_large(config: ExperimentConfig) -> bool:
 
 def _seconds_per_step(loop: TrainLoop, compiled: CompiledLoop) -> float:
     """Return the seconds of one step of all seeds, the best of a few calls."""
-    seeds, last = loop.config.seed_numbers, loop.config.train.steps
+    networks, last = networks_of(loop.config), loop.config.train.steps
     started = time.perf_counter()
-    states, _ = compiled(loop.blank, seeds, 0, 1)
+    states, _ = compiled(loop.blank, networks, 0, 1)
     jax.block_until_ready(states)
     best, step, steps, spent = time.perf_counter() - started, 1, 1, 0.0
     while spent < SECONDS and step + steps <= last:
         started = time.perf_counter()
-        states, _ = compiled(states, seeds, step, step + steps)
+        states, _ = compiled(states, networks, step, step + steps)
         jax.block_until_ready(states)
         took = time.perf_counter() - started
         best, spent, step = min(best, took / steps), spent + took, step + steps
@@ -318,11 +319,12 @@ def _describe(config: ExperimentConfig) -> str:
     if config.seeds == 1:
         return f"batch rows on {mesh.data} devices" if mesh.data > 1 else "one device"
     where = f" on {mesh.devices} devices" if mesh.devices > 1 else ""
+    count = f"{config.seeds} {'networks' if isinstance(config, JointConfig) else 'seeds'}"
     if config.vmap_size == config.seeds:
-        return f"all {config.seeds} seeds in one vmap{where}"
+        return f"all {count} in one vmap{where}"
     if config.vmap_size == 1:
-        return f"{config.seeds} seeds, one at a time{where}"
-    return f"{config.seeds} seeds in groups of {config.vmap_size}{where}"
+        return f"{count}, one at a time{where}"
+    return f"{count} in groups of {config.vmap_size}{where}"
 
 
 def _in_gigabytes(size: float) -> str:

@@ -1,5 +1,6 @@
 """Train a run again, in memory, and compare it with what is on disk."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,15 +10,18 @@ import numpy as np
 from jaxrnn.runs import (
     checkpoints,
     compilation_cache,
+    config_json,
     initialization,
+    joint_run,
     metrics,
     run_directory,
     run_metadata,
+    sweep,
 )
 from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.runner import require_same_metrics
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
 from jaxrnn.training.mesh import use_all_cpus
 
 TOLERANCE = 1e-3
@@ -54,10 +58,11 @@ def verify(run_dir: Path | str) -> Verdict:
     """Train a run again from step 0 and say whether it comes out the same.
 
     On the machine and versions that made it, the metrics, the parameters and the optimizer's state
-    must be bitwise equal; elsewhere each logged number must be within `TOLERANCE`.
+    must be bitwise equal; elsewhere each logged number must be within `TOLERANCE`. A run that a
+    sweep trained together with others is trained together with them again.
 
     Args:
-      run_dir: a run that finished or was interrupted.
+      run_dir: a run that finished or was interrupted, or a sweep that has finished.
 
     Raises:
       RunError: if its files are damaged, or something they name is missing.
@@ -66,6 +71,31 @@ def verify(run_dir: Path | str) -> Verdict:
     run_dir = Path(run_dir)
     use_all_cpus()
     compilation_cache.enable()
+    if sweep.is_sweep(run_dir):
+        return _verify_sweep(run_dir)
+    return _verify_run(run_dir, {})
+
+
+Programs = dict[str, list[RunState]]
+"""The runs of programs that were trained again, by the program's experiments as JSON."""
+
+
+def _verify_sweep(folder: Path) -> Verdict:
+    """Verify all runs of a sweep; what was trained in one program is trained again only once."""
+    verdicts, programs = [], Programs()
+    for run_dir in sweep.read(folder)["runs"]:
+        if not joint_run.has_ended(run_dir):
+            text = f"{run_dir} has not ended: resume the sweep first."
+            verdicts.append(Verdict(text, False))
+            continue
+        found = _verify_run(run_dir, programs)
+        verdicts.append(Verdict(f"{run_dir.name}: {found.text}", found.holds))
+    text = "\n".join(each.text for each in verdicts)
+    return Verdict(text, all(each.holds for each in verdicts))
+
+
+def _verify_run(run_dir: Path, programs: Programs) -> Verdict:
+    """Verify one run; add the program that it was trained in, if with others, to `programs`."""
     run_directory.require_idle(run_dir)
     config = run_metadata.load_config(run_dir)
     run_metadata.check_data(run_dir)
@@ -76,16 +106,28 @@ def verify(run_dir: Path | str) -> Verdict:
         return Verdict(f"{run_dir} has no saved step yet, so there is nothing to verify.", False)
     logged = metrics.read(run_dir / run_directory.METRICS, before=until)
     require_same_metrics(run_dir, logged, loop)
-    with ProgressBar(config) as progress:
-        source = run_metadata.load(run_dir).get("init_from")
-        first, _ = initialization.initial_state(loop, source)
-        again = train_in_memory(config, until, progress.after_call, first)
-    if not all(map(np.array_equal, logged[:2], again.history[:2])):
+    source = run_metadata.load(run_dir).get("init_from")
+    if program := joint_run.program_of(run_dir):
+        joint, number = program
+        name = json.dumps(config_json.to_json(joint), sort_keys=True)
+        if name not in programs:
+            first, _ = initialization.initial_state(TrainLoop(joint), source)
+            programs[name] = joint_run.train_in_memory(joint, first)
+        again = programs[name][number]
+    else:
+        with ProgressBar(config) as progress:
+            first, _ = initialization.initial_state(loop, source)
+            again = train_in_memory(config, until, progress.after_call, first)
+    history = again.history
+    before = history.steps < until
+    values = {name: rows[:, before] for name, rows in history.values.items()}
+    history = History(history.seeds, history.steps[before], values)
+    if not all(map(np.array_equal, logged[:2], history[:2])):
         file = run_dir / run_directory.METRICS
         return Verdict(f"{file} lacks lines of steps that were logged.", False)
-    found = metric_differences(logged, again.history)
+    found = metric_differences(logged, history)
     leaves = unequal_leaves(saved.state, again.state)
-    steps = len(again.history.steps)
+    steps = len(history.steps)
     return _judge(run_metadata.differences(run_dir), found, leaves, steps, config.seeds)
 
 

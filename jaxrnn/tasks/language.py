@@ -207,7 +207,7 @@ class Language(Task):
           batches_per_epoch: as the property of this name.
         """
         first = jnp.broadcast_to(jnp.asarray(step) % batches_per_epoch == 0, (self.batch_size,))
-        if not self.reset_probability:
+        if isinstance(self.reset_probability, int | float) and not self.reset_probability:
             return first
         return first | jax.random.bernoulli(key, self.reset_probability, first.shape)
 

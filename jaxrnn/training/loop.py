@@ -21,19 +21,27 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
+from jaxrnn.tasks.base import Task
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, join, mask_diverged
+from jaxrnn.training.joint import JointConfig, Networks, networks_of
 from jaxrnn.training.mesh import DATA, SEED, put, shard_rows, to_host
 from jaxrnn.training.optimizer import make_optimizer
-from jaxrnn.training.step import TrainState, init_state, make_train_step
+from jaxrnn.training.step import TrainState, TrainStep, init_state, make_train_step
 from jaxrnn.training.success import UNSOLVED, is_solved
-from jaxrnn.training.validation import init_best, make_validate, validate_and_track_best
+from jaxrnn.training.validation import (
+    Validate,
+    init_best,
+    make_validate,
+    validate_and_track_best,
+)
 from jaxrnn.types import Arrays, Metrics, Params
 
 SECONDS_PER_CALL = 2.0
@@ -105,60 +113,67 @@ class TrainLoop:
         task, train = config.task, config.train
         self.config = config
         self.calls_up_to = min(train.steps_per_call, train.steps + 1)
-        self._optimizer = make_optimizer(train)
-        self._train_step = make_train_step(task, config.model, self._optimizer)
-        self._validate = make_validate(task, config.model) if config.validates else None
+        self._parts = _Parts.of(config)
         parts = config.mesh.seed if config.mesh else 1
         self.vmap_size = config.vmap_size or -(-config.seeds // parts)
         self.mesh = _make_mesh(config, self.vmap_size)
-        if train.patience and not self._validate:
+        if train.patience and not config.validates:
             raise SettingError("patience needs a task with a validation set")
         # Jitted so that the shapes below and the program share one trace.
         self.init = jax.jit(self._init)
         self.step = jax.jit(self._step)
 
-        seeds = config.seed_numbers
-        shapes = jax.eval_shape(self.init, seeds[0])
+        first = jax.tree.map(lambda leaf: leaf[0], networks_of(config))
+        shapes = jax.eval_shape(self.init, first)
         self.blank: TrainState = jax.tree.map(
             lambda leaf: np.zeros((config.seeds, *leaf.shape), leaf.dtype), shapes
         )
         arrays = jax.eval_shape(lambda arrays: arrays, task.arrays())
-        _, self.metrics = jax.eval_shape(self.step, shapes, seeds[0], np.int32(0), arrays)
+        _, self.metrics = jax.eval_shape(self.step, shapes, first, np.int32(0), arrays)
 
-    def _init(self, seed: jax.Array, params: Params | None = None) -> TrainState:
-        """Return the state of one seed, [] uint32, before its first update."""
-        config, key = self.config, child_key(root_key(seed), "init")
+    def _split(self, network: Networks) -> "tuple[jax.Array, _Parts]":
+        """Return the seed of one network, [] uint32, and the parts that it is trained with."""
+        if not isinstance(self.config, JointConfig):
+            return network, self._parts
+        seed, config = self.config.split(network)
+        return seed, _Parts.of(config)
+
+    def _init(self, network: Networks, params: Params | None = None) -> TrainState:
+        """Return the state of one network, of a seed [] uint32, before its first update."""
+        config, (seed, parts) = self.config, self._split(network)
+        key = child_key(root_key(seed), "init")
         state = init_state(
-            key, config.task, config.model, self._optimizer, config.batch_shape, params
+            key, config.task, config.model, parts.optimizer, config.batch_shape, params
         )
-        if self._validate:
+        if parts.validate:
             state = state._replace(best=init_best(state.params))
         if config.train.stop_when_solved:
             state = state._replace(solved_at=jnp.int32(UNSOLVED))
         return state
 
     def _step(
-        self, state: TrainState, seed: jax.Array, n: jax.Array, arrays: Arrays
+        self, state: TrainState, network: Networks, n: jax.Array, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
-        """Take step n of one seed.
+        """Take step n of one network.
 
         Step N, one past the last update, only measures. A seed whose loss or gradient is not
         finite is frozen: its parameters and `step` keep their values. So is one that stops early,
         or has solved its task and stops for that.
         """
-        config, root = self.config, root_key(seed)
+        config, (seed, parts) = self.config, self._split(network)
+        root = root_key(seed)
         data_key, dropout_key = (
             jax.random.fold_in(child_key(root, stream), n) for stream in ("data", "dropout")
         )
         validation: Metrics = {}
-        if self._validate and state.best:
+        if parts.validate and state.best:
             due, active = config.is_validated(n), state.step == n
             best, validation = validate_and_track_best(
-                self._validate, state.best, state.params, arrays, n, due, active
+                parts.validate, state.best, state.params, arrays, n, due, active
             )
             state = state._replace(best=best)
-        batch = shard_rows(config.task.sample_batch(data_key, n, arrays))
-        new, metrics = self._train_step(state, batch, dropout_key)
+        batch = shard_rows(parts.task.sample_batch(data_key, n, arrays))
+        new, metrics = parts.train_step(state, batch, dropout_key)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         update = finite & (state.step == n) & (n < config.train.steps)
         update &= jnp.logical_not(config.has_stopped(state))
@@ -185,14 +200,14 @@ class TrainLoop:
         return blank._replace(carry=carry)
 
     def run_steps(
-        self, states: TrainState, seeds: jax.Array, start: Any, stop: Any, arrays: Arrays
+        self, states: TrainState, networks: Networks, start: Any, stop: Any, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`, at most `calls_up_to` of them.
 
         Args:
           states: each leaf [S, ...]. If start is 0 only the shapes matter, and the parameters are
             made here.
-          seeds: [S] uint32.
+          networks: [S] uint32, the seeds; in a joint program also the numbers of each network.
           start: [] int32.
           stop: [] int32.
           arrays: the task's.
@@ -211,47 +226,49 @@ class TrainLoop:
                 axis_names={SEED},
                 check_vma=False,
             )
-        padding = -len(seeds) % self.seeds_at_once
+        count = len(states.step)
+        padding = -count % self.seeds_at_once
         if not padding:
-            return run_groups(states, seeds, start, stop, arrays)
+            return run_groups(states, networks, start, stop, arrays)
 
         def pad(values: Any) -> jax.Array:  # with copies of the last seed
             values = jnp.asarray(values)
             return jnp.concatenate([values, jnp.repeat(values[-1:], padding, axis=0)])
 
-        results = run_groups(*jax.tree.map(pad, (states, seeds)), start, stop, arrays)
-        return jax.tree.map(lambda values: values[: len(seeds)], results)
+        results = run_groups(*jax.tree.map(pad, (states, networks)), start, stop, arrays)
+        return jax.tree.map(lambda values: values[:count], results)
 
     def _run_groups(
-        self, states: TrainState, seeds: jax.Array, start: Any, stop: Any, arrays: Arrays
+        self, states: TrainState, networks: Networks, start: Any, stop: Any, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
         """Take some steps of a whole number of groups, one group after the other."""
         size = self.vmap_size
-        if len(seeds) == size:
-            return self._run_group((states, seeds), start, stop, arrays)
+        if len(states.step) == size:
+            return self._run_group((states, networks), start, stop, arrays)
 
         def split(values: jax.Array) -> jax.Array:  # [S, ...] -> [groups, vmap_size, ...]
             return values.reshape(-1, size, *values.shape[1:])
 
         results = jax.lax.map(
             lambda group: self._run_group(group, start, stop, arrays),
-            jax.tree.map(split, (states, seeds)),
+            jax.tree.map(split, (states, networks)),
         )
         return jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), results)
 
     def _run_group(
-        self, group: tuple[TrainState, jax.Array], start: Any, stop: Any, arrays: Arrays
+        self, group: tuple[TrainState, Networks], start: Any, stop: Any, arrays: Arrays
     ) -> tuple[TrainState, Metrics]:
         """Take some steps of one group of seeds, all of it in one `vmap`."""
-        states, seeds = group
-        map_seeds = jax.vmap if len(seeds) > 1 else _map_single
+        states, networks = group
+        map_seeds = jax.vmap if len(states.step) > 1 else _map_single
         given = () if self.config.init_from is None else (states.params,)
         states = jax.lax.cond(
-            start == 0, lambda: map_seeds(self.init)(seeds, *given), lambda: states
+            start == 0, lambda: map_seeds(self.init)(networks, *given), lambda: states
         )
 
         def take_step(states: TrainState, n: jax.Array) -> tuple[TrainState, Metrics]:
-            return map_seeds(lambda state, seed: self.step(state, seed, n, arrays))(states, seeds)
+            step = lambda state, network: self.step(state, network, n, arrays)  # noqa: E731
+            return map_seeds(step)(states, networks)
 
         def body(n: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             states, metrics = loop
@@ -267,6 +284,22 @@ class TrainLoop:
         )
         stop = jnp.minimum(stop, start + self.calls_up_to)
         return jax.lax.fori_loop(start, stop, body, (states, metrics))
+
+
+class _Parts(NamedTuple):
+    """What one network is trained with."""
+
+    task: Task
+    optimizer: optax.GradientTransformation
+    train_step: TrainStep
+    validate: Validate | None
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> "_Parts":
+        optimizer = make_optimizer(config.train)
+        train_step = make_train_step(config.task, config.model, optimizer)
+        validate = make_validate(config.task, config.model) if config.validates else None
+        return cls(config.task, optimizer, train_step, validate)
 
 
 def _make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
@@ -311,10 +344,10 @@ class CompiledLoop(NamedTuple):
     shardings: Any = None  # of the other arguments on the mesh; None for one device
 
     def __call__(
-        self, states: TrainState, seeds: np.ndarray, start: int, stop: int
+        self, states: TrainState, networks: Networks, start: int, stop: int
     ) -> tuple[TrainState, Metrics]:
         """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
-        arguments = states, seeds, np.int32(start), np.int32(stop)
+        arguments = states, networks, np.int32(start), np.int32(stop)
         if self.shardings is not None and processes.are_several():
             arguments = put(arguments, self.shardings)
         return self.executable(*arguments, self.arrays)
@@ -346,7 +379,7 @@ def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None
     else:
         donated = () if config.seeds % loop.seeds_at_once else 0  # padded states are copied
         run_steps = jax.jit(loop.run_steps, donate_argnums=donated, **options)
-        given = loop.blank, config.seed_numbers, np.int32(0), np.int32(0)
+        given = loop.blank, networks_of(config), np.int32(0), np.int32(0)
         shapes = jax.eval_shape(lambda *arguments: arguments, *given)
         lowered = run_steps.lower(*shapes, arrays)
         with ThreadPoolExecutor(1) as pool:
@@ -375,6 +408,51 @@ class RunState:
         return join(self.histories)
 
 
+class Call(NamedTuple):
+    """What one call of the compiled loop did, to all networks."""
+
+    state: TrainState  # on the devices
+    progress: TrainState  # the few numbers that `seed_status` needs
+    values: Metrics  # by name, [S, calls_up_to, ...]
+    stop: int  # the step after the last one it took
+    seconds: float  # it took
+
+    def of(self, rows: slice) -> "Call":
+        """The same of some of the networks, without their whole state."""
+        progress, values = jax.tree.map(lambda leaf: leaf[rows], self[1:3])
+        return Call(progress, progress, values, self.stop, self.seconds)
+
+
+def run_calls(
+    compiled: CompiledLoop, state: TrainState, start: int, until: int | None = None
+) -> Iterator[Call]:
+    """Call the compiled loop, a few seconds per call, up to the last step.
+
+    Args:
+      compiled: the loop.
+      state: of all networks before step `start`; its arrays are donated.
+      start: the first step.
+      until: the step to stop before; None for all steps.
+
+    Yields:
+      each call. The first takes one step, to measure how long a step takes.
+    """
+    networks, steps = networks_of(compiled.config), 1
+    until = compiled.config.train.steps + 1 if until is None else until
+    while start < until:
+        started = time.perf_counter()
+        stop = min(start + steps, until)
+        state, values = compiled(state, networks, start, stop)
+        values, progress = to_host((values, _progress(state)))
+        seconds = time.perf_counter() - started
+        most = values["loss"].shape[1]
+        steps = int(np.clip(SECONDS_PER_CALL * (stop - start) / seconds, 1, most))
+        if compiled.shardings is not None:
+            steps = int(processes.share([steps])[0, 0])  # the clocks of processes differ
+        yield Call(state, progress, values, stop, seconds)
+        start = stop
+
+
 def run_loop(
     compiled: CompiledLoop, run_state: RunState, until: int | None = None
 ) -> Iterator[RunState]:
@@ -388,20 +466,8 @@ def run_loop(
     Yields:
       the run after each call. The first call takes one step, to measure how long a step takes.
     """
-    config = compiled.config
-    last, steps = config.train.steps, 1
-    until = last + 1 if until is None else until
-    while run_state.step < until:
-        started, start = time.perf_counter(), run_state.step
-        stop = min(start + steps, until)
-        state, values = compiled(run_state.state, config.seed_numbers, start, stop)
-        values, progress = to_host((values, _progress(state)))
-        seconds = time.perf_counter() - started
-        most = values["loss"].shape[1]
-        steps = int(np.clip(SECONDS_PER_CALL * (stop - start) / seconds, 1, most))
-        if compiled.shardings is not None:
-            steps = int(processes.share([steps])[0, 0])  # the clocks of processes differ
-        run_state = _after_call(config, run_state, state, progress, values, stop, seconds)
+    for call in run_calls(compiled, run_state.state, run_state.step, until):
+        run_state = after_call(compiled.config, run_state, call)
         yield run_state
         if run_state.is_over:
             return
@@ -488,17 +554,9 @@ def _progress(state: TrainState) -> TrainState:
     return TrainState(state.step, None, None, None, best, state.solved_at)
 
 
-def _after_call(
-    config: ExperimentConfig,
-    before: RunState,
-    state: TrainState,
-    progress: TrainState,
-    values: Metrics,
-    stop: int,
-    seconds: float,
-) -> RunState:
-    """Return the run after a call that took the steps from `before.step` to before `stop`."""
-    start = before.step
+def after_call(config: ExperimentConfig, before: RunState, call: Call) -> RunState:
+    """Return the run after a call that took the steps from `before.step` on."""
+    start, stop, progress, values = before.step, call.stop, call.progress, call.values
     losses = np.asarray(values["loss"])
     status = seed_status(config, progress, stop, losses[:, stop - start - 1])
     nobody_left = status.is_all(config)
@@ -512,8 +570,8 @@ def _after_call(
         stop = status.next_step
     return RunState(
         step=stop,
-        state=state,
-        seconds=before.seconds + seconds,
+        state=call.state,
+        seconds=before.seconds + call.seconds,
         histories=(*before.histories, history),
         diverged=status.diverged,
         stopped=status.stopped,

@@ -58,6 +58,6 @@ def _conclusion(result: SweepResult) -> str:
     over = f"mean over {seeds} seeds" if seeds > 1 else "one seed, so without an interval"
     why = "most solved, then the lowest " if result.by_success else "the lowest "
     return (
-        f"Best: {label(best.settings)} ({why}{result.measure}: {found}, {over}{said}); the run is"
-        f" in {best.run_dir}."
+        f"Best: {label(best.settings, ', ')} ({why}{result.measure}: {found}, {over}{said}); the"
+        f" run is in {best.run_dir}."
     )

@@ -18,9 +18,10 @@ class Dropout(nn.Dropout):
     ) -> jax.Array:
         """Inputs of any shape -> the same shape. Arguments as Flax's."""
         off = nn.merge_param("deterministic", self.deterministic, deterministic)
-        if off or not isinstance(self.rate, jax.Array):
+        rate: Any = self.rate
+        if off or not isinstance(rate, jax.Array):
             return super().__call__(inputs, deterministic, rng)
-        keep = 1.0 - self.rate
+        keep = 1.0 - rate
         key = self.make_rng(self.rng_collection) if rng is None else rng
         ones = self.broadcast_dims
         shape = [1 if axis in ones else size for axis, size in enumerate(inputs.shape)]

@@ -274,13 +274,13 @@ def outcome(sweep_dir: Path) -> SweepResult:
     return SweepResult(sweep_dir, measure, combinations, by_success)
 
 
-def label(settings: Settings) -> str:
+def label(settings: Settings, separator: str = ",") -> str:
     """Return a combination in one word.
 
     >>> label({"learning_rate": 0.001, "projection_size": None})
     'learning_rate=0.001,projection_size=None'
     """
-    return ",".join(f"{name}={text(value)}" for name, value in settings.items())
+    return separator.join(f"{name}={text(value)}" for name, value in settings.items())
 
 
 def text(value: Any) -> str:
@@ -291,9 +291,10 @@ def text(value: Any) -> str:
 def _make(experiment: ExperimentConfig | Make, settings: Settings) -> ExperimentConfig:
     if not isinstance(experiment, ExperimentConfig):
         return experiment(**settings)
+    config: ExperimentConfig = experiment
     for name, value in settings.items():
-        experiment = put(experiment, _path(experiment, name), value)
-    return experiment
+        config = put(config, _path(config, name), value)
+    return config
 
 
 def _path(experiment: ExperimentConfig, name: str) -> str:

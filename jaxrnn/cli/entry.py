@@ -51,10 +51,9 @@ def run_command(
         with exit_cleanly():
             require_decodable(Path(sys.argv[0]))  # JAX notes which file called it
             swept = sweeps.find(config_type, sys.argv[1:]) if make_config else None
-            if swept is None:
-                configs = [_parse(config_type, prog, sys.argv[1:])]
-            else:
-                configs = [_parse(config_type, prog, each) for each in swept.arguments]
+            lines = swept.arguments if swept else [sys.argv[1:]]
+            about = f"{config_type.__doc__} {sweeps.HELP}" if make_config else None
+            configs = [_parse(config_type, prog, each, about) for each in lines]
             with processes.joined(getattr(configs[0], "processes", None)):
                 if swept and make_config:
                     sweeps.run(swept.names, configs, make_config, sys.argv[0])
@@ -121,7 +120,9 @@ def exit_cleanly() -> Iterator[None]:
         _refuse("JAX_DEBUG_NANS or JAX_DEBUG_INFS found a number that is not finite", 3)
 
 
-def _parse(config_type: Any, prog: str | None, arguments: list[str]) -> Any:
+def _parse(
+    config_type: Any, prog: str | None, arguments: list[str], description: str | None = None
+) -> Any:
     """Parse the command line with tyro; report a mistake on one line.
 
     tyro draws its message in a box as wide as the terminal. A wide terminal gives an unwrapped one.
@@ -134,7 +135,9 @@ def _parse(config_type: Any, prog: str | None, arguments: list[str]) -> Any:
     try:
         with contextlib.redirect_stderr(box):
             flags = (tyro.conf.FlagCreatePairsOff,)
-            return tyro.cli(config_type, prog=prog, args=arguments, config=flags)
+            return tyro.cli(
+                config_type, prog=prog, description=description, args=arguments, config=flags
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -12,6 +12,8 @@ from jaxrnn.errors import SettingError
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.processes import Processes
 
+HELP = "An option that is a number takes several, as in 1e-3,3e-3: all combinations are trained."
+
 SINGLE = {"seed", "seeds", "vmap_size"}
 """Numbers of which every run of a sweep has the same."""
 

@@ -77,9 +77,9 @@ class JointConfig(ExperimentConfig):
         """Return the seed of one network, and its experiment, whose numbers may be traced."""
         seed, config = network[0], self
         for path, number in network[1].items():
-            if path.startswith("train."):  # optax mixes it with float32, also with JAX_ENABLE_X64
-                number = number.astype(jnp.float32)
-            config = put_unchecked(config, path, number)
+            # Optax mixes numbers with float32, also with JAX_ENABLE_X64.
+            dtype = jnp.float32 if path.startswith("train.") else None
+            config = put_unchecked(config, path, jnp.asarray(number, dtype))
         return seed, config
 
     def experiment(self, c: int) -> ExperimentConfig:

@@ -68,6 +68,7 @@ def test_every_script_sweeps(name, script, call):
     assert result.stdout.splitlines() == [head, one, two, best]
 
 
+@pytest.mark.slow
 def test_all_combinations_of_several_options(script, call):
     flags = "--learning-rate 1e-3,3e-3 --batch-size 2,3 --seeds 2 --vmap-size 2"
     result = script("memory", "--sequence-length", "4", *flags.split(), *SMALL.split())

@@ -52,7 +52,7 @@ def run_command(
             require_decodable(Path(sys.argv[0]))  # JAX notes which file called it
             swept = sweeps.find(config_type, sys.argv[1:]) if make_config else None
             lines = swept.arguments if swept else [sys.argv[1:]]
-            about = f"{config_type.__doc__} {sweeps.HELP}" if make_config else None
+            about = f"{config_type.__doc__}\n\n{sweeps.HELP}" if make_config else None
             configs = [_parse(config_type, prog, each, about) for each in lines]
             with processes.joined(getattr(configs[0], "processes", None)):
                 if swept and make_config:

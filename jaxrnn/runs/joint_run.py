@@ -75,6 +75,7 @@ def train(joint: JointConfig, folder: Path, run_dirs: Sequence[Path], label: str
       RunError, OSError, MemoryError, KeyboardInterrupt, SystemExit: as `runner.run` and `resume`.
     """
     if all(map(has_ended, run_dirs)):
+        shutil.rmtree(folder / run_directory.CHECKPOINTS, ignore_errors=True)
         return
     with signals.deferred() as asked, contextlib.ExitStack() as stack:
         joint, directory = stack.enter_context(_open_program(joint, folder))

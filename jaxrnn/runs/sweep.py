@@ -239,23 +239,35 @@ def read(sweep_dir: Path) -> dict[str, Any]:
 
 
 def plan(experiments: Sequence[ExperimentConfig]) -> list[list[int]]:
-    """Return which experiments are trained in one program, by number."""
+    """Return which experiments are trained in one program, by number.
+
+    Raises:
+      SettingError: if the parts of an experiment do not fit each other.
+    """
     groups: dict[str, list[int]] = {}
     for c, experiment in enumerate(experiments):
         alike = run_metadata.config_of(fixed_parts(experiment))["experiment"]
         groups.setdefault(json.dumps(alike, sort_keys=True), []).append(c)
     programs = []
     for numbers in groups.values():
-        joint = join_experiments([experiments[c] for c in numbers], None)
-        try:
-            if joint is not None:
-                TrainLoop(joint)
-                programs.append(numbers)
-                continue
-        except Exception:  # of any kind: some optimizer needs a number that is not traced
-            pass
-        programs += [[c] for c in numbers]
+        if _fit_one_program([experiments[c] for c in numbers]):
+            programs.append(numbers)
+            continue
+        for c in numbers:
+            TrainLoop(experiments[c])  # raises now, not after hours of training others
+            programs.append([c])
     return programs
+
+
+def _fit_one_program(experiments: list[ExperimentConfig]) -> bool:
+    joint = join_experiments(experiments, None)
+    if joint is None:
+        return False
+    try:
+        TrainLoop(joint)
+    except Exception:  # of any kind: some optimizer needs a number that is not traced
+        return False
+    return True
 
 
 def outcome(sweep_dir: Path) -> SweepResult:

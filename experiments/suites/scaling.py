@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cells import LSTMCell, MinGRUCell
+from jaxrnn.cells import GRUCell, LSTMCell, MinGRUCell
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from suites.timing import Row, interleave, memory_rows, rows
@@ -21,10 +21,12 @@ GROWING = {
     "S": (1, 4, 16, 64),
 }
 LAYERS = (1, 2, 4, 8)
+NARROW = (4, 16, 64)  # H of the layers that Newton's method runs
+JACOBIANS = 2**26  # bytes, the most that it is given here
 
 
 def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
-    """Measure an LSTM's gradient over each size, compilation over T and layers, and chunks.
+    """Measure an LSTM's gradient over each size, compilation over T and layers, chunks, Newton.
 
     Args:
       repeats: turns of each size.
@@ -35,6 +37,8 @@ def scaling(repeats: int, longest: int) -> Iterator[list[Row]]:
         yield from growing(letter, tuple(sizes), repeats)
     yield from compiling(repeats, [lengths[0], lengths[-1]])
     yield from chunks(repeats, longest)
+    for hidden in NARROW:
+        yield from newton(min(repeats, 5), longest, hidden)
 
 
 def growing(letter: str, sizes: tuple[int, ...], repeats: int) -> Iterator[list[Row]]:
@@ -134,3 +138,20 @@ def chunks(repeats: int, longest: int) -> Iterator[list[Row]]:
         case = f"B=16, T={steps}, F=8, H=128"
         yield rows("scaling", case, "gradient of the last state", interleave(systems, repeats))
         yield memory_rows("scaling", case, "gradient of the last state", memory)
+
+
+def newton(repeats: int, longest: int, hidden: int) -> Iterator[list[Row]]:
+    """Measure one long, narrow sequence with all steps in parallel, and step by step."""
+    for cell, size in ((GRUCell(hidden), hidden), (LSTMCell(hidden), 2 * hidden)):
+        for steps in (longest // 16, longest // 4, longest):
+            inputs = jax.random.normal(jax.random.key(0), (1, steps, 8))
+            fits = steps * size * size * inputs.dtype.itemsize <= JACOBIANS
+            implementations: tuple[Any, ...] = ("fused", "scan", *(["newton"] if fits else []))
+            systems = {}
+            for name in implementations:
+                layer = Recurrent(cell, implementation=name)
+                variables = layer.init(jax.random.key(1), inputs[:, :1])
+                systems[name] = partial(gradient(layer, variables, inputs), variables, inputs)
+            kind = type(cell).__name__.removesuffix("Cell")
+            case = f"{kind}, B=1, T={steps}, F=8, H={hidden}"
+            yield rows("scaling", case, "forward+backward", interleave(systems, repeats))

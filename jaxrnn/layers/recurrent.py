@@ -61,6 +61,9 @@ class Recurrent(nn.Module):
           default options and cells of `fused.register_fused_cell`; no forward-mode derivative.
         "associative_scan": all steps in parallel, for a `LinearCell`; T may be symbolic only with
           a `remat_chunk_size`.
+        "newton": all steps in parallel by Newton's method, for LSTMs and GRUs with default options
+          in float32 or float64; no forward-mode derivative. A row that does not converge is NaN,
+          and an error where its values are known (not under `jit`). Its memory grows with T H^2.
         "cudnn": NVIDIA's library, for an LSTM in float32 on a GPU; not under `vmap`.
         "auto": "fused" where supported; for a `LinearCell` "associative_scan", except on a CPU,
           which has too few cores to gain from it (docs/performance.md), and for a symbolic T, which
@@ -82,7 +85,7 @@ class Recurrent(nn.Module):
     reverse: bool = False
     recurrent_dropout: float = 0.0
     remat_chunk_size: int | None = None
-    implementation: Literal["auto", "scan", "fused", "associative_scan", "cudnn"] = "auto"
+    implementation: Literal["auto", "scan", "fused", "associative_scan", "newton", "cudnn"] = "auto"
 
     def __post_init__(self) -> None:
         """Check the attributes."""
@@ -101,13 +104,15 @@ class Recurrent(nn.Module):
             raise ValueError(
                 f"remat_chunk_size must be a whole number from 1 or None, not {size!r}"
             )
-        choices = ("auto", "scan", "fused", "associative_scan", "cudnn")
+        choices = ("auto", "scan", "fused", "associative_scan", "newton", "cudnn")
         if self.implementation not in choices:
             raise ValueError(
                 f"implementation must be one of {', '.join(choices)}, not {self.implementation!r}"
             )
         if self.implementation == "associative_scan" and not isinstance(self.cell, LinearCell):
             raise ValueError(f"associative_scan is for a LinearCell; {cell} must be scanned")
+        if self.implementation == "newton" and type(self.cell) not in (LSTMCell, GRUCell):
+            raise ValueError(f"newton is for an LSTMCell or GRUCell, not {cell}")
         super().__post_init__()
 
     def __call__(
@@ -212,6 +217,13 @@ class Recurrent(nn.Module):
                 )
             if known and (off_cpu or self.implementation == "associative_scan"):
                 function = scan.associative_scan_cell
+        elif not plain and self.implementation == "newton":
+            from jaxrnn.layers import newton  # imported here because few need it
+
+            needed = newton.unsupported_reason(self.cell, carry, steps)
+            if needed:
+                raise ValueError(f"newton needs {needed}: use implementation='auto'")
+            function = newton.newton_scan
         elif not plain and self.implementation == "cudnn":
             from jaxrnn.layers import cudnn  # imported here because it takes 0.03 s
 

@@ -373,12 +373,19 @@ def test_seeds_suite(no_cache, monkeypatch):
 def test_scaling_measures_time_memory_and_compilation(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))
-    time_of_t, memory, time_of_s, steps, layers, *_ = scaling.scaling(1, longest=64)
+    monkeypatch.setattr(scaling, "NARROW", (3,))
+    monkeypatch.setattr(scaling, "JACOBIANS", 64 * 3 * 3 * 4)  # of the LSTM not at T = 64
+    time_of_t, memory, time_of_s, steps, layers, *rest = scaling.scaling(1, longest=64)
     assert [row.system for row in time_of_t] == ["T=16", "T=64"]
     assert memory[1].ratio == pytest.approx(4, rel=0.2)  # linear in T, except for the weights
     assert [row.system for row in time_of_s] == ["S=1", "S=3"]
     assert [row.system for row in steps] == ["T=16", "T=64"]
     assert [row.system for row in layers] == ["layers=1", "layers=2"]
+    assert [row.case for (row, *_) in rest[-6:]] == [
+        f"{cell}, B=1, T={n}, F=8, H=3" for cell in ("GRU", "LSTM") for n in (4, 16, 64)
+    ]
+    each = ["fused", "scan", "newton"]
+    assert [[row.system for row in part] for part in rest[-6:]] == [*[each] * 5, each[:2]]
 
 
 @pytest.mark.slow

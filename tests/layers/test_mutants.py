@@ -23,6 +23,8 @@ GOLDENS = {  # the function in test_oracles or another module, and its case
     "torch lstm": ("test_a_layer_and_its_gradients_equal_pytorch", "lstm", "stacked", None, None),
     "torch gru": ("test_a_layer_and_its_gradients_equal_pytorch", "gru", "stacked", None, None),
     "torch rnn": ("test_a_layer_and_its_gradients_equal_pytorch", "rnn", "stacked", None, None),
+    "newton lstm": ("test_newtons_method_equals_pytorch", "lstm", None),
+    "newton gru": ("test_newtons_method_equals_pytorch", "gru", None),
     "torch loss": ("test_the_loss_equals_pytorchs_with_ignore_index", None),
     "keras gru": ("test_a_layer_equals_keras", "gru", "bidirectional", None),
     "keras gru, before": ("test_a_layer_equals_keras", "gru_reset_before", "bidirectional", None),
@@ -155,6 +157,16 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
         *("torch gru", "layers.fused_loop"),
         "d_old = jax.tree.map(jnp.add, d_old, skipped)",
         "pass",
+    ),
+    # Newton's method
+    "too early an end": ("newton lstm", "layers.newton", "TOLERANCE = 4 ", "TOLERANCE = 1e12 "),
+    "the Jacobians transposed": ("newton lstm", "layers.newton", "jacobians.mT", "jacobians"),
+    "the gradient one step late": ("newton gru", "layers.newton", ".mT, -1, axis=0", ".mT, 0"),
+    "padding that is solved for": (
+        "newton gru",
+        "layers.newton",
+        "jnp.where(masks.valid, new, old)",
+        "new",
     ),
     # the newer cells
     "no bound of u": ("indrnn", "cells.indrnn", "if self.recurrent_clip is not None:", "if 0:"),

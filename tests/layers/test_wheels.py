@@ -23,7 +23,7 @@ from jaxrnn.layers.recurrent import Recurrent
 
 GOLDEN = read("wheels_recurrent.npz")
 START, END = 2, 3  # phonemes
-IMPLEMENTATIONS = ["scan", "fused"]
+IMPLEMENTATIONS = ["scan", "fused", "newton"]
 
 
 def wheel_file(package: str, inside: str) -> Path:

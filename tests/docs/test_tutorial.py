@@ -1,0 +1,69 @@
+"""The tutorial: its code runs, its numbers are true, and both languages have the same code."""
+
+import re
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+import sync
+
+TUTORIAL = Path(sync.__file__).parent
+CHAPTERS = sync.chapters("en")
+CLAIMS = {
+    "1-sequences": [
+        "round(memoryless, 3) == 0.462 and losses[-1] - memoryless < 2e-3",
+        "abs(probabilities[0, 1] - 0.5) < 0.01 and abs(probabilities[5, 4] - 0.5) < 0.01",
+        "best_loss(['hihello'], 2) == 0 == best_loss(['banana'], 1)",
+        "len({tuple(one_hot[ids[: t + 1]].sum(0)) for t in range(6)}) == 6",
+    ],
+}
+"""What the text says about the results, by chapter: expressions of the names in its code."""
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_the_code_runs_and_the_text_is_true(chapter, monkeypatch):
+    """In one namespace, in the chapter's folder and with JAX's defaults, as a notebook."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    monkeypatch.chdir(chapter.parent)
+    names = {"__name__": "__main__"}
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        for n, (_, code) in enumerate(sync.blocks(chapter.read_text("utf-8"))):
+            exec(compile(code, f"{chapter.name}, block {n}", "exec"), names)
+            pyplot.close("all")
+        for claim in CLAIMS[chapter.stem]:
+            assert eval(claim, names), claim
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_both_languages_have_the_same_code(chapter):
+    """`python docs/tutorial/sync.py` makes it so."""
+    english = chapter.read_text("utf-8")
+    korean = (TUTORIAL / "ko" / chapter.name).read_text("utf-8")
+    assert sync.blocks(english) == sync.blocks(korean)
+    for mark in (r"^## ", r"^```", r"^\|", r"^\*\*\d\.\*\* ", r"^:class: dropdown$"):
+        assert len(re.findall(mark, english, re.M)) == len(re.findall(mark, korean, re.M)), mark
+    for page in (english, korean):
+        assert len(re.findall(r"^\*\*\d\.\*\* ", page, re.M)) == 3  # exercises
+        assert page.count(":class: dropdown") >= 3  # and their answers
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_chapter_is_a_notebook_in_the_index(language):
+    index = (TUTORIAL / language / "index.md").read_text("utf-8")
+    header = CHAPTERS[0].read_text("utf-8").split("# 1.")[0]
+    for n, page in enumerate(sync.chapters(language), 1):
+        assert re.search(rf"^{page.stem}$", index, re.M)
+        assert page.read_text("utf-8").startswith(f"{header}# {n}. ")
+        assert not re.search(r"^```py(?!thon$)", page.read_text("utf-8"), re.M)  # would not run
+
+
+def test_sync_refuses_pages_with_other_blocks():
+    page = "a\n```python\n1\n```\nb\n```{code-cell} ipython3\n```\n"
+    source = [("python", "x = 1\n"), ("{code-cell} ipython3", "y\n")]
+    assert sync.blocks(sync.with_blocks(page, source)) == source
+    with pytest.raises(ValueError, match="the page has the blocks"):
+        sync.with_blocks(page, source[:1])

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.core import Tracer
 
 from jaxrnn.errors import SettingError
+from jaxrnn.rng import MAX_SEED
 
 
 def check_axes(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
@@ -107,6 +108,20 @@ def check_counts(settings: Any, *names: str) -> None:
             raise SettingError(f"{words} must be at least 1")
         if value >= 2**31:
             raise SettingError(f"{words} must be less than 2**31")
+
+
+def check_seeds(settings: Any, *names: str) -> None:
+    """Check that the named attributes of a config are None or whole numbers that seed a key.
+
+    Raises:
+      SettingError: if one is not.
+    """
+    for name in names:
+        seed, words = getattr(settings, name), name.replace("_", " ")
+        if seed is None:
+            continue
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+            raise SettingError(f"{words} must be a whole number from 0 to {MAX_SEED}, not {seed!r}")
 
 
 def check_rate(name: str, rate: float) -> None:

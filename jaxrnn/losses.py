@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn.checks import check_axes
 from jaxrnn.dtypes import promote
@@ -31,6 +32,18 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     weighted = jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
     weighted, total = promote(weighted, total)
     return weighted / jnp.where(total > 0, total, 1.0)
+
+
+def entropy(counts: np.ndarray) -> float:
+    """The entropy of a distribution, in nats, from counts or probabilities that need not sum to 1.
+
+    It is the loss of the best constant prediction.
+
+    >>> round(entropy(np.array([1, 1, 2, 0])) / np.log(2), 6)
+    1.5
+    """
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
 
 
 def sequence_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import RunError, SettingError
-from jaxrnn.rng import MAX_SEED, root_key
+from jaxrnn.rng import root_key
 from jaxrnn.tasks.base import Task
 from jaxrnn.types import Arrays, Batch
 
@@ -131,16 +131,6 @@ def permutation(seed: int, steps: int) -> np.ndarray:
     """A fixed random order of the steps, [T] int: the same for all sequences and runs."""
     with jax.ensure_compile_time_eval():
         return np.asarray(jax.random.permutation(root_key(seed), steps))
-
-
-def check_seeds(task: Task, *names: str) -> None:
-    """Raise SettingError unless the named settings are None or whole numbers from 0."""
-    for name in names:
-        seed, words = getattr(task, name), name.replace("_", " ")
-        if seed is None:
-            continue
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-            raise SettingError(f"{words} must be a whole number from 0 to {MAX_SEED}, not {seed!r}")
 
 
 def check_examples(name: str, examples: Examples, classes: int) -> Examples:

@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
+from jaxrnn.checks import check_seeds
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.package_data import package_file
 from jaxrnn.tasks.classification import (
     Classification,
     Examples,
     check_examples,
-    check_seeds,
     permutation,
 )
 

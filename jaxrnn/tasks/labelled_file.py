@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxrnn.checks import check_seeds
 from jaxrnn.errors import RunError
 from jaxrnn.tasks.classification import (
     Classification,
     Examples,
     check_examples,
-    check_seeds,
     permutation,
 )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrnn.checks import check_counts, check_rate
 from jaxrnn.errors import RunError
+from jaxrnn.losses import entropy
 from jaxrnn.tasks.base import Task
 from jaxrnn.text import corpus
 from jaxrnn.text.corpus import Corpus, check_fractions
@@ -166,8 +167,7 @@ class Language(Task):
         ids, counts = self.corpus.train, np.zeros(self.output_size, int)
         for start in range(0, len(ids), 2**20):  # bincount widens each id to eight bytes
             counts += np.bincount(ids[start : start + 2**20], minlength=self.output_size)
-        shares = counts[counts > 0] / counts.sum()
-        return float(-(shares * np.log(shares)).sum())
+        return entropy(counts)
 
     @property
     def batches_per_epoch(self) -> int:

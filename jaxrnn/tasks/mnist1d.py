@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_counts
+from jaxrnn.checks import check_counts, check_seeds
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.classification import (
     Classification,
     Examples,
-    check_seeds,
     permutation,
 )
 from jaxrnn.types import Arrays, Batch

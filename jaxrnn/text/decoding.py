@@ -21,7 +21,7 @@ from jaxrnn.errors import RunError
 from jaxrnn.text.sampling import NOT_FINITE
 from jaxrnn.types import Params
 
-END = 0
+END_ID = 0
 """The token that ends a target, and stands before its first token."""
 
 
@@ -104,12 +104,12 @@ def _greedy(model: nn.Module, params: Params, sources: Sources, length: int):
     def step(search: Any, _: None):
         last, ended, total, state = search
         logits, state = _step(model, params, last, memory, state)
-        ids = jnp.where(ended, END, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        ids = jnp.where(ended, END_ID, jnp.argmax(logits, axis=-1).astype(jnp.int32))
         best = jnp.max(jax.nn.log_softmax(logits), axis=-1)
         total = total + jnp.where(ended, 0.0, best)
-        return (ids, ended | (ids == END), total, state), ids
+        return (ids, ended | (ids == END_ID), total, state), ids
 
-    search = jnp.full(rows, END), jnp.zeros(rows, bool), jnp.zeros(rows), state
+    search = jnp.full(rows, END_ID), jnp.zeros(rows, bool), jnp.zeros(rows), state
     (_, _, total, _), ids = jax.lax.scan(step, search, length=length)  # [L, B]
     return ids.T, total
 
@@ -128,19 +128,19 @@ def _beams(model: nn.Module, params: Params, sources: Sources, length: int, beam
         logits, state = _step(model, params, last.ravel(), memory, state)
         size = logits.shape[-1]
         scores = jax.nn.log_softmax(logits).reshape(rows, beams, size)
-        only_end = jnp.where(jnp.arange(size) == END, 0.0, -jnp.inf)
+        only_end = jnp.where(jnp.arange(size) == END_ID, 0.0, -jnp.inf)
         scores = jnp.where(ended[..., None], only_end[None, None], scores)
         totals = (total[..., None] + scores).reshape(rows, beams * size)
         total, best = jax.lax.top_k(totals, beams)  # [B, K]
         parents, ids = best // size, best % size
-        ended = jnp.take_along_axis(ended, parents, axis=1) | (ids == END)
+        ended = jnp.take_along_axis(ended, parents, axis=1) | (ids == END_ID)
         places = (parents + beams * jnp.arange(rows)[:, None]).ravel()
         state = jax.tree.map(lambda leaf: leaf[places], state)
         return (ids, ended, total, state), (parents, ids)
 
     # All beams start equal: rule out all but one, or each target would be found K times.
     first = jnp.full((rows, beams), -jnp.inf).at[:, 0].set(0.0)
-    search = jnp.full((rows, beams), END), jnp.zeros((rows, beams), bool), first, state
+    search = jnp.full((rows, beams), END_ID), jnp.zeros((rows, beams), bool), first, state
     (_, _, total, _), links = jax.lax.scan(step, search, length=length)
 
     def back(beam: jax.Array, link: tuple[jax.Array, jax.Array]):

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
+from jaxrnn.losses import entropy
 from jaxrnn.rng import validation_key
 from jaxrnn.tasks.base import Task
 from jaxrnn.types import Arrays, Batch
@@ -92,8 +93,7 @@ class RegularTask(Task):
             last = self.valid_lengths(length)
             for step in range(1, last + 1) if self.every_step else [last]:
                 total += self.shares(step)
-        shares = total[total > 0] / total.sum()
-        return float(-(shares * np.log(shares)).sum())
+        return entropy(total)
 
     @property
     def chance_accuracy(self) -> float:

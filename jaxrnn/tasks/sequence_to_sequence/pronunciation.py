@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_counts
+from jaxrnn.losses import entropy
 from jaxrnn.tasks.sequence_to_sequence.base import END, SequenceToSequence, make_batch
 from jaxrnn.text import cmudict
 from jaxrnn.text.cmudict import Lexicon
@@ -88,8 +89,7 @@ class Pronunciation(SequenceToSequence):
         targets = self.arrays()["targets"]
         counts = np.bincount(targets[targets > 0], minlength=self.output_size)
         counts[0] = len(targets)
-        shares = counts[counts > 0] / counts.sum()
-        return float(-(shares * np.log(shares)).sum())
+        return entropy(counts)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Ids of the training and the validation part, uint8: words [N, S], phonemes [N, L]."""

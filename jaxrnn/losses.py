@@ -39,7 +39,7 @@ def entropy(counts: np.ndarray) -> float:
 
     It is the loss of the best constant prediction.
 
-    >>> round(entropy(np.array([1, 1, 2, 0])) / np.log(2), 6)
+    >>> round(float(entropy(np.array([1, 1, 2, 0])) / np.log(2)), 6)
     1.5
     """
     shares = counts[counts > 0] / counts.sum()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jaxrnn.analysis.report import success_interval
-from jaxrnn.runs.sweep import Combination, SweepResult, label, text
+from jaxrnn.runs.sweep_results import Combination, SweepResult, label, text
 
 
 def summarize(result: SweepResult) -> str:

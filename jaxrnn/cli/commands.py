@@ -38,10 +38,10 @@ class Resume(OfRun):
 
     def __call__(self) -> None:
         from jaxrnn.analysis import plots, report, sweep_table
-        from jaxrnn.runs import runner, sweep
+        from jaxrnn.runs import runner, sweep, sweep_results
         from jaxrnn.training.mesh import MeshShape
 
-        if sweep.is_sweep(self.run_dir):
+        if sweep_results.is_sweep(self.run_dir):
             if self.mesh:
                 raise SettingError("--mesh is for a single run; a sweep keeps its own")
             print(sweep_table.summarize(sweep.resume_sweep(self.run_dir)))
@@ -101,9 +101,9 @@ class Info(OfRun):
 
     def __call__(self) -> None:
         from jaxrnn.cli import info
-        from jaxrnn.runs import sweep
+        from jaxrnn.runs import sweep_results
 
-        describe = info.of_sweep if sweep.is_sweep(self.run_dir) else info.of_run
+        describe = info.of_sweep if sweep_results.is_sweep(self.run_dir) else info.of_run
         print(describe(self.run_dir))
 
 

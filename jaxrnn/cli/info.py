@@ -61,11 +61,11 @@ def of_run(run_dir: Path | str) -> str:
 def of_sweep(folder: Path) -> str:
     """Return the table of a sweep; if it has not finished, the status of each run."""
     from jaxrnn.analysis import sweep_table
-    from jaxrnn.runs import joint_run, sweep
+    from jaxrnn.runs import joint_run, sweep_results
 
-    run_dirs = sweep.read(folder)["runs"]
+    run_dirs = sweep_results.read(folder)["runs"]
     if all(map(joint_run.has_ended, run_dirs)):
-        return sweep_table.summarize(sweep.outcome(folder))
+        return sweep_table.summarize(sweep_results.outcome(folder))
     lines = []
     for run_dir in run_dirs:
         started = (run_dir / run_directory.MANIFEST).exists()

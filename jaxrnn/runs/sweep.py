@@ -12,86 +12,44 @@ of the others has a program of its own.
 """
 
 import contextlib
-import csv
-import io
 import itertools
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jaxrnn import atomic
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs import (
     compilation_cache,
     config_json,
     import_paths,
     joint_run,
-    metrics,
     run_directory,
     run_metadata,
     runner,
 )
-from jaxrnn.runs.files import read_json, write_json
+from jaxrnn.runs.files import write_json
 from jaxrnn.runs.progress import note
+from jaxrnn.runs.sweep_results import (
+    SWEEP,
+    Settings,
+    SweepResult,
+    label,
+    outcome,
+    read,
+    write_results,
+)
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.history import last_rows
 from jaxrnn.training.joint import JointConfig, fixed_parts, join_experiments, put
 from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import use_all_cpus
-from jaxrnn.training.validation import LOSS
 
-SWEEP = "sweep.json"
-RESULTS = "results.json"
-TABLE = "results.csv"
 LONGEST_NAME = 150
 
 Make = Callable[..., ExperimentConfig]
-Settings = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Combination:
-    """What became of one combination of settings."""
-
-    settings: Settings  # by name
-    run_dir: Path
-    losses: np.ndarray  # [S]; NaN for a seed that diverged
-    solved: np.ndarray | None  # [S] bool; None if the task cannot be solved
-    mean: float  # over the seeds that did not diverge
-    interval: tuple[float, float] | None  # 95%, Student's t; None with fewer than two seeds
-
-    @property
-    def diverged(self) -> int:
-        """How many seeds have no finite loss."""
-        return int(np.sum(~np.isfinite(self.losses)))
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """The outcome of a sweep. `jaxrnn.analysis.sweep_table.summarize` makes a table of it."""
-
-    sweep_dir: Path
-    measure: str  # what `losses` are: "best validation loss" or "final training loss"
-    combinations: tuple[Combination, ...]
-    by_success: bool  # whether the share of solved seeds counts first: with `stop_when_solved`
-
-    @property
-    def best(self) -> Combination | None:
-        """The lowest mean loss, of those with the fewest diverged seeds; None if all diverged."""
-
-        def rank(each: Combination) -> tuple[float, ...]:
-            solved = int(np.sum(each.solved)) if self.by_success and each.solved is not None else 0
-            return each.diverged, -solved, each.mean
-
-        there = [each for each in self.combinations if math.isfinite(each.mean)]
-        return min(there, key=rank, default=None)
 
 
 def sweep(
@@ -108,8 +66,8 @@ def sweep(
       experiment: the experiment, or a function of the settings that returns one.
       settings: the values of each setting. With an `ExperimentConfig`, a name is a field of its
         training or task, such as "learning_rate", or a path, such as "model.recurrent.dropout".
-      vmap_size: how many networks a program trains in one `vmap`; None takes the experiment's if
-        it has several seeds, or the fastest size, which is measured.
+      vmap_size: how many networks a program trains in one `vmap`, at most; None takes the
+        experiment's if it has several seeds, or the fastest size, which is measured.
       run_dir: a new or empty directory; None for the next number in `runs/<name>`.
       name: None for the task's name.
 
@@ -155,6 +113,8 @@ def train_all(
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
     if processes.are_several():
         raise SettingError("a sweep is trained by one process; start it without --coordinator")
+    if vmap_size is not None and vmap_size < 1:
+        raise SettingError("vmap size must be at least 1")
     if not experiments:
         raise SettingError("a sweep needs at least one value of each setting")
     use_all_cpus()
@@ -207,35 +167,10 @@ def resume_sweep(sweep_dir: Path | str) -> SweepResult:
         note(f"resume the sweep with: {run_directory.resume_command(folder)}")
         raise
     result = outcome(folder)
-    _write_results(result)
+    write_results(result)
     if result.best is None:
         raise DivergedError(f"the loss of every network of the sweep in {folder} is not finite")
     return result
-
-
-def is_sweep(path: Path | str) -> bool:
-    """Whether a directory is that of a sweep."""
-    return (Path(path) / SWEEP).is_file()
-
-
-def read(sweep_dir: Path) -> dict[str, Any]:
-    """Read sweep.json, with experiments and paths of runs.
-
-    Raises:
-      RunError: if it is damaged, or names something that no longer exists.
-      OSError: if it cannot be read.
-    """
-    file = sweep_dir / SWEEP
-    try:
-        record = read_json(file)
-        script = Path(record["script"]) if record["script"] else None
-        for name in ("experiments", "settings"):
-            parts = record[name]
-            record[name] = [config_json.from_json(part, script, name) for part in parts]
-        record["runs"] = [sweep_dir / run for run in record["runs"]]
-        return record
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file}: {import_paths.first_line(error)}") from error
 
 
 def plan(experiments: Sequence[ExperimentConfig]) -> list[list[int]]:
@@ -268,36 +203,6 @@ def _fit_one_program(experiments: list[ExperimentConfig]) -> bool:
     except Exception:  # of any kind: some optimizer needs a number that is not traced
         return False
     return True
-
-
-def outcome(sweep_dir: Path) -> SweepResult:
-    """Read what became of a sweep's runs, all of which have ended."""
-    record = read(sweep_dir)
-    experiments = record["experiments"]
-    validates = all(each.validates for each in experiments)
-    combinations = tuple(
-        _combination(settings, run_dir, config, validates)
-        for settings, run_dir, config in zip(
-            record["settings"], record["runs"], experiments, strict=True
-        )
-    )
-    measure = "best validation loss" if validates else "final training loss"
-    by_success = any(each.train.stop_when_solved for each in experiments)
-    return SweepResult(sweep_dir, measure, combinations, by_success)
-
-
-def label(settings: Settings, separator: str = ",") -> str:
-    """Return a combination in one word.
-
-    >>> label({"learning_rate": 0.001, "projection_size": None})
-    'learning_rate=0.001,projection_size=None'
-    """
-    return separator.join(f"{name}={text(value)}" for name, value in settings.items())
-
-
-def text(value: Any) -> str:
-    """Return a setting's value as a word."""
-    return getattr(value, "__name__", None) or str(value)
 
 
 def _make(experiment: ExperimentConfig | Make, settings: Settings) -> ExperimentConfig:
@@ -356,6 +261,7 @@ def _train_program(
     if len(experiments) > 1:
         first = experiments[0]
         layout = vmap_size or (first.vmap_size if first.seeds > 1 else None)
+        layout = layout and min(layout, first.seeds * len(experiments))
         joint = join_experiments(experiments, layout)
         assert isinstance(joint, JointConfig)
         joint_run.train(joint, folder, run_dirs, progress_label)
@@ -363,77 +269,10 @@ def _train_program(
     [config], [run_dir] = experiments, run_dirs
     if joint_run.has_ended(run_dir):
         return
+    if vmap_size is not None:
+        config = replace(config, vmap_size=min(vmap_size, config.seeds))
     with contextlib.suppress(DivergedError):
         if (run_dir / run_directory.CONFIG).exists():
             runner.resume(run_dir, label=progress_label)
         else:
             runner.run(config, run_dir=run_dir, label=progress_label)
-
-
-def _combination(
-    settings: Settings, run_dir: Path, config: ExperimentConfig, validates: bool
-) -> Combination:
-    manifest = run_metadata.load(run_dir)
-    history = metrics.read(run_dir / run_directory.METRICS)
-    diverged, stopped, solved_at = (
-        {int(seed): step for seed, step in manifest.get(name, {}).items()}
-        for name in ("diverged", "stopped_early", "solved_at")
-    )
-    last = last_rows(history, {**stopped, **solved_at})
-    losses = np.asarray(last["loss"], float)
-    if validates:
-        found = np.asarray(history.values[LOSS], float)
-        losses = np.min(np.where(np.isfinite(found), found, np.inf), axis=1)
-    losses = np.where(np.isin(history.seeds, list(diverged)), np.nan, losses)
-    losses = np.where(np.isfinite(losses), losses, np.nan)
-    if config.train.stop_when_solved:
-        solved = np.isin(history.seeds, list(solved_at))
-    else:
-        solved = config.task.solved(last)
-    finite = losses[np.isfinite(losses)]
-    mean = float(finite.mean()) if finite.size else math.nan
-    solved = None if solved is None else np.asarray(solved) & np.isfinite(losses)
-    return Combination(settings, run_dir, losses, solved, mean, _interval(finite))
-
-
-def _interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the 95% interval of the mean of some numbers, by Student's t."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t  # takes longer to import than a small sweep
-
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    half = float(t.ppf(0.975, len(values) - 1)) * error
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
-def _write_results(result: SweepResult) -> None:
-    """Write results.json and results.csv."""
-    rows = list(_rows(result))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic.write(result.sweep_dir / TABLE, table.getvalue().encode())
-    best = None if result.best is None else result.best.run_dir.name
-    record = {"measure": result.measure, "interval": "95%, Student's t", "best": best, "rows": rows}
-    write_json(result.sweep_dir / RESULTS, record)
-
-
-def _rows(result: SweepResult) -> Iterator[dict[str, Any]]:
-    for each in result.combinations:
-        low, high = each.interval or (None, None)
-        plain = (bool, int, float, str, type(None))
-        yield {
-            **{
-                name: value if isinstance(value, plain) else text(value)
-                for name, value in each.settings.items()
-            },
-            "mean": each.mean if math.isfinite(each.mean) else None,
-            "low": low,
-            "high": high,
-            "seeds": len(each.losses),
-            "diverged": each.diverged,
-            "solved": None if each.solved is None else int(each.solved.sum()),
-            "run": each.run_dir.name,
-        }

@@ -16,7 +16,7 @@ from jaxrnn.runs import (
     metrics,
     run_directory,
     run_metadata,
-    sweep,
+    sweep_results,
 )
 from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.runner import require_same_metrics
@@ -71,7 +71,7 @@ def verify(run_dir: Path | str) -> Verdict:
     run_dir = Path(run_dir)
     use_all_cpus()
     compilation_cache.enable()
-    if sweep.is_sweep(run_dir):
+    if sweep_results.is_sweep(run_dir):
         return _verify_sweep(run_dir)
     return _verify_run(run_dir, {})
 
@@ -83,7 +83,7 @@ Programs = dict[str, list[RunState]]
 def _verify_sweep(folder: Path) -> Verdict:
     """Verify all runs of a sweep; what was trained in one program is trained again only once."""
     verdicts, programs = [], Programs()
-    for run_dir in sweep.read(folder)["runs"]:
+    for run_dir in sweep_results.read(folder)["runs"]:
         if not joint_run.has_ended(run_dir):
             text = f"{run_dir} has not ended: resume the sweep first."
             verdicts.append(Verdict(text, False))

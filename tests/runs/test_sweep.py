@@ -24,7 +24,8 @@ from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, joint_run, metrics, run_metadata
-from jaxrnn.runs.sweep import Combination, SweepResult, label, plan
+from jaxrnn.runs.sweep import plan
+from jaxrnn.runs.sweep_results import Combination, SweepResult, label
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.joint import put
 from jaxrnn.training.loop import TrainLoop, train_in_memory
@@ -108,6 +109,7 @@ def test_numbers_share_one_compiled_program(trained):
     assert compiled == 1
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_each_run_agrees_with_the_single_run(trained):
     """Closely: the program and the groups are others. Settings differ by more."""
@@ -157,6 +159,7 @@ def test_the_other_commands_work_on_each_run(trained):
     assert not (result.sweep_dir / "programs/1/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_verification_trains_the_program_again(tmp_path):
     config = replace(SMALL, seeds=1)
     result = sweep(config, {"learning_rate": RATES[:2]}, vmap_size=2, run_dir=tmp_path / "a")
@@ -234,6 +237,7 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_tells_how_to_resume(uninterrupted, tmp_path, monkeypatch, capsys):
     folder, usual = tmp_path / "a", joint_run.run_calls
 
@@ -302,9 +306,10 @@ def test_runs_end_by_themselves_while_others_go_on(tmp_path, monkeypatch):
     assert_same_runs(resume_sweep(tmp_path / "b"), result)
 
 
+@pytest.mark.slow
 def test_all_diverged(tmp_path):
     with pytest.raises(DivergedError, match="every network of the sweep in"):
-        sweep(SMALL, {"learning_rate": (3e38, 3.1e38)}, vmap_size=4, run_dir=tmp_path / "a")
+        sweep(SMALL, {"learning_rate": (3e38, 3.1e38)}, vmap_size=40, run_dir=tmp_path / "a")
     assert "All networks diverged" in info.of_sweep(tmp_path / "a")
 
 
@@ -339,12 +344,14 @@ def test_an_optimizer_that_needs_its_number_gets_programs_of_its_own():
     assert plan([put(powers[0], "train.learning_rate", rate) for rate in RATES]) == [[0, 1, 2]]
 
 
+@pytest.mark.slow
 def test_a_function_of_the_settings(tmp_path):
     def make(hidden_size, steps):
         model = SequenceModel(Recurrent(ElmanCell(hidden_size)), 4)
         return ExperimentConfig(Echo(), model, TrainConfig(steps), mesh=MeshShape())
 
-    result = sweep(make, {"hidden_size": (2, 3), "steps": (1,)}, run_dir=tmp_path / "a")
+    settings = {"hidden_size": (2, 3), "steps": (1,)}
+    result = sweep(make, settings, vmap_size=8, run_dir=tmp_path / "a")
     names = [each.run_dir.name for each in result.combinations]
     assert names == ["hidden_size=2,steps=1", "hidden_size=3,steps=1"]
     assert [each.interval for each in result.combinations] == [None, None]
@@ -356,6 +363,7 @@ BAD = {
     "unknown path": ({"train.rate": (1,)}, "there is no setting rate"),
     "out of range": ({"learning_rate": (0.1, -1.0)}, "learning rate must be a positive"),
     "the same twice": ({"learning_rate": (0.1, 0.1)}, "give the same experiment"),
+    "no networks": ({"learning_rate": (0.1,)}, "vmap size must be at least 1"),
     "no values": ({"learning_rate": ()}, "a sweep needs at least one value"),
 }
 
@@ -363,8 +371,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_settings(case, tmp_path):
     settings, message = BAD[case]
+    size = 0 if case == "no networks" else None
     with pytest.raises(SettingError, match=message):
-        sweep(CONFIG, settings, run_dir=tmp_path / "a")
+        sweep(CONFIG, settings, vmap_size=size, run_dir=tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

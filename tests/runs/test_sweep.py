@@ -406,7 +406,7 @@ def test_the_table_its_files_and_the_best(tmp_path):
 
 def test_the_interval_and_the_files(trained):
     result, _ = trained
-    rows = list(csv.DictReader((result.sweep_dir / "results.csv").open()))
+    rows = list(csv.DictReader((result.sweep_dir / "results.csv").read_text().splitlines()))
     record = json.loads((result.sweep_dir / "results.json").read_text())
     assert record["best"] == result.best.run_dir.name
     for each, row, entry in zip(result.combinations, rows, record["rows"], strict=True):

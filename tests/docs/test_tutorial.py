@@ -17,6 +17,13 @@ CLAIMS = {
         "best_loss(['hihello'], 2) == 0 == best_loss(['banana'], 1)",
         "len({tuple(one_hot[ids[: t + 1]].sum(0)) for t in range(6)}) == 6",
     ],
+    "2-step": [
+        "abs(one_unit(np.eye(30)[0], 3.0, 2.0)[5:] - 0.96).max() < 0.005 > abs(one_unit(np.eye(30)[0], 3.0, 0.5)[8])",
+        "abs(one_unit(np.eye(30)[0], 3.0, 0.9)[8]) > 0.1 > abs(one_unit(np.eye(30)[0], 3.0, 0.9)[29])",
+        "abs(from_a - 0.96) < 0.005 and abs(from_b + 0.96) < 0.005",
+        "abs(states[0] - states[2]).max() > 0.9 and abs(states[4] - states[5]).max() > 0.1",
+        "difference < 1e-6",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 

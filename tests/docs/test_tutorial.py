@@ -24,6 +24,14 @@ CLAIMS = {
         "abs(states[0] - states[2]).max() > 0.9 and abs(states[4] - states[5]).max() > 0.1",
         "difference < 1e-6",
     ],
+    "3-training": [
+        "max(abs(grads[name] - jax_grads[name]).max() for name in params) < 1e-6",
+        "sizes[5, 5] > sizes[5, 4] > sizes[5, 3] > sizes[5, 2] and not sizes[0, 1:].any()",
+        "''.join(characters[n] for n in probabilities.argmax(-1)) == 'ihello'",
+        "history[-1].max() < 0.01 and history.shape == (1000, 6)",
+        "abs((up - numpy_loss(changed)) / (2 * small) / grads['W_h'][0, 1] - 1) < 1e-8",
+        "numpy_loss(values) < 0.01 and not through_time",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 

@@ -47,17 +47,14 @@ def loss(layer, options):
             for part in jax.tree.leaves(results)
         )
 
-    return jax.value_and_grad(of, argnums=(0, 1, 2))
+    return jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2)))
 
 
 def is_sorted(function, *arguments):
-    def anew(*arguments):  # JAX keeps the traces of a function that it knows
-        return function(*arguments)
-
-    return " sort[" in str(jax.make_jaxpr(anew)(*arguments))
+    return " sort[" in str(jax.make_jaxpr(function)(*arguments))
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("extra", ["", "resets", "dropout"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS)
@@ -75,11 +72,12 @@ def test_values_and_gradients_equal_the_scan(cell, lengths, reverse, extra, key)
         assert is_sorted(found, *arguments)
         expected = loss(layer.clone(implementation="scan"), options)
         chex.assert_trees_all_close(
-            jax.jit(found)(*arguments), expected(*arguments), rtol=1e-12, atol=1e-12
+            found(*arguments), expected(*arguments), rtol=1e-12, atol=1e-12
         )
 
 
-@pytest.mark.parametrize("steps", [1, ragged.CHUNK_STEPS, ragged.CHUNK_STEPS + 1])
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("steps", [ragged.CHUNK_STEPS + 1, 1, ragged.CHUNK_STEPS])
 def test_any_number_of_steps(steps, key):
     with jax.enable_x64(True):
         layer, variables, inputs, carry = case("lstm", key)
@@ -109,7 +107,8 @@ def test_steps_after_the_longest_row_are_not_computed(key):
     assert not apply(jnp.zeros(B, int))[0].any()
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("shared", [False, True])
 def test_under_vmap(shared, key):
     """With lengths of its own for each network, the loops have no levels."""
     with jax.enable_x64(True):
@@ -124,6 +123,7 @@ def test_under_vmap(shared, key):
         together = jax.vmap(one, in_axes=(0, None if shared else 0))
         assert ("while[" in str(jax.make_jaxpr(together)(many, lengths))) == shared
         found = jax.jit(together)(many, lengths)
+        one = jax.jit(one)
         for n in range(3):
             own = jax.tree.map(lambda leaf, n=n: leaf[n], many)
             expected = one(own, lengths if shared else lengths[n])
@@ -132,6 +132,7 @@ def test_under_vmap(shared, key):
             )
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(key):
     with jax.enable_x64(True):
         layer, *arguments = case("lstm", key)
@@ -174,7 +175,7 @@ def test_rows_of_each_device_are_sorted_in_shard_map(key):
 
 def test_small_layers_are_not_sorted(key, monkeypatch):
     layer, *arguments = case("lstm", key, jnp.float32)
-    run = loss(layer, {"lengths": jnp.array(LENGTHS["uniform"])})
-    assert is_sorted(run, *arguments)
+    options = {"lengths": jnp.array(LENGTHS["uniform"])}
+    assert is_sorted(loss(layer, options), *arguments)
     monkeypatch.setattr(ragged, "MIN_PRODUCTS", 2**25)
-    assert not is_sorted(run, *arguments)
+    assert not is_sorted(loss(layer, options), *arguments)

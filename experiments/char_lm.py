@@ -22,6 +22,7 @@ import tyro
 from jaxrnn import cli
 from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts, check_rate
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
@@ -115,8 +116,7 @@ class Config:
     """Do not plot the curves."""
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise SettingError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        check_choice("--cell", self.cell, CELLS)
         check_tokenizer(self.tokenizer)
         check_counts(self, "layers", "hidden_size", "epochs")
         for name in ("steps", "embedding_size"):

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxrnn import cli
+from jaxrnn.choices import check_choice
 from jaxrnn.cli.options import NetworkOptions, RunOptions, TrainingOptions, make_experiment
 from jaxrnn.errors import SettingError
 from jaxrnn.models import SequenceClassifier
@@ -64,8 +65,7 @@ class Config:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __post_init__(self) -> None:
-        if self.task not in OPTIONS:
-            raise SettingError(f"--task must be one of {', '.join(OPTIONS)}, not {self.task!r}")
+        check_choice("--task", self.task, OPTIONS)
         for name in dict.fromkeys(name for names in OPTIONS.values() for name in names):
             if name not in OPTIONS[self.task] and getattr(self, name) not in (None, False):
                 option = name.replace("_", "-")

@@ -19,6 +19,7 @@ from typing import Annotated
 import tyro
 
 from jaxrnn import cli
+from jaxrnn.choices import check_choice
 from jaxrnn.cli.options import NetworkOptions, RunOptions, TrainingOptions, make_experiment
 from jaxrnn.errors import SettingError
 from jaxrnn.runs.loading import load
@@ -66,8 +67,7 @@ class Config:
     processes: Annotated[Processes, tyro.conf.arg(name="")] = Processes()
 
     def __post_init__(self) -> None:
-        if self.task not in NAMES:
-            raise SettingError(f"--task must be one of {', '.join(NAMES)}, not {self.task!r}")
+        check_choice("--task", self.task, NAMES)
         if (self.task == "file") != (self.data is not None):
             raise SettingError("--task file and --data FILE need each other")
         if self.task in SYNTHETIC and self.val_fraction is not None:

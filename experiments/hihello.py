@@ -28,6 +28,7 @@ from jaxrnn import cli
 from jaxrnn.analysis import report
 from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts
+from jaxrnn.choices import check_choice
 from jaxrnn.layers.gates import read_gates
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
@@ -102,8 +103,7 @@ class Config:
     """Print only the last line."""
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise ValueError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        check_choice("--cell", self.cell, CELLS)
         check_counts(self, "layers", "hidden_size")
         if self.layers > MAX_LAYERS:
             raise ValueError(f"layers must be at most {MAX_LAYERS}")

@@ -8,7 +8,7 @@ import jaxrnn
 
 PACKAGE = Path(jaxrnn.__file__).parent
 
-BASE = {"types", "rng", "errors", "checks", "dtypes", "atomic", "package_data"}
+BASE = {"types", "rng", "errors", "checks", "choices", "dtypes", "atomic", "package_data"}
 LAYERS = BASE | {"cells", "layers"}
 MODELS = LAYERS | {"models", "losses"}
 TRAINING = MODELS | {"text", "tasks", "training"}
@@ -17,6 +17,7 @@ ALLOWED = {
     "rng": BASE,
     "errors": BASE,
     "checks": BASE,
+    "choices": BASE,
     "dtypes": BASE,
     "atomic": BASE,
     "package_data": BASE,

@@ -39,6 +39,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import SettingError
 from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.training.config import ExperimentConfig
@@ -138,8 +139,7 @@ def load(name: str) -> Study:
     Raises:
       SettingError: if there is none of that name.
     """
-    if name not in names():
-        raise SettingError(f"there is no study {name!r}; choose from {', '.join(names())}")
+    check_choice("the study", name, names())
     return importlib.import_module(f"studies.{name}").STUDY
 
 

@@ -30,6 +30,7 @@ from jaxrnn.cells.mlstm import MLSTMCarry, MLSTMCell
 from jaxrnn.cells.rglru import RGLRUCell
 from jaxrnn.cells.slstm import SLSTMCarry, SLSTMCell
 from jaxrnn.cells.urlstm import URLSTMCell
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import SettingError
 
 CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {
@@ -73,8 +74,7 @@ def make_cell(name: str, hidden_size: int, **options: Any) -> nn.RNNCellBase:
     >>> make_cell("lstm", 8, projection_size=3).projection_size
     3
     """
-    if name not in CELLS:
-        raise SettingError(f"cell must be one of {', '.join(CELLS)}, not {name!r}")
+    check_choice("cell", name, CELLS)
     given = {option: value for option, value in options.items() if value is not None}
     try:
         return CELLS[name](hidden_size, **given)

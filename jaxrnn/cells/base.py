@@ -12,6 +12,7 @@ from jax import export
 from jax.nn.initializers import Initializer
 
 from jaxrnn.cells.initializers import initializer
+from jaxrnn.choices import check_choice
 from jaxrnn.dtypes import promote
 
 CarryType = TypeVar("CarryType")
@@ -180,8 +181,7 @@ def check_clip(cell: Any, name: str) -> None:
 
 def check_forget_gate(cell: Any) -> None:
     """Check the option `forget_gate` of the xLSTM cells, with a ValueError."""
-    if cell.forget_gate not in ("sigmoid", "exp"):
-        raise ValueError(f"forget_gate must be sigmoid or exp, not {cell.forget_gate!r}")
+    check_choice("forget_gate", cell.forget_gate, ("sigmoid", "exp"))
 
 
 def register_carry(cls: type[CarryType]) -> type[CarryType]:

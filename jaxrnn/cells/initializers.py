@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
+from jaxrnn.choices import check_choice
+
 
 def _identity(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
     """Ones on the diagonal. The other arguments are what JAX passes to any initializer."""
@@ -47,6 +49,5 @@ def initializer(choice: str | Initializer) -> Initializer:
     """
     if not isinstance(choice, str):
         return choice
-    if choice not in INITIALIZERS:
-        raise ValueError(f"unknown initializer {choice!r}; choose from {', '.join(INITIALIZERS)}")
+    check_choice("initializer", choice, INITIALIZERS)
     return INITIALIZERS[choice]

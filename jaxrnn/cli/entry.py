@@ -5,25 +5,20 @@ import gc
 import io
 import logging
 import os
-import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import tyro
 
-from jaxrnn.cli import sweeps
+from jaxrnn.cli import parsing, sweeps
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs.files import require_decodable
 from jaxrnn.runs.import_paths import loading_script
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training import processes
 from jaxrnn.training.mesh import use_all_cpus
-
-HELP_COLUMNS = 60  # the least width of help; tyro needs about that
 
 
 def run_command(
@@ -53,7 +48,7 @@ def run_command(
             swept = sweeps.find(config_type, sys.argv[1:]) if make_config else None
             lines = swept.arguments if swept else [sys.argv[1:]]
             about = f"{config_type.__doc__}\n\n{sweeps.HELP}" if make_config else None
-            configs = [_parse(config_type, prog, each, about) for each in lines]
+            configs = [parsing.parse(config_type, prog, each, about) for each in lines]
             with processes.joined(getattr(configs[0], "processes", None)):
                 if swept and make_config:
                     sweeps.run(swept.names, configs, make_config, sys.argv[0])
@@ -118,43 +113,6 @@ def exit_cleanly() -> Iterator[None]:
         ):
             raise
         _refuse("JAX_DEBUG_NANS or JAX_DEBUG_INFS found a number that is not finite", 3)
-
-
-def _parse(
-    config_type: Any, prog: str | None, arguments: list[str], description: str | None = None
-) -> Any:
-    """Parse the command line with tyro; report a mistake on one line.
-
-    tyro draws its message in a box as wide as the terminal. A wide terminal gives an unwrapped one.
-    """
-    box, columns = io.StringIO(), os.environ.get("COLUMNS")
-    if not {"-h", "--help"} & set(arguments):
-        os.environ["COLUMNS"] = "10000"
-    elif shutil.get_terminal_size().columns < HELP_COLUMNS:
-        os.environ["COLUMNS"] = str(HELP_COLUMNS)
-    try:
-        with contextlib.redirect_stderr(box):
-            flags = (tyro.conf.FlagCreatePairsOff,)
-            return tyro.cli(
-                config_type, prog=prog, description=description, args=arguments, config=flags
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    finally:
-        os.environ.pop("COLUMNS", None)
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
-    _refuse(re.sub(r"^Error parsing (?!--)\S+: ", "", _first_paragraph(box.getvalue())))
-
-
-def _first_paragraph(box: str) -> str:
-    """Return the text of tyro's box above its first rule."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    if "╭" not in box:  # stdout is ASCII, as with LC_ALL=C: a title and a rule replace the border
-        lines = lines[2:]
-    rule = next((i for i, line in enumerate(lines) if set(line) in ({"─"}, {"-"})), len(lines))
-    return " ".join(lines[:rule])
 
 
 def _refuse(message: str, code: int = 2) -> NoReturn:

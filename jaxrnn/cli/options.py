@@ -20,6 +20,7 @@ from flax import linen as nn
 
 from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts, check_rate
+from jaxrnn.choices import check_choice
 from jaxrnn.cli import reporting
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
@@ -50,8 +51,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.cell not in CELLS:
-            raise SettingError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        check_choice("--cell", self.cell, CELLS)
         check_counts(self, "layers", "hidden_size")
         check_rate("dropout", self.dropout)
         self.stack()
@@ -166,8 +166,7 @@ def make_task(name: str, names: tuple[str, ...], options: Mapping[str, Any]) -> 
     Traceback (most recent call last):
     jaxrnn.errors.SettingError: --delay is for --task copy; adding has --sequence-length
     """
-    if name not in names:
-        raise SettingError(f"--task must be one of {', '.join(names)}, not {name!r}")
+    check_choice("--task", name, names)
 
     def has(task: str, option: str) -> bool:
         fields = dataclasses.fields(TASKS[task])  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,5 @@
 """Write the trained network of a run to a file that other programs read."""
 
-import difflib
 import errno
 import json
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 import jaxrnn
 from jaxrnn import atomic
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.export.documents import as_json, readme, vocabularies
 from jaxrnn.export.interface import describe
@@ -62,10 +62,7 @@ def export_run(
 
     >>> export_run("runs/char_lm/0001", "onnx")  # doctest: +SKIP
     """
-    if to not in FORMATS:
-        close = difflib.get_close_matches(to, FORMATS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingError(f"--to must be one of {', '.join(FORMATS)}, not {to!r}{hint}")
+    check_choice("--to", to, FORMATS)
     file = Path(run_dir) / FOLDER / FORMATS[to] if out is None else Path(out)
     if file.is_dir():
         raise IsADirectoryError(errno.EISDIR, "the file cannot be a directory", str(file))

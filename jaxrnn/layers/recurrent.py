@@ -25,6 +25,7 @@ from jaxrnn.cells import (
     URLSTMCell,
 )
 from jaxrnn.checks import check_carry, check_rate, drops
+from jaxrnn.choices import check_choice
 from jaxrnn.layers import explicit, scan
 from jaxrnn.layers.fused import is_supported
 from jaxrnn.layers.fused_loop import fused_scan
@@ -105,10 +106,7 @@ class Recurrent(nn.Module):
                 f"remat_chunk_size must be a whole number from 1 or None, not {size!r}"
             )
         choices = ("auto", "scan", "fused", "associative_scan", "newton", "cudnn")
-        if self.implementation not in choices:
-            raise ValueError(
-                f"implementation must be one of {', '.join(choices)}, not {self.implementation!r}"
-            )
+        check_choice("implementation", self.implementation, choices)
         if self.implementation == "associative_scan" and not isinstance(self.cell, LinearCell):
             raise ValueError(f"associative_scan is for a LinearCell; {cell} must be scanned")
         if self.implementation == "newton" and type(self.cell) not in (LSTMCell, GRUCell):

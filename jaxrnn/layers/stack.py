@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from jaxrnn.cells.base import register_carry
 from jaxrnn.checks import check_axes, check_rate, describe_carry, drops
+from jaxrnn.choices import check_choice
 from jaxrnn.dtypes import promote
 from jaxrnn.layers.dropout import Dropout
 from jaxrnn.layers.recurrent import Recurrent
@@ -66,8 +67,7 @@ class Bidirectional(nn.Module):
         check_layers((self.forward, self.backward))
         if self.forward.reverse or not self.backward.reverse:
             raise ValueError("forward must have reverse=False, and backward reverse=True")
-        if self.merge not in ("concat", "sum"):
-            raise ValueError(f"merge must be concat or sum, not {self.merge!r}")
+        check_choice("merge", self.merge, ("concat", "sum"))
         super().__post_init__()
 
     def __call__(

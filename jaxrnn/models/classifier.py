@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrnn.choices import check_choice
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Stack, check_layers
 from jaxrnn.models.sequence import check_sizes, readout
@@ -47,8 +48,7 @@ class SequenceClassifier(nn.Module):
         """Check the attributes."""
         check_layers((self.recurrent,))
         check_sizes(self, "output_size")
-        if self.pool not in ("last", "mean", "flatten"):
-            raise ValueError(f"pool must be last, mean or flatten, not {self.pool!r}")
+        check_choice("pool", self.pool, ("last", "mean", "flatten"))
         last = last_layer(self.recurrent)
         if self.pool == "last" and isinstance(last, Bidirectional) and last.merge == "sum":
             raise ValueError('pool="last" needs the outputs of each direction: use merge="concat"')

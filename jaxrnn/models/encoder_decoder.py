@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxrnn.checks import check_axes, check_kind, check_lengths, check_rate
+from jaxrnn.choices import check_choice
 from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.dropout import Dropout
@@ -88,8 +89,7 @@ class EncoderDecoder(nn.Module):
         given = (name for name in optional if getattr(self, name) is not None)
         check_sizes(self, "source_length", "source_size", "output_size", *given)
         check_rate("dropout", self.dropout)
-        if self.bridge not in ("dense", "copy"):
-            raise SettingError(f"bridge must be dense or copy, not {self.bridge!r}")
+        check_choice("bridge", self.bridge, ("dense", "copy"))
         _check_decoder(self.decoder, self.attention_size is not None)
         if self.bridge == "copy":
             _check_same_carries(self.encoder, self.decoder)

@@ -12,6 +12,7 @@ of the others has a program of its own.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import re
@@ -20,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jaxrnn.choices import suggest
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs import (
     compilation_cache,
@@ -222,8 +224,17 @@ def _path(experiment: ExperimentConfig, name: str) -> str:
     found = [part for part in parts if hasattr(getattr(experiment, part), name)]
     if len(found) != 1:
         where = " and ".join(found) or "none of the experiment's parts"
-        raise SettingError(f"{name} is a setting of {where}: give its path, such as train.{name}")
+        close = suggest(name, _settings(experiment, parts)) if not found else ""
+        raise SettingError(
+            f"{name} is a setting of {where}: give its path, such as train.{name}{close}"
+        )
     return f"{found[0]}.{name}"
+
+
+def _settings(experiment: ExperimentConfig, parts: Sequence[str]) -> list[str]:
+    """List the names of the fields of an experiment's parts."""
+    fields = (dataclasses.fields(getattr(experiment, part)) for part in parts)
+    return [field.name for each in fields for field in each]
 
 
 def _require_different(labels: list[str], written: list[Any]) -> None:

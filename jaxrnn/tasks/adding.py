@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
+from jaxrnn.choices import check_choice
 from jaxrnn.dtypes import promote
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import validation_key
@@ -69,8 +70,7 @@ class Adding(Task):
 
     def __post_init__(self) -> None:
         check_counts(self, "sequence_length", "batch_size")
-        if self.variant not in VARIANTS:
-            raise SettingError(f"variant must be sum or 1997, not {self.variant!r}")
+        check_choice("variant", self.variant, VARIANTS)
         if self.sequence_length < 2:
             raise SettingError("sequence length must be at least 2: a step to mark in each half")
         if self._is_original and self.sequence_length < 11:

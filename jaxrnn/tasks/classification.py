@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_counts
-from jaxrnn.errors import RunError, SettingError
+from jaxrnn.choices import check_choice
+from jaxrnn.errors import RunError
 from jaxrnn.rng import root_key
 from jaxrnn.tasks.base import Task
 from jaxrnn.types import Arrays, Batch
@@ -60,8 +61,7 @@ class Classification(Task):
 
     def __post_init__(self) -> None:
         check_counts(self, "batch_size")
-        if self.order not in ("random", "sequential"):
-            raise SettingError(f"order must be random or sequential, not {self.order!r}")
+        check_choice("order", self.order, ("random", "sequential"))
 
     @property
     def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]

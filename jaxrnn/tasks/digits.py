@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from jaxrnn.checks import check_seeds
-from jaxrnn.errors import RunError, SettingError
+from jaxrnn.choices import check_choice
+from jaxrnn.errors import RunError
 from jaxrnn.package_data import package_file
 from jaxrnn.tasks.classification import (
     Classification,
@@ -51,8 +52,7 @@ class Digits(Classification):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_seeds(self, "permutation_seed")
-        if self.view not in ("rows", "pixels"):
-            raise SettingError(f"view must be rows or pixels, not {self.view!r}")
+        check_choice("view", self.view, ("rows", "pixels"))
 
     @property
     def files(self) -> tuple[Path, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

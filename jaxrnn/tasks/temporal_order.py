@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import losses
 from jaxrnn.checks import check_counts
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import validation_key
 from jaxrnn.tasks.adding import RECENT
@@ -60,8 +61,7 @@ class TemporalOrder(Task):
 
     def __post_init__(self) -> None:
         check_counts(self, "sequence_length", "batch_size")
-        if self.variant not in PLACES:
-            raise SettingError(f"variant must be 6a or 6b, not {self.variant!r}")
+        check_choice("variant", self.variant, PLACES)
         if self.sequence_length < 10:
             raise SettingError("sequence length must be at least 10: room for the relevant symbols")
 

@@ -15,6 +15,7 @@ import unicodedata
 
 import numpy as np
 
+from jaxrnn.choices import check_choice
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import display, normalize
 
@@ -26,8 +27,7 @@ FIRST_LEAD, FIRST_VOWEL, NO_TAIL, FIRST_SYLLABLE = 0x1100, 0x1161, 0x11A7, 0xAC0
 
 def check_tokenizer(tokenizer: str) -> None:
     """Raise SettingError unless `tokenizer` is one of `TOKENIZERS`."""
-    if tokenizer not in TOKENIZERS:
-        raise SettingError(f"tokenizer must be characters, bytes or jamo, not {tokenizer!r}")
+    check_choice("tokenizer", tokenizer, TOKENIZERS)
 
 
 def tokenize(text: str, tokenizer: str) -> str:

@@ -13,6 +13,7 @@ import optax
 from flax import linen as nn
 
 from jaxrnn.checks import check_counts
+from jaxrnn.choices import check_choice, suggest
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import MAX_SEED, root_key
 from jaxrnn.tasks.base import Task
@@ -95,9 +96,9 @@ class TrainConfig:
             raise SettingError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)} or a function that returns an"
                 f" optax.GradientTransformation, not {self.optimizer!r}"
+                f"{suggest(self.optimizer, OPTIMIZERS)}"
             )
-        if self.schedule not in SCHEDULES:
-            raise SettingError(f"schedule must be constant, linear or cosine, not {self.schedule}")
+        check_choice("schedule", self.schedule, SCHEDULES)
         if not isinstance(self.warmup_steps, int) or not 0 <= self.warmup_steps < self.steps:
             raise SettingError("warmup steps must be a whole number from 0 to less than steps")
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:

@@ -111,8 +111,8 @@ def test_an_interrupted_study_goes_on_where_it_was(toy, tmp_path, monkeypatch):
 
 
 BAD = {
-    "unknown": (["toi"], "there is no study 'toi'; choose from other, toy"),
-    "none": ([], "there is no study ''; choose from other, toy"),
+    "unknown": (["toi"], "the study must be other or toy, not 'toi'; did you mean toy?"),
+    "none": ([], "the study must be other or toy, not ''"),
     "no seeds": (["toy", "--seeds", "0"], "seeds must be at least 1"),
     "data": (["toy", "--data", "x.npz"], "the study toy reads no --data"),
 }

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 import jaxrnn
 from jaxrnn.cells import CELLS, ElmanCell, GRUCell, LSTMCarry, LSTMCell, MinGRUCell
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, BidirectionalCarry, Stack
 from jaxrnn.models import SequenceModel
@@ -69,7 +70,7 @@ def refused(error, message, function, *arguments, **options):
     with pytest.raises((TypeError, ValueError)) as caught:
         function(*arguments, **options)
     assert message in str(caught.value)
-    assert type(caught.value) is error
+    assert type(caught.value) in ((ValueError, SettingError) if error is ValueError else (error,))
     assert caught.value.__context__ is None
     last = caught.traceback[-1]
     assert Path(jaxrnn.__file__).parent in Path(last.path).parents
@@ -329,22 +330,22 @@ def test_unsupported_layers_are_refused_at_init(make, attributes, message):
         (
             LSTMCell,
             {"kernel_init": "glorot"},
-            "unknown initializer 'glorot'; choose from glorot",
+            "initializer must be one of glorot",
         ),
         (
             GRUCell,
             {"recurrent_kernel_init": "eye"},
-            "unknown initializer 'eye'; choose from glorot",
+            "initializer must be one of glorot",
         ),
         (
             ElmanCell,
             {"recurrent_kernel_init": "one"},
-            "unknown initializer 'one'; choose from glorot",
+            "initializer must be one of glorot",
         ),
         (
             MinGRUCell,
             {"kernel_init": "normal"},
-            "unknown initializer 'normal'; choose from glorot",
+            "initializer must be one of glorot",
         ),
     ],
 )

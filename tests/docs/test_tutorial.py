@@ -32,6 +32,16 @@ CLAIMS = {
         "abs((up - numpy_loss(changed)) / (2 * small) / grads['W_h'][0, 1] - 1) < 1e-8",
         "numpy_loss(values) < 0.01 and not through_time",
     ],
+    "4-forgetting": [
+        "elman[0.5][40] < 1e-12 and 2e-4 < elman[0.95][100] < 5e-4 and elman[2.0][100] > 1e3",
+        "0.1 < elman[1.05][100] < 1",
+        "lstm_difference < 1e-6",
+        "c[9] == c[55] == 0 and abs(c[[10, 30, 49]] - 0.9).max() < 1e-9 and h[29] == h[45] == 0",
+        "curves['GRU'][100] < curves['simple, radius 0.95'][100]",
+        "0.01 < curves['LSTM'][100] < 0.04",
+        "min(curves['GRU, bias 5'][100], curves['LSTM, bias 5'][100]) > 0.5",
+        "abs(sum((grad**2).sum() for grad in clipped.values()) - 1) < 1e-9",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 

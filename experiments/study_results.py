@@ -15,6 +15,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 RECORDS = "results.json"
 GALLERY = "index.md"
 BEGIN, END = "<!-- written by study.py -->", "<!-- end -->"
+LANGUAGE_MODELS = (
+    "Single runs of language models, with what was tried: [Tiny Shakespeare](tinyshakespeare.md) and",
+    "[the Constitution of the Republic of Korea](korean.md).",
+)
+TOCTREE = ("```{toctree}", ":hidden:", ":glob:", "", "*", "```")  # the pages, for the site
 FEW = 20  # with fewer seeds, a bootstrap interval of a mean is too narrow
 COLORS = ("#22313f", "#c8553d", "#3d7ea6", "#5c9e6b", "#8d6a9f", "#d9a441", "#7f8c8d")
 
@@ -168,7 +173,7 @@ def gallery(records: dict[str, Any]) -> str:
             duration(record["seconds"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *LANGUAGE_MODELS, "", *TOCTREE]) + "\n"
 
 
 def duration(seconds: float) -> str:

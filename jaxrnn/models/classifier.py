@@ -20,10 +20,11 @@ class SequenceClassifier(nn.Module):
       recurrent: `Recurrent`, `Bidirectional` or `Stack`.
       output_size: V.
       pool: how the last layer's outputs [B, T, H] become one vector per row.
-        "last": each direction's output after it has read the whole row: at the row's last step,
+
+        - "last": each direction's output after it has read the whole row: at the row's last step,
           and for the backward direction at its first.
-        "mean": the mean over the row's steps.
-        "flatten": all of them, [B, T * H], zero past a row's length. So the parameters fix T.
+        - "mean": the mean over the row's steps.
+        - "flatten": all of them, [B, T * H], zero past a row's length. So the parameters fix T.
 
     Raises:
       ValueError: if `recurrent` is not a recurrent layer, `pool` is unknown, or it is "last" and

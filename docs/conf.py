@@ -1,0 +1,55 @@
+"""Settings of the documentation site: `python -m sphinx -W docs docs/_build/html`."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "ext"), str(HERE.parent)]
+
+project = "jaxrnn"
+author = "the authors of jaxrnn"
+copyright = author
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "public_names",
+    "two_languages",
+]
+exclude_patterns = ["_build"]
+
+# Pages are read on GitHub, too: links to headings work there and here.
+myst_enable_extensions = ["dollarmath", "html_image"]
+myst_heading_anchors = 4
+
+# The tutorial's cells run when a page has changed, and only then.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "jupyter_cache")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+autodoc_class_signature = "mixed"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_use_type_comments = False
+default_role = "py:obj"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+html_theme = "sphinx_book_theme"
+html_title = "jaxrnn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "use_download_button": False,
+}
+templates_path = ["_templates"]

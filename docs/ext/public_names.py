@@ -1,0 +1,115 @@
+"""Pages of the public names, and links to them: an extension of Sphinx.
+
+The table in docs/api.md groups the names. Each group becomes a page, docs/api/GROUP.md, written
+when the site is built.
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jaxrnn
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+AXES = re.compile(r"(?<![\w`])\[(?:[BTFHVNSGKLXY]\d?(?:[+*-]1)?(?:, )?)+\](?!\w)")
+HIDDEN = {"name", "parent"}  # fields of every Flax module, for Flax itself
+
+
+def groups(table: str) -> dict[str, tuple[list[str], str]]:
+    """Return the names and the guide of each group, from the table in docs/api.md."""
+    rows = re.findall(r"^\| ([a-z, ]+) \| (`.*`) \| (.*?) ?\|$", table, re.MULTILINE)
+    return {group: (re.findall(r"`(\w+)`", names), guide) for group, names, guide in rows}
+
+
+def file_name(group: str) -> str:
+    """Return the name of a group's page, without its suffix."""
+    return group.replace(",", "").replace(" ", "-")
+
+
+def page(group: str, names: list[str], guide: str) -> str:
+    """Return a group's page in MyST Markdown."""
+    lines = [f"# {group.capitalize()}", ""]
+    if guide:
+        lines += [f"Guide: {guide.replace('](', '](../')}.", ""]
+    lines += ["```{eval-rst}", ".. currentmodule:: jaxrnn", ""]
+    return "\n".join([*lines, *map(directive, names), "```", ""])
+
+
+def directive(name: str) -> str:
+    """Return what makes autodoc describe a public name."""
+    value = getattr(jaxrnn, name)
+    if inspect.isclass(value):
+        options = "   :members:\n   :special-members: __call__\n"
+        if hasattr(value, "_fields"):  # a named tuple: its fields have nothing to say
+            options += f"   :exclude-members: {', '.join(value._fields)}\n"
+        return f".. autoclass:: {name}\n{options}"
+    if callable(value):
+        return f".. autofunction:: {name}\n"
+    lines = [f".. data:: {name}", "", "   What each name stands for:", ""]
+    for key, entry in value.items():
+        options = getattr(entry, "keywords", {})
+        given = ", ".join(f"{option}={text(setting)}" for option, setting in options.items())
+        made = getattr(entry, "func", entry).__name__
+        lines.append(f'   - ``"{key}"``: `{made}`' + (f" with ``{given}``" if given else ""))
+    return "\n".join([*lines, ""])
+
+
+def text(setting: Any) -> str:
+    """Return a setting as it is written in code."""
+    return getattr(setting, "__name__", None) or repr(setting)
+
+
+def write_pages(app: "Sphinx") -> None:
+    """Write the groups' pages, those only that have changed."""
+    source = Path(app.srcdir)
+    folder = source / "api"
+    folder.mkdir(exist_ok=True)
+    pages = {
+        f"{file_name(group)}.md": page(group, names, guide)
+        for group, (names, guide) in groups((source / "api.md").read_text("utf-8")).items()
+    }
+    for old in folder.glob("*.md"):
+        if old.name not in pages:
+            old.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def plain_text(
+    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep what docstrings write plainly from being markup, and link shapes such as [B, T, F].
+
+    They are text for a terminal: `|u|` is an absolute value. Shapes link to the axis letters.
+    """
+    for i, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
+        parts = re.split("(`+[^`]*`+)", line)  # text, code, text, ...
+        text = (re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2])
+        parts[::2] = (AXES.sub(r":ref:`\g<0> <axis-letters>`", part) for part in text)
+        lines[i] = "".join(parts)
+
+
+def hide_flax_fields(
+    app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave out of the signatures of Flax modules what only Flax sets."""
+    if what != "class" or not {"name", "parent"} <= getattr(value, "__annotations__", {}).keys():
+        return None
+    shown = inspect.signature(value)
+    kept = [each for each in shown.parameters.values() if each.name not in HIDDEN]
+    return str(shown.replace(parameters=kept, return_annotation=inspect.Signature.empty)), ""
+
+
+def setup(app: "Sphinx") -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", plain_text)
+    app.connect("autodoc-process-signature", hide_flax_fields)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_togglebutton",
+    "guides",
+    "mathml",
     "public_names",
     "two_languages",
 ]
@@ -36,20 +40,30 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_use_type_comments = False
 default_role = "py:obj"
+napoleon_attr_annotations = False  # the signature has the types
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+smartquotes_action = "D"  # dashes only
 maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
+html_logo = html_favicon = "images/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_math_renderer = "mathml"
 html_theme_options = {
+    "article_header_end": ["translation.html", "article-header-buttons.html"],
+    "footer_content_items": ["copyright.html"],
+    "logo": {"text": "jaxrnn"},
+    "navbar_persistent": [],
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "use_download_button": False,
 }
 templates_path = ["_templates"]
+togglebutton_hint = togglebutton_hint_hide = ""
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs are not copied

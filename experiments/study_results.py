@@ -16,8 +16,8 @@ RECORDS = "results.json"
 GALLERY = "index.md"
 BEGIN, END = "<!-- written by study.py -->", "<!-- end -->"
 LANGUAGE_MODELS = (
-    "Single runs of language models, with what was tried: [Tiny Shakespeare](tinyshakespeare.md) and",
-    "[the Constitution of the Republic of Korea](korean.md).",
+    "Single runs of language models, with what was tried: [Tiny Shakespeare](tinyshakespeare.md)",
+    "and [the Constitution of the Republic of Korea](korean.md).",
 )
 TOCTREE = ("```{toctree}", ":hidden:", ":glob:", "", "*", "```")  # the pages, for the site
 FEW = 20  # with fewer seeds, a bootstrap interval of a mean is too narrow

@@ -80,9 +80,7 @@ def write_pages(app: "Sphinx") -> None:
             path.write_text(text, "utf-8")
 
 
-def plain_text(
-    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
-) -> None:
+def plain_text(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Keep what docstrings write plainly from being markup, and link shapes such as [B, T, F].
 
     They are text for a terminal: `|u|` is an absolute value. Shapes link to the axis letters.
@@ -102,13 +100,21 @@ def hide_flax_fields(
     """Leave out of the signatures of Flax modules what only Flax sets."""
     if what != "class" or not {"name", "parent"} <= getattr(value, "__annotations__", {}).keys():
         return None
+    from sphinx.util.inspect import stringify_signature
+
     shown = inspect.signature(value)
     kept = [each for each in shown.parameters.values() if each.name not in HIDDEN]
-    return str(shown.replace(parameters=kept, return_annotation=inspect.Signature.empty)), ""
+    shown = shown.replace(parameters=kept, return_annotation=inspect.Signature.empty)
+    return stringify_signature(shown, unqualified_typehints=True), ""
 
 
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Register with Sphinx."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as in the docstrings
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", plain_text)
     app.connect("autodoc-process-signature", hide_flax_fields)

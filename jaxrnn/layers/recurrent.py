@@ -63,9 +63,10 @@ class Recurrent(nn.Module):
           default options and cells of `fused.register_fused_cell`; no forward-mode derivative.
         - "associative_scan": all steps in parallel, for a `LinearCell`; T may be symbolic only with
           a `remat_chunk_size`.
-        - "newton": all steps in parallel by Newton's method, for LSTMs and GRUs with default options
-          in float32 or float64; no forward-mode derivative. A row that does not converge is NaN,
-          and an error where its values are known (not under `jit`). Its memory grows with T H^2.
+        - "newton": all steps in parallel by Newton's method, for LSTMs and GRUs with default
+          options in float32 or float64; no forward-mode derivative. A row that does not converge is
+          NaN, and an error where its values are known (not under `jit`). Its memory grows with
+          T H^2.
         - "cudnn": NVIDIA's library, for an LSTM in float32 on a GPU; not under `vmap`.
         - "auto": "fused" where supported; for a `LinearCell` "associative_scan", except on a CPU,
           which has too few cores to gain from it (docs/performance.md), and for a symbolic T, which

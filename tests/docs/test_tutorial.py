@@ -42,6 +42,12 @@ CLAIMS = {
         "min(curves['GRU, bias 5'][100], curves['LSTM, bias 5'][100]) > 0.5",
         "abs(sum((grad**2).sum() for grad in clipped.values()) - 1) < 1e-9",
     ],
+    "5-lab": [
+        "difference.max() < 1e-5 and same",
+        "(predictions[8:] == ids[1:]).all() and not (predictions[7] == ids[1:]).all()",
+        "(predictions[0] == characters.index('l')).all()",
+        "5e-5 < abs(np.array(with_optax) - golden['loss']).max() < 2e-4 and value < 0.05",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from jaxrnn.analysis.report import success_interval
+from jaxrnn.analysis.text_table import format_table
 from jaxrnn.runs.sweep_results import Combination, SweepResult, label, text
 
 
@@ -24,12 +25,7 @@ def summarize(result: SweepResult) -> str:
         row = [*map(text, each.settings.values()), *_loss(each)]
         row += [_solved(each)] * has_solved + [str(each.diverged)] * has_diverged
         lines.append(["*" if each is best else "", *row])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [
-        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*table, _conclusion(result)])
+    return "\n".join([*format_table(lines), _conclusion(result)])
 
 
 def _loss(each: Combination) -> tuple[str, str]:

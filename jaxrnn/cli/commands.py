@@ -1,4 +1,4 @@
-"""The command `jaxrnn`: resume, verify, evaluate, plot, info, sample, visualize, export, doctor."""
+"""The command `jaxrnn`: what it does with one run, and `doctor`; `project_commands` has others."""
 
 import os
 
@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
+from jaxrnn.cli.project_commands import List
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.processes import Processes, is_first
@@ -210,5 +211,6 @@ class Doctor:
 
 def main() -> None:
     """The console command `jaxrnn`."""
-    commands = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export | Doctor
+    of_run = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export
+    commands = of_run | List | Doctor
     entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")

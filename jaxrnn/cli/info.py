@@ -21,9 +21,7 @@ def of_run(run_dir: Path | str) -> str:
     manifest, config = run_metadata.load(run_dir), run_metadata.load_config(run_dir)
     history = metrics.read(run_dir / run_directory.METRICS)
     saved = checkpoints.steps(run_dir / run_directory.CHECKPOINTS)
-    status = manifest["status"]
-    if status == "running":
-        status = "running" if run_directory.is_locked(run_dir) else "killed"
+    status = run_metadata.status(run_dir)
     logged = f"up to step {history.steps[-1]}" if history.steps.size else "nothing yet"
     last_seed = config.seed + config.seeds - 1
     lines = [
@@ -69,9 +67,7 @@ def of_sweep(folder: Path) -> str:
     lines = []
     for run_dir in run_dirs:
         started = (run_dir / run_directory.MANIFEST).exists()
-        status = run_metadata.load(run_dir)["status"] if started else "not started"
-        if status == "running" and not run_directory.is_locked(run_dir):
-            status = "killed"
+        status = run_metadata.status(run_dir) if started else "not started"
         lines.append(f"{run_dir}: {status}")
     return "\n".join([*lines, f"Resume with: {run_directory.resume_command(folder)}"])
 

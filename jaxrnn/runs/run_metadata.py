@@ -109,6 +109,17 @@ def load(path: Path) -> dict[str, Any]:
     return _read(path / run_directory.MANIFEST, "status", "sessions", "provenance", "data_files")
 
 
+def status(path: Path) -> str:
+    """Return "running", "killed", "interrupted", "finished" or "diverged".
+
+    Raises:
+      RunError: if the manifest is damaged.
+      OSError: if it cannot be read.
+    """
+    written = load(path)["status"]
+    return "killed" if written == "running" and not run_directory.is_locked(path) else written
+
+
 def memoryless_loss(path: Path) -> float | None:
     """Return the loss of the best predictor without memory; None if the manifest has none."""
     return load(path).get("memoryless_loss") if (path / run_directory.MANIFEST).exists() else None

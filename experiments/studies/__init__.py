@@ -54,6 +54,11 @@ class Options(NamedTuple):
     small: bool = False  # the smaller version, for machines on which the full one takes too long
     data: Path | None = None  # of --data, for a study that reads a file
 
+    @property
+    def half(self) -> int:
+        """A `vmap_size` for small networks: half of the seeds, so that two cores have work."""
+        return (self.seeds + 1) // 2
+
 
 class Outcome(NamedTuple):
     """One experiment of a study, after training."""
@@ -72,6 +77,9 @@ class Outcome(NamedTuple):
 
 
 Values = Callable[[Outcome], np.ndarray]
+
+NO_FORGET_GATE = 1e4
+"""A forget bias with which the gate is exactly 1, and without a gradient: the LSTM of 1997."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,22 @@ def steps_to_success(per_step: float = 1) -> Values:
         found = _solved(outcome, outcome.history.values)  # [S, R]
         first = outcome.history.steps[np.argmax(found, axis=1)] * per_step
         return np.where(np.any(found, axis=1), first, np.nan)
+
+    return values
+
+
+def steps_below_memoryless_loss(share: float = 1.0) -> Values:
+    """The first logged step at which each seed's loss is below `share` times that without memory.
+
+    NaN for those whose loss never was.
+    """
+
+    def values(outcome: Outcome) -> np.ndarray:
+        level = outcome.config.task.memoryless_loss
+        assert level is not None
+        below = outcome.history.values["loss"] < share * level  # [S, R]
+        first = outcome.history.steps[np.argmax(below, axis=1)]
+        return np.where(np.any(below, axis=1), first, np.nan)
 
     return values
 

@@ -1,6 +1,7 @@
 """Studies: trained once, continued, reported with intervals, and published pages that agree."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from jaxrnn.errors import SettingError
 from jaxrnn.runs import progress
 from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.training.history import History
+from jaxrnn.training.loop import TrainLoop
 
 PAGES = study_results.DOCS / "results"
 
@@ -180,15 +182,51 @@ def test_the_published_pages_agree_with_the_records():
         assert len(prose.split()) > 20, f"{name}.md must say what agrees, what does not, and why"
 
 
+@pytest.fixture(scope="module")
+def data_files(tmp_path_factory):
+    """A small file for each study that reads one, by name; None for the others."""
+    folder = tmp_path_factory.mktemp("data")
+    files = {"jsb": "chorales.mat", "mnist1d": "set.npz", "cmudict": "cmudict.dict"}
+    files |= dict.fromkeys(("language_models", "language_models_korean"), "text.txt")
+    files = {name: folder / file for name, file in files.items()}
+    draw, pieces = np.random.default_rng(0), np.empty((1, 8), object)
+    for n in range(8):
+        pieces[0, n] = (draw.random((3, 88)) < 0.1).astype(np.uint8)
+    parts = ("traindata", "validdata", "testdata")
+    scipy.io.savemat(files["jsb"], dict.fromkeys(parts, pieces))
+    x, y = draw.random((200, 40), np.float32), np.arange(200) % 10
+    np.savez(files["mnist1d"], x=x, y=y, x_test=x, y_test=y)
+    words = ("".join(letters) for letters in itertools.product("ab", repeat=6))
+    files["cmudict"].write_text("".join(f"{word} AA1 B\n" for word in words))
+    files["language_models"].write_text("".join(draw.choice([*"abcde "], 60_000)))
+    return files
+
+
 @pytest.mark.parametrize("name", studies.names())
-def test_every_study_describes_experiments_that_exist(name):
-    each = studies.load(name)
+def test_every_study_describes_experiments_that_exist(name, data_files):
+    each, file = studies.load(name), data_files.get(name)
     assert each.title and each.question.endswith("?")
+    assert each.takes_data == (file is not None)
     measures = {measure.name for measure in each.measures}
     assert measures >= {known.measure for known in each.published}
-    if not each.takes_data:  # without --data it needs nothing else
-        made = each.experiments(studies.Options(2, small=bool(each.small)))
-        assert made.keys() >= {known.label for known in each.published}
+    full = each.experiments(studies.Options(3, data=file))
+    assert full.keys() >= {known.label for known in each.published}
+    small = each.experiments(studies.Options(3, small=True, data=file)) if each.small else {}
+    assert small.keys() <= full.keys() or name in ("adding", "copy_memory")
+    for label, config in small.items():
+        assert config.train.steps <= full.get(label, config).train.steps
+    assert {config.seeds for config in (*full.values(), *small.values())} == {3}
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("name", studies.names())
+def test_the_networks_of_every_study_fit_their_tasks(name, data_files):
+    """The shapes of one training step, without compiling; its metrics have the study's curve."""
+    if name == "japanese_vowels":
+        pytest.importorskip("aeon", reason="its data are in that package")
+    each = studies.load(name)
+    made = each.experiments(studies.Options(2, bool(each.small), data_files.get(name)))
+    assert all(each.curve in TrainLoop(config).metrics for config in made.values())
 
 
 def test_measures_pick_the_rows_they_name():

@@ -1,0 +1,63 @@
+"""Regular languages, Delétang et al. (2023): trained on lengths to 40, tested on 41 to 500."""
+
+from jaxrnn.cells import make_cell
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceModel
+from jaxrnn.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from studies import (
+    Measure,
+    Options,
+    Published,
+    Study,
+    highest,
+    solved,
+    steps_to_success,
+)
+
+TASKS = {
+    "even pairs": EvenPairs,
+    "parity": Parity,
+    "cycle navigation": CycleNavigation,
+    "modular arithmetic": ModularArithmetic,
+}
+LABELS = {"RNN": "rnn", "LSTM": "lstm"}
+SCORE = "best accuracy on longer strings, %"
+SOURCE = "Delétang et al. (2023), the best of 10 seeds and several learning rates"
+
+
+def experiments(options: Options) -> dict[str, ExperimentConfig]:
+    """The published 256 units and batches of 128; a hundredth of the published 1,000,000 steps."""
+    steps, size, batch = (2000, 32, 32) if options.small else (10_000, 256, 128)
+    train = TrainConfig(
+        steps, 3e-3, log_every=250, validate_every=250, stop_when_solved=True, flatten=True
+    )
+
+    def experiment(name: str, cell: str) -> ExperimentConfig:
+        task = TASKS[name](batch_size=batch)
+        model = SequenceModel(Recurrent(make_cell(cell, size)), task.output_size)
+        group = 1 if size > 32 else max(n for n in range(1, 11) if options.seeds % n == 0)
+        return ExperimentConfig(task, model, train, seeds=options.seeds, vmap_size=group)
+
+    return {
+        f"{name}/{label}": experiment(name, cell)
+        for name in TASKS
+        for label, cell in LABELS.items()
+    }
+
+
+STUDY = Study(
+    title="Regular languages",
+    question="Do RNNs and LSTMs that are trained on short strings understand longer ones?",
+    experiments=experiments,
+    measures=(
+        Measure(SCORE, highest("validation_accuracy", 100.0)),
+        Measure("solved (90%)", solved),
+        Measure("steps until solved", steps_to_success(), False, statistic="median"),
+    ),
+    published=tuple(
+        Published(f"{name}/{label}", SCORE, "100", SOURCE) for name in TASKS for label in LABELS
+    ),
+    curve="validation_accuracy",
+    small="32 units, batches of 32, 2000 steps",
+)

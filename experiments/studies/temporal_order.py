@@ -1,0 +1,63 @@
+"""Temporal order, Hochreiter and Schmidhuber (1997), experiments 6a and 6b."""
+
+from jaxrnn.cells import LSTMCell
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceModel
+from jaxrnn.tasks import TemporalOrder
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from studies import (
+    NO_FORGET_GATE,
+    Measure,
+    Options,
+    Published,
+    Study,
+    solved,
+    steps_to_success,
+)
+
+BATCH = 10
+SOLVED, SEQUENCES = "solved", "sequences until solved"
+OLD = "LSTM without forget gates"
+SOURCE = "Hochreiter and Schmidhuber (1997), table 9; mean"
+
+
+def experiments(options: Options) -> dict[str, ExperimentConfig]:
+    """Four cells for 6a and six for 6b, as published."""
+    train = TrainConfig(
+        3000 if options.small else 20_000,
+        1e-2,
+        log_every=500,
+        validate_every=100,
+        stop_when_solved=True,
+        flatten=True,
+    )
+    biases = {OLD: NO_FORGET_GATE, "LSTM": 1.0}
+
+    def experiment(variant: str, bias: float) -> ExperimentConfig:
+        task = TemporalOrder(batch_size=BATCH, variant=variant)
+        cell = LSTMCell({"6a": 4, "6b": 6}[variant], forget_bias=bias)
+        model = SequenceModel(Recurrent(cell), task.output_size)
+        return ExperimentConfig(task, model, train, seeds=options.seeds, vmap_size=options.half)
+
+    return {
+        f"{variant}/{name}": experiment(variant, bias)
+        for variant in ("6a", "6b")
+        for name, bias in biases.items()
+    }
+
+
+STUDY = Study(
+    title="Temporal order",
+    question="How many sequences does an LSTM need to tell the order of two or three symbols?",
+    experiments=experiments,
+    measures=(
+        Measure(SOLVED, solved),
+        Measure(SEQUENCES, steps_to_success(BATCH), False, statistic="median"),
+    ),
+    published=(
+        Published(f"6a/{OLD}", SEQUENCES, "31,390", SOURCE),
+        Published(f"6b/{OLD}", SEQUENCES, "571,100", SOURCE),
+    ),
+    curve="validation_loss",
+    small="30,000 sequences",
+)

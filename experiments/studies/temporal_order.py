@@ -44,7 +44,7 @@ def experiments(options: Options) -> dict[str, ExperimentConfig]:
 
     return {
         f"{variant}/{name}": experiment(variant, bias)
-        for variant in ("6a", "6b")
+        for variant in (("6a",) if options.small else ("6a", "6b"))
         for name, bias in biases.items()
     }
 
@@ -62,5 +62,5 @@ STUDY = Study(
         Published(f"6b/{OLD}", SEQUENCES, "571,100", SOURCE),
     ),
     curve="validation_loss",
-    small="40,000 sequences",
+    small="6a alone, 40,000 sequences",
 )

@@ -28,15 +28,21 @@ SOURCE = "Delétang et al. (2023), the best of 10 seeds and several learning rat
 
 def experiments(options: Options) -> dict[str, ExperimentConfig]:
     """The published 256 units and batches of 128; a hundredth of the published 1,000,000 steps."""
-    steps, size, batch = (2000, 32, 32) if options.small else (10_000, 256, 128)
-    train = TrainConfig(
-        steps, 3e-3, log_every=250, validate_every=250, stop_when_solved=True, flatten=True
-    )
+    steps, size, batch = (1000, 32, 32) if options.small else (10_000, 256, 128)
+    rates = {"rnn": 3e-3, "lstm": 1e-2} if options.small else {"rnn": 1e-3, "lstm": 1e-3}
 
     def experiment(name: str, cell: str) -> ExperimentConfig:
+        train = TrainConfig(
+            steps,
+            rates[cell],
+            log_every=100,
+            validate_every=100 if options.small else 250,
+            stop_when_solved=True,
+            flatten=True,
+        )
         task = TASKS[name](batch_size=batch)
         model = SequenceModel(Recurrent(make_cell(cell, size)), task.output_size)
-        group = 1 if size > 32 else max(n for n in range(1, 11) if options.seeds % n == 0)
+        group = options.half if options.small else 1
         return ExperimentConfig(task, model, train, seeds=options.seeds, vmap_size=group)
 
     return {
@@ -59,5 +65,5 @@ STUDY = Study(
         Published(f"{name}/{label}", SCORE, "100", SOURCE) for name in TASKS for label in LABELS
     ),
     curve="validation_accuracy",
-    small="32 units, batches of 32, 2000 steps",
+    small="32 units, batches of 32, 1000 steps",
 )

@@ -22,8 +22,8 @@ TASKS = {
     "modular arithmetic": ModularArithmetic,
 }
 LABELS = {"RNN": "rnn", "LSTM": "lstm"}
-SCORE = "best accuracy on longer strings, %"
-SOURCE = "Delétang et al. (2023), the best of 10 seeds and several learning rates"
+SOLVED = "solved: 90% right on longer strings"
+SOURCE = "Delétang et al. (2023), the accuracy of the best of 10 seeds and several learning rates"
 
 
 def experiments(options: Options) -> dict[str, ExperimentConfig]:
@@ -57,12 +57,14 @@ STUDY = Study(
     question="Do RNNs and LSTMs that are trained on short strings understand longer ones?",
     experiments=experiments,
     measures=(
-        Measure(SCORE, highest("validation_accuracy", 100.0)),
-        Measure("solved (90%)", solved),
+        Measure(SOLVED, solved),
         Measure("steps until solved", steps_to_success(), False, statistic="median"),
+        Measure("highest accuracy until then, %", highest("validation_accuracy", 100.0)),
     ),
     published=tuple(
-        Published(f"{name}/{label}", SCORE, "100", SOURCE) for name in TASKS for label in LABELS
+        Published(f"{name}/{label}", SOLVED, "best 100%", SOURCE)
+        for name in TASKS
+        for label in LABELS
     ),
     curve="validation_accuracy",
     small="32 units, batches of 32, 1000 steps",

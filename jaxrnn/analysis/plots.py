@@ -67,7 +67,7 @@ def curves(
     columns = 1 if len(panels) <= 3 else 2  # legible at small sizes
     lines = math.ceil(len(panels) / columns)
     text = title + "".join(panels)
-    with _fonts_for(text) as labels:
+    with fonts_for(text) as labels:
         letters = dict(zip(text, labels, strict=True)) | {" ": " "}
         figure = Figure(
             figsize=(6.4 if columns == 1 else 9.6, 1.1 + 2.2 * lines), layout="constrained"
@@ -87,7 +87,7 @@ def curves(
                 )
                 shown = np.append(shown, memoryless_loss)
             if name in LOGARITHMIC and shown.size and shown.min() >= 0 < shown.max():
-                _log_scale(axis)
+                log_scale(axis)
             axis.set_title("".join(letters[c] for c in name), fontsize=10, loc="left")
             if i + columns >= len(panels):  # the last in its column
                 axis.set_xlabel("training step" + each)
@@ -104,13 +104,13 @@ def curves(
             columnspacing=1.2,
             frameon=False,
         )
-        _write(figure, path)
+        write(figure, path)
 
 
 def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
     """Plot one curve with its bands: values [S, R]."""
     several, thinned = len(values) > 1, len(steps) > MOST_POINTS
-    x, (low, first, median, third, high) = _points(steps, values)
+    x, (low, first, median, third, high) = points(steps, values)
     bands = []
     if several or thinned:
         name = "5% to 95% of seeds" if several else "lowest to highest"
@@ -137,7 +137,7 @@ def _curve_panel(axis: Axes, steps: np.ndarray, values: np.ndarray) -> None:
         axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
 
 
-def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return percentiles over the seeds, at no more steps than are visible.
 
     Args:
@@ -162,7 +162,7 @@ def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return steps[middle], median
 
 
-def _log_scale(axis: Axes) -> None:
+def log_scale(axis: Axes) -> None:
     """Set a logarithmic y axis, with ticks between the powers of ten if the range is short."""
     axis.set_yscale("log")
     low, high = axis.get_ylim()
@@ -219,7 +219,7 @@ def loss_curve(path: Path, loss: np.ndarray, learned_at: np.ndarray) -> None:
         axes[1].set_ylim(bottom=0, top=None if learned.size else 1)
         axes[1].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes[1].yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    _write(figure, path)
+    write(figure, path)
 
 
 def probabilities(
@@ -247,7 +247,7 @@ def probabilities(
     columns = min(len(shown), 6)
     lines = math.ceil(len(shown) / columns)
     height = 1.1 + lines * (0.7 + 0.22 * len(rows))
-    with _fonts_for(characters) as labels:
+    with fonts_for(characters) as labels:
         figure = Figure(figsize=(2.2 * columns + 1.6, max(height, 2.6)), layout="constrained")
         grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
         image = None
@@ -268,7 +268,7 @@ def probabilities(
         figure.supxlabel("training step", fontsize=10)
         left_out = "" if len(shown) == len(targets) else f" (first {len(shown)} of {len(targets)})"
         figure.suptitle(f"{title}: probability of the next character{left_out}", fontsize=11)
-        _write(figure, path)
+        write(figure, path)
 
 
 def states(
@@ -292,7 +292,7 @@ def states(
     """
     steps = min(len(inputs), MOST_POSITIONS)
     units = min(next(iter(panels.values())).shape[1], MOST_UNITS)
-    with _fonts_for(characters) as labels:
+    with fonts_for(characters) as labels:
         ticks = [f"{labels[inputs[t]]}\n{labels[predicted[t]]}" for t in range(steps)]
         width = max(2.6, 0.42 * steps)
         columns = min(len(panels), max(1, int(WIDEST / width)))
@@ -308,7 +308,7 @@ def states(
             _state_panel(figure, axis, name, values[:steps, :units].T, ticks)
         figure.suptitle(title, fontsize=11)
         figure.supxlabel("each step: the character read, below it the prediction", fontsize=9)
-        _write(figure, path)
+        write(figure, path)
 
 
 def _state_panel(
@@ -334,7 +334,7 @@ def _state_panel(
 
 
 @contextmanager
-def _fonts_for(characters: Sequence[str]) -> Iterator[list[str]]:
+def fonts_for(characters: Sequence[str]) -> Iterator[list[str]]:
     """Use fonts that have these characters inside the block; yields a label for each."""
     style: dict[Any, Any] = {
         "font.family": fonts.families("".join(characters)),
@@ -344,5 +344,6 @@ def _fonts_for(characters: Sequence[str]) -> Iterator[list[str]]:
         yield fonts.labels(characters)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure to a file."""
     figure.savefig(path, dpi=144)

@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
-from jaxrnn.cli.project_commands import List
+from jaxrnn.cli.project_commands import Compare, List
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.processes import Processes, is_first
@@ -212,5 +212,5 @@ class Doctor:
 def main() -> None:
     """The console command `jaxrnn`."""
     of_run = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export
-    commands = of_run | List | Doctor
+    commands = of_run | List | Compare | Doctor
     entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")

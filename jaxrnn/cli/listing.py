@@ -1,14 +1,12 @@
 """The command `jaxrnn list`: a line for each run below a folder."""
 
 import math
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.cells import cell_len
 
-from jaxrnn.analysis.text_table import format_table
+from jaxrnn.analysis.text_table import format_table, terminal_columns
 from jaxrnn.runs import catalogue
 from jaxrnn.runs.catalogue import Entry
 from jaxrnn.text.characters import escape_unprintable
@@ -30,8 +28,7 @@ def list_runs(folder: Path) -> str:
     entries = list(catalogue.find(folder))
     if not entries:
         return f"There are no runs in {escape_unprintable(str(folder))}."
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return format_entries(entries, columns)
+    return format_entries(entries, terminal_columns())
 
 
 def format_entries(entries: Sequence[Entry], columns: int | None) -> str:

@@ -16,7 +16,7 @@ def drawn(monkeypatch):
         figure.savefig(path, dpi=40)
         figures.append(figure)
 
-    monkeypatch.setattr(plots, "_write", write)
+    monkeypatch.setattr(plots, "write", write)
     return figures
 
 

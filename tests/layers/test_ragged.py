@@ -71,9 +71,7 @@ def test_values_and_gradients_equal_the_scan(cell, lengths, reverse, extra, key)
         found = loss(layer, options)
         assert is_sorted(found, *arguments)
         expected = loss(layer.clone(implementation="scan"), options)
-        chex.assert_trees_all_close(
-            found(*arguments), expected(*arguments), rtol=1e-12, atol=1e-12
-        )
+        chex.assert_trees_all_close(found(*arguments), expected(*arguments), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.sampled(3)

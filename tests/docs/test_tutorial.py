@@ -48,6 +48,16 @@ CLAIMS = {
         "(predictions[0] == characters.index('l')).all()",
         "5e-5 < abs(np.array(with_optax) - golden['loss']).max() < 2e-4 and value < 0.05",
     ],
+    "6-compiled": [
+        "traces == [(3,), (4,)] and by_scan < 50 < 5000 < by_loop",
+        "list(learned[:, 0]) == sorted(learned[:, 0], reverse=True) and learned[2, 0] < 60",
+        "12 <= (learned[2] == 60).sum() <= 22 and not (learned[:2] == 60).any()",
+        "np.percentile(learned[2], 50) < np.percentile(learned[1], 50)",
+        "0.15 < (learned[0][:, None] < learned[1]).mean() < 0.21 and (slow < fast).mean() < 0.01",
+        "np.allclose(wilson(17, 20), (0.6396, 0.9476), atol=1e-4) and 0.15 < wilson(0, 20)[1] < 0.17",
+        "0.82 < (1 - (learned[2] == 60).mean()) ** 10 < 0.87",
+        "(learned_at(right)[2] == 60).mean() > 0.5",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 

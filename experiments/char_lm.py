@@ -110,6 +110,9 @@ class Config:
     """With --init-from: start from its final, not its best, parameters."""
     extend_vocabulary: bool = False
     """With --init-from: also allow new tokens, which get fresh parameters."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Take the options from the config.json of a run, or from another JSON file of options; those
+    given here override them, and --no-NAME turns a flag off."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/char_lm."""
     no_plots: bool = False
@@ -175,7 +178,8 @@ def make_config(config: Config) -> ExperimentConfig:
     first = cli.init_from(config.init_from, config.final)
     seeds = config.seed, config.seeds, config.vmap_size
     mesh = MeshShape.parse(config.mesh)
-    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh)
+    options = cli.options_of(config)
+    return ExperimentConfig(task, model, train, *seeds, init_from=first, mesh=mesh, options=options)
 
 
 def vocabulary(config: Config) -> tuple[str, ...] | None:

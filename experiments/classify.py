@@ -94,7 +94,7 @@ def make_config(config: Config) -> ExperimentConfig:
     task = make_task(config)
     task.arrays()  # so that a missing or damaged file is reported first
     model = SequenceClassifier(config.network.stack(), task.output_size, config.pool)
-    return make_experiment(task, config.network, config.training, config.run, model)
+    return make_experiment(config, task, model)
 
 
 def main(config: Config) -> None:

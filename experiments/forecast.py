@@ -93,7 +93,7 @@ def make_config(config: Config) -> ExperimentConfig:
         given = {} if config.val_fraction is None else {"val_fraction": config.val_fraction}
         task = MeasuredSeries(*settings, file=file, **given)
         task.arrays()  # so that a bad file is found before the run has a directory
-    return make_experiment(task, config.network, config.training, config.run)
+    return make_experiment(config, task)
 
 
 def main(config: Config) -> None:

@@ -67,7 +67,7 @@ class Config:
 def make_config(config: Config) -> ExperimentConfig:
     """Return the experiment: task, model and training settings."""
     task = make_task(config.task, NAMES, task_options(config))
-    return make_experiment(task, config.network, config.training, config.run)
+    return make_experiment(config, task)
 
 
 def main(config: Config) -> None:

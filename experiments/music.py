@@ -67,7 +67,7 @@ def make_config(config: Config) -> ExperimentConfig:
     """
     task = Music(config.data, config.batch_size)
     task.arrays()  # so that a bad file is found before the run has a directory
-    return make_experiment(task, config.network, config.training, config.run)
+    return make_experiment(config, task)
 
 
 def main(config: Config) -> None:

@@ -110,7 +110,7 @@ def make_config(config: Config) -> ExperimentConfig:
         config.bridge,
         config.network.dropout,
     )
-    return make_experiment(task, config.network, config.training, config.run, model)
+    return make_experiment(config, task, model)
 
 
 def main(config: Config) -> None:

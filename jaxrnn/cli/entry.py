@@ -1,6 +1,7 @@
 """Command lines from typed dataclasses, with one clear line for each error."""
 
 import contextlib
+import functools
 import gc
 import io
 import logging
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from jaxrnn.cli import parsing, sweeps
+from jaxrnn.cli import config_file, parsing, sweeps
 from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.runs.files import require_decodable
 from jaxrnn.runs.import_paths import loading_script
@@ -48,7 +49,12 @@ def run_command(
             swept = sweeps.find(config_type, sys.argv[1:]) if make_config else None
             lines = swept.arguments if swept else [sys.argv[1:]]
             about = f"{config_type.__doc__}\n\n{sweeps.HELP}" if make_config else None
-            configs = [parsing.parse(config_type, prog, each, about) for each in lines]
+            parse = functools.partial(parsing.parse, config_type, prog, about)
+            if make_config and (given := config_file.find(config_type, sys.argv)):
+                parse = functools.partial(parse, negations=True)
+                config_file.check(given, parse, make_config)
+                lines = [[*given.arguments, *each] for each in lines]
+            configs = [parse(each) for each in lines]
             with processes.joined(getattr(configs[0], "processes", None)):
                 if swept and make_config:
                     sweeps.run(swept.names, configs, make_config, sys.argv[0])

@@ -22,6 +22,7 @@ from jaxrnn.cells import CELLS, make_cell
 from jaxrnn.checks import check_counts, check_rate
 from jaxrnn.choices import check_choice
 from jaxrnn.cli import reporting
+from jaxrnn.cli.config_file import options_of
 from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional, Stack
@@ -128,6 +129,9 @@ class RunOptions:
     """Start from the trained networks of another run, or from TensorFlow 1's weights."""
     final: bool = False
     """With --init-from: start from its final, not its best, parameters."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Take the options from the config.json of a run, or from another JSON file of options; those
+    given here override them, and --no-NAME turns a flag off."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/SCRIPT."""
     no_plots: bool = False
@@ -184,26 +188,27 @@ def make_task(name: str, names: tuple[str, ...], options: Mapping[str, Any]) -> 
     return TASKS[name](**given)
 
 
-def make_experiment(
-    task: Task,
-    network: NetworkOptions,
-    training: TrainingOptions,
-    run: RunOptions,
-    model: nn.Module | None = None,
-) -> ExperimentConfig:
-    """Return an experiment on a task; without a `model` of its own, it trains a `SequenceModel`.
+def make_experiment(config: Any, task: Task, model: nn.Module | None = None) -> ExperimentConfig:
+    """Return an experiment on a task.
+
+    Args:
+      config: a script's config with the groups `network`, `training` and `run`.
+      task: the task.
+      model: None for a `SequenceModel`.
 
     Raises:
       SettingError: if a setting is out of range.
       OSError: if there is no run to start from.
     """
+    run: RunOptions = config.run
     return ExperimentConfig(
         task,
-        model or SequenceModel(network.stack(), task.output_size),
-        training.config(),
+        model or SequenceModel(config.network.stack(), task.output_size),
+        config.training.config(),
         run.seed,
         run.seeds,
         run.vmap_size,
         init_from=reporting.init_from(run.init_from, run.final),
         mesh=MeshShape.parse(run.mesh),
+        options=options_of(config),
     )

@@ -16,11 +16,22 @@ HELP_COLUMNS = 60  # the least width of help; tyro needs about that
 
 
 def parse(
-    config_type: Any, prog: str | None, arguments: list[str], description: str | None = None
+    config_type: Any,
+    prog: str | None,
+    description: str | None,
+    arguments: list[str],
+    negations: bool = False,
 ) -> Any:
     """Parse arguments into `config_type`.
 
     tyro draws its message in a box as wide as the terminal. A wide terminal gives an unwrapped one.
+
+    Args:
+      config_type: a dataclass, or a union of dataclasses.
+      prog: the program's name; None for the script's path.
+      description: of the program; None for the docstring of `config_type`.
+      arguments: the command line.
+      negations: whether each flag also has its opposite, --no-NAME.
 
     Raises:
       SettingError: if they are wrong.
@@ -33,7 +44,7 @@ def parse(
         os.environ["COLUMNS"] = str(HELP_COLUMNS)
     try:
         with contextlib.redirect_stderr(box):
-            flags = (tyro.conf.FlagCreatePairsOff,)
+            flags = () if negations else (tyro.conf.FlagCreatePairsOff,)
             return tyro.cli(
                 config_type, prog=prog, description=description, args=arguments, config=flags
             )

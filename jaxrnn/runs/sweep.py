@@ -240,7 +240,8 @@ def _settings(experiment: ExperimentConfig, parts: Sequence[str]) -> list[str]:
 def _require_different(labels: list[str], written: list[Any]) -> None:
     seen: dict[str, str] = {}
     for name, experiment in zip(labels, written, strict=True):
-        same = seen.setdefault(json.dumps(experiment, sort_keys=True), name)
+        made = {part: value for part, value in experiment.items() if part != "options"}
+        same = seen.setdefault(json.dumps(made, sort_keys=True), name)
         if same is not name:
             raise SettingError(f"the settings {same} and {name} give the same experiment")
 

@@ -172,6 +172,8 @@ class ExperimentConfig:
       init_from: a run whose networks to start from: each seed from the same seed of that run, or
         from its only one. Or a file of weights. None for freshly drawn parameters.
       mesh: the devices to use. None: `run` chooses them, and a bare `TrainLoop` uses one.
+      options: the script's options that made the experiment, kept in config.json for `--config`;
+        they say nothing that the rest does not, and do not count in comparisons.
 
     Raises:
       SettingError: if a setting is out of range or of the wrong type.
@@ -191,6 +193,7 @@ class ExperimentConfig:
     vmap_size: int | None = None
     init_from: InitFrom | TF1Weights | None = None
     mesh: MeshShape | None = None
+    options: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every setting; a single seed is trained alone."""

@@ -37,12 +37,14 @@ class JointConfig(ExperimentConfig):
     Attributes:
       values: by path, such as "train.learning_rate" or "model.recurrent.dropout", the number of
         each experiment, [C].
+      each_options: `options` of each experiment, [C].
 
     Raises:
       SettingError: if the numbers of experiments and networks do not fit each other.
     """
 
     values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    each_options: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -90,9 +92,9 @@ class JointConfig(ExperimentConfig):
         """
         seeds = self.seeds // self.experiments
         size = seeds if self.vmap_size is None else min(self.vmap_size, seeds)
-        one = ExperimentConfig(
-            self.task, self.model, self.train, self.seed, seeds, size, self.init_from, MeshShape()
-        )
+        options = self.each_options[c] if self.each_options else None
+        settings = self.task, self.model, self.train, self.seed, seeds, size, self.init_from
+        one = ExperimentConfig(*settings, MeshShape(), options)
         for path, numbers in self.values.items():
             one = put(one, path, numbers[c])
         return one
@@ -203,7 +205,8 @@ def join_experiments(configs: list[ExperimentConfig], layout: int | None) -> Joi
         layout,
         first.init_from,
         first.mesh,
-        values,
+        values=values,
+        each_options=tuple(config.options for config in configs),
     )
 
 
@@ -237,6 +240,7 @@ def children(node: Any) -> list[tuple[str, Any]]:
 
 def fixed_parts(config: ExperimentConfig) -> ExperimentConfig:
     """Return the experiment with 0 for each number that may vary: equal for a joint program."""
+    config = put_unchecked(config, "options", None)
     for path in _numbers(config):
         config = put_unchecked(config, path, 0.0)
     return config

@@ -60,6 +60,7 @@ def test_mean_and_flatten_read_all_steps_but_no_padding():
     np.testing.assert_allclose(found[1, 8:], 0.0, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("pool", ["last", "mean", "flatten"])
 def test_padding_has_no_effect_and_no_gradient(pool):
     model: Any = SequenceClassifier(two_ways(), 7, pool)

@@ -105,6 +105,7 @@ def test_attention_matches_the_papers_equations():
     assert not found[:, :S].any()
 
 
+@pytest.mark.slow
 def test_attention_without_any_source_is_finite():
     model = make("attention")
     ids, variables = ids_and_variables(model)
@@ -204,7 +205,7 @@ def embeddings(params):
     return [name for name in params if name.endswith("embedding")]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deep attention", "copy"])
 def test_dropout_follows_the_key(name):
     model = make(name, dropout=0.5)
@@ -222,6 +223,7 @@ def test_dropout_follows_the_key(name):
     assert (drop(0) != plain).any()
 
 
+@pytest.mark.slow
 def test_a_step_with_attention_has_a_dropout_mask_of_its_own():
     encoder, decoder = Recurrent(GRUCell(4)), Stack((Recurrent(GRUCell(4)),))
     model = EncoderDecoder(encoder, decoder, 2, 3, 4, attention_size=3, dropout=0.5)

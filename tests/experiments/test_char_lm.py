@@ -145,6 +145,7 @@ def test_the_bytes_of_a_row(trained_runs):
     assert state_bytes(one.model, one.params) == (carry / 3, logits / 3)
 
 
+@pytest.mark.slow
 def test_samples_depend_on_the_seed_alone(trained_runs):
     def written(**settings):
         return "".join(
@@ -470,6 +471,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
         np.testing.assert_array_equal(ended.history.values[name], values, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_trained_model_starts_another_run(call, trained_runs, tmp_path):
     (tmp_path / "more.txt").write_text(TEXT.replace("plain", "Plain!"))
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in FEW.items()]

@@ -65,6 +65,7 @@ def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     assert not np.allclose(loss[1], loss[2], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_prediction_is_taken_after_the_update_and_the_loss_before():
     """What is said after N steps is what the loss of step N+1 is made of."""
     (_, short), (_, long) = learn(1, steps=7), learn(1, steps=8)

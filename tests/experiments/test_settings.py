@@ -59,7 +59,7 @@ def assert_finished(result) -> None:
     assert all(line.startswith(known) for line in lines), result.stderr[-2000:]
 
 
-@pytest.mark.sampled(40)
+@pytest.mark.sampled(80)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_experiment_runs(command, setting, tmp_path, cache_home, environment):

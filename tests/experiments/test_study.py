@@ -72,6 +72,7 @@ def outcome(values: dict[str, list[list[float]]], **ends: dict[int, int]) -> stu
     return studies.Outcome(config, history, ends["diverged"], ends["stopped"], 1.0)
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_once_and_reported(toy, tmp_path, monkeypatch):
     result = toy("toy", "--verify")
     assert (result.returncode, result.stderr) == (0, "")

@@ -59,6 +59,7 @@ def test_the_command_remakes_tensorflows_numbers(run, golden, tmp_path):
     assert [list(map(int, ids.split())) for _, ids in printed] == golden["prediction"].tolist()
 
 
+@pytest.mark.slow
 def test_every_seed_starts_from_the_variables_of_the_lab(lab, golden, tmp_path):
     """By TensorFlow's names, in float64, beside arrays that are of no use here."""
     arrays = {

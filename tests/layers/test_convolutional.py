@@ -28,6 +28,7 @@ def drawn(dimensions, key):
     return layer, layer.init(key, inputs), inputs
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("dimensions", CELLS)

@@ -20,6 +20,7 @@ def loss_and_gradients(run, params, inputs=INPUTS):
     return jax.value_and_grad(lambda *each: jnp.sum(WEIGHTS * run(*each)), (0, 1))(params, inputs)
 
 
+@pytest.mark.slow
 def test_nnx_lstm_has_the_same_values_and_gradients():
     cell = nnx.OptimizedLSTMCell(F, H, rngs=nnx.Rngs(3))
     graph, state = nnx.split(cell)
@@ -59,6 +60,7 @@ def test_equinox_lstm_has_the_same_values_and_gradients():
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_haiku_lstm_has_the_same_values_and_gradients():
     hk = pytest.importorskip("haiku")
 

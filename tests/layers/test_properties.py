@@ -337,7 +337,7 @@ def exported(layer, key, *, lengths=None, resets=None):
     return [jax.tree.leaves(call(*arguments)) for call in (again.call, apply)]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", CELLS)
@@ -358,7 +358,7 @@ MORE_EXPORTED = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("with_resets", [False, True])
 @pytest.mark.parametrize("name", MORE_EXPORTED)
 def test_options_are_exported_with_symbolic_batch_and_time(name, with_resets, key):

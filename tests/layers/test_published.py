@@ -150,6 +150,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name, implementation", CASES)
 def test_a_cell_equals_a_public_implementation(name, implementation, float64):
     """Outputs, last states and the gradients by their weights, inputs and first states."""
@@ -172,7 +173,7 @@ def test_a_cell_equals_a_public_implementation(name, implementation, float64):
     assert_close(back(golden["cotangent"])[0], gradients)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(
     "name",
     [name for name, variant in VARIANTS.items() if variant.cell in CONVERT],

@@ -29,7 +29,7 @@ from jaxrnn.layers.recurrent import Recurrent
 lengths = jnp.array(LENGTHS)
 
 
-@pytest.mark.sampled(22)
+@pytest.mark.sampled(44)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", VARIANTS)
@@ -135,7 +135,7 @@ def test_non_finite_values_stay_in_their_sequence(name, implementation, reverse,
         assert np.isnan(outputs[:, broken]).all()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_products_with_a_float32_carry(name, key):
     cell = VARIANTS[name].make_cell(dtype=jnp.bfloat16)

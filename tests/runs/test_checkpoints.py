@@ -400,6 +400,7 @@ def child(target, *arguments):
     return process.exitcode
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("events, first, stride", [(["os.rename"], 2, 1), (FILE_EVENTS, 1, 17)])
 def test_a_kill_leaves_the_old_or_the_new_checkpoint(saved, tmp_path, events, first, stride):
     found = []

@@ -54,7 +54,7 @@ def stream_loss(run_dir, ids, seed, **options):
     return float(losses.sequence_cross_entropy(logits, targets, jnp.ones(targets.shape)))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_parts_of_a_text_are_scored_for_each_seed(run_dir, split, final):
@@ -95,6 +95,7 @@ def test_another_text_is_scored(run_dir, tmp_path):
         evaluate(run_dir, text=tmp_path / "short.txt")
 
 
+@pytest.mark.slow
 def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = SequenceModel(Recurrent(GRUCell(8)), 4)

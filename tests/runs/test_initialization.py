@@ -74,6 +74,7 @@ def test_each_seed_starts_from_the_same_seed(source, tmp_path, final):
     assert len(manifest["init_from"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_one_network_can_start_many_seeds(source, tmp_path):
     single = replace(source.config, seeds=1, vmap_size=1)
     runner.run(single, run_dir=tmp_path / "single")

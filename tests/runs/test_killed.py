@@ -411,7 +411,7 @@ def test_a_signal_stops_the_run_once_everything_is_saved(chain, number, rarely):
     links.end()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_acts_at_once(chain, first):
     links = chain("dropout")

@@ -259,6 +259,7 @@ def test_a_vmap_size_of_zero_is_refused():
         replace(CONFIG, vmap_size=0)
 
 
+@pytest.mark.slow
 @dataclass(frozen=True)
 class Always(Trap):
     """The loss is infinite at every step from the first."""
@@ -267,7 +268,6 @@ class Always(Trap):
         return super().loss(outputs, batch) + jnp.inf
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
     """There is no checkpoint before step 0, so resuming starts over."""

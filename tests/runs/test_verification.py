@@ -115,6 +115,7 @@ def test_a_difference_in_the_last_state_is_named(copy):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("off", "holds"), [(0.5 * TOLERANCE, True), (1.5 * TOLERANCE, False)])
 def test_a_run_from_another_machine_is_compared_within_a_tolerance(copy, off, holds):
     move(copy)

@@ -254,6 +254,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CASES)
 def test_the_baseline_is_the_best_prediction_from_the_current_symbol(name):
     """It is made from the counts in the batch, so it is even a little better."""

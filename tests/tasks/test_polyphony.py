@@ -81,6 +81,7 @@ def test_every_piece_of_a_part_is_scored_once(task, arrays, name):
     assert all(is_piece(pair, piece) for pair, piece in zip(pairs, PIECES[name], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_training_batch_has_different_pieces_which_its_key_decides(task):
     arrays, compiled = task.arrays(), jax.jit(task.sample_batch)

@@ -92,6 +92,7 @@ def read(batch: Batch) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
     return rows
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CASES)
 def test_answers_and_lengths(name):
     task, answer = CASES[name]

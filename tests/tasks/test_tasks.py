@@ -178,7 +178,7 @@ def test_baselines_match_the_papers():
     assert CopyMemory(500).memoryless_loss == pytest.approx(10 * np.log(8) / 520)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", SMALL)
 def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):

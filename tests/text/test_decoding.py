@@ -65,7 +65,7 @@ def search_by_hand(known, length: int, beams: int) -> list[tuple[int, ...]]:
     return kept
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("beams", [2, 3, 40])
 def test_beams_match_a_search_by_hand(attention, beams):

@@ -143,7 +143,7 @@ def test_logits_of_another_rank_raise(key):
         sample_token(key, jnp.zeros(V), DEFAULT_SAMPLING)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

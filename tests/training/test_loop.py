@@ -113,7 +113,7 @@ def test_splitting_a_run_into_calls_changes_no_bit(name):
     chex.assert_trees_all_equal(whole, in_pieces)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one vmap", "one at a time", "padded groups"])
 def test_each_of_many_seeds_equals_that_seed_alone(name):
     """Bitwise only if trained one at a time: under vmap XLA sums in another order."""
@@ -135,6 +135,7 @@ def test_compiling_again_changes_no_bit():
     chex.assert_trees_all_equal(first, run("one vmap", build=build.__wrapped__))
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_is_frozen_and_the_others_continue():
     config = CONFIGS["traps"]
     assert isinstance(config.task, Trap)
@@ -226,6 +227,7 @@ def test_make_train_equals_the_loop_to_the_bit(name):
     chex.assert_trees_all_equal(pure_metrics, dict(metrics))
 
 
+@pytest.mark.slow
 def test_make_train_compiles_once_for_all_seeds():
     train = jax.jit(chex.assert_max_traces(make_train(CONFIG), n=1))
     losses = {float(train(np.uint32(seed))[1]["loss"][-1]) for seed in (1, 2, 3)}

@@ -56,8 +56,8 @@ def trained(experiment, shape, seeds=1, vmap_size=None):
     return run.history.values, run.state
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("shape", "seeds"), [("seed=3", 7), ("seed=2", 4), ("seed=4", 4)])
 def test_seeds_one_at_a_time_have_the_bits_of_one_device(shape, seeds):
     """Also if there are more seeds than devices, or the last device has fewer."""
@@ -139,7 +139,7 @@ def layers():
 
 
 @pytest.mark.optimized
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
 @pytest.mark.parametrize("name", layers())
 def test_a_layer_takes_sharded_inputs(name, kind):

@@ -98,7 +98,7 @@ def first_steps(name):
     return found, run
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_each_seed_stops_at_the_first_step_that_meets_the_criterion(name):
     config, run, (found, whole) = stopping(CONFIGS[name]), stopped(name), first_steps(name)
@@ -123,6 +123,7 @@ def test_each_seed_stops_at_the_first_step_that_meets_the_criterion(name):
         assert {step % 3 for step in found.values() if step < STEPS} == {0}
 
 
+@pytest.mark.slow
 def test_the_parameters_are_those_of_that_step():
     config, found = stopping(CONFIG), first_steps("one vmap")[0]
     seed, step = min(found.items(), key=lambda item: item[1])
@@ -326,6 +327,7 @@ def test_criteria_agree_on_traced_values_and_on_arrays(name):
         assert not on_arrays[-1], "NaN is no success"
 
 
+@pytest.mark.sampled(2)
 @dataclass(frozen=True)
 class Above(Below):
     def solved(self, metrics):
@@ -344,6 +346,7 @@ def test_a_step_without_validation_meets_no_bound(hunt):
     assert run.solved_at == {5: 20}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["diverging", "validation"])
 @pytest.mark.parametrize("stop", [True, False])
 def test_progress_counts_the_seeds_that_have_solved_it(monkeypatch, name, stop):

@@ -119,7 +119,7 @@ def stops_at(steps, losses, patience):
     return None
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [1, 3])
 def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience):
     whole = trained(folder).history

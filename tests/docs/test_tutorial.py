@@ -58,18 +58,26 @@ CLAIMS = {
         "0.82 < (1 - (learned[2] == 60).mean()) ** 10 < 0.87",
         "(learned_at(right)[2] == 60).mean() > 0.5",
     ],
+    "7-language-model": [
+        "len(vocabulary) == 72 and 60 < np.exp(validation[0]) < 85",
+        "3 < np.exp(np.nanmin(validation)) < 4 and values['loss'][0][-1] < np.nanmin(validation)",
+        "tables[1][0, 1] > 0.97 and tables[1][2, 1:3].sum() < 0.02 and tables[0].max() < 0.4",
+        "abs(correlation[unit]) > 0.5 and bits < 4",
+        "'법률이 정하는' in ''.join(generate_text(folder, '모든 국민은 ', 120, Sampling(0.0)))",
+    ],
 }
 """What the text says about the results, by chapter: expressions of the names in its code."""
 
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_the_code_runs_and_the_text_is_true(chapter, monkeypatch):
+def test_the_code_runs_and_the_text_is_true(chapter, cache_home, monkeypatch):
     """In one namespace, in the chapter's folder and with JAX's defaults, as a notebook."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     monkeypatch.chdir(chapter.parent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     names = {"__name__": "__main__"}
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         for n, (_, code) in enumerate(sync.blocks(chapter.read_text("utf-8"))):

@@ -1,10 +1,16 @@
 """Settings of the documentation site: `python -m sphinx -W docs docs/_build/html`."""
 
+import os
 import sys
 from pathlib import Path
 
+import matplotlib
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "ext"), str(HERE.parent)]
+os.environ["JUPYTER_PATH"] = str(HERE / "ext")  # a kernel that logs errors only
+
+MATH_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
 
 project = "jaxrnn"
 author = "the authors of jaxrnn"
@@ -51,7 +57,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
 html_logo = html_favicon = "images/logo.svg"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(MATH_FONT)]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_math_renderer = "mathml"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 AXES = re.compile(r"(?<![\w`])\[(?:[BTFHVNSGKLXY]\d?(?:[+*-]1)?(?:, )?)+\](?!\w)")
-HIDDEN = {"name", "parent"}  # fields of every Flax module, for Flax itself
 
 
 def groups(table: str) -> dict[str, tuple[list[str], str]]:
@@ -43,8 +42,11 @@ def directive(name: str) -> str:
     value = getattr(jaxrnn, name)
     if inspect.isclass(value):
         options = "   :members:\n   :special-members: __call__\n"
-        if hasattr(value, "_fields"):  # a named tuple: its fields have nothing to say
-            options += f"   :exclude-members: {', '.join(value._fields)}\n"
+        hidden = ["setup", *vars(value).get("__annotations__", ())]  # Flax's, and the attributes
+        for base in value.__mro__[1:]:  # a task's page need not repeat what every task has
+            if base.__name__ in jaxrnn.__all__:
+                hidden += (member for member in vars(value) if hasattr(base, member))
+        options += f"   :exclude-members: {', '.join(dict.fromkeys(hidden))}\n"
         return f".. autoclass:: {name}\n{options}"
     if callable(value):
         return f".. autofunction:: {name}\n"
@@ -94,16 +96,34 @@ def plain_text(app: Any, what: str, name: str, value: Any, options: Any, lines: 
         lines[i] = "".join(parts)
 
 
-def hide_flax_fields(
+class Named:
+    """A default value that is shown by its name: `tanh`, not `<function tanh at 0x7f...>`."""
+
+    def __init__(self, value: Any) -> None:
+        name = getattr(value, "__name__", "")
+        self.name = name if name.isidentifier() else "..."
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return self.name
+
+
+def short_signature(
     app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str] | None:
-    """Leave out of the signatures of Flax modules what only Flax sets."""
-    if what != "class" or not {"name", "parent"} <= getattr(value, "__annotations__", {}).keys():
+    """Return a class's signature without what only Flax sets, and with readable defaults."""
+    if what != "class" or not signature:
         return None
     from sphinx.util.inspect import stringify_signature
 
     shown = inspect.signature(value)
-    kept = [each for each in shown.parameters.values() if each.name not in HIDDEN]
+    flax = {"name", "parent"} <= shown.parameters.keys()
+    kept = []
+    for each in shown.parameters.values():
+        if each.default is not each.empty and repr(each.default).startswith("<"):
+            each = each.replace(default=Named(each.default))
+        if not (flax and each.name in {"name", "parent"}):
+            kept.append(each)
     shown = shown.replace(parameters=kept, return_annotation=inspect.Signature.empty)
     return stringify_signature(shown, unqualified_typehints=True), ""
 
@@ -117,5 +137,5 @@ def setup(app: "Sphinx") -> dict[str, bool]:
             field.label = "Attributes"  # as in the docstrings
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", plain_text)
-    app.connect("autodoc-process-signature", hide_flax_fields)
+    app.connect("autodoc-process-signature", short_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -104,7 +104,7 @@ def test_the_site_is_built_without_warnings(site):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("query", ["신경망", "순환", "LSTM은", "Recurrent"])
+@pytest.mark.parametrize("query", ["한국어", "신경망", "순환", "LSTM은", "Recurrent"])
 def test_a_browser_finds_korean_and_english(site, query, tmp_path):
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000"]

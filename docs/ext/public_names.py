@@ -130,9 +130,9 @@ def short_signature(
 
 def setup(app: "Sphinx") -> dict[str, bool]:
     """Register with Sphinx."""
-    from sphinx.domains.python import PyObject
+    from sphinx.domains.python import PythonDomain
 
-    for field in PyObject.doc_field_types:
+    for field in PythonDomain.directives["class"].doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"  # as in the docstrings
     app.connect("builder-inited", write_pages)

@@ -34,10 +34,10 @@ def page(group: str, names: list[str], guide: str) -> str:
     if guide:
         lines += [f"Guide: {guide.replace('](', '](../')}.", ""]
     lines += ["```{eval-rst}", ".. currentmodule:: jaxrnn", ""]
-    return "\n".join([*lines, *map(directive, names), "```", ""])
+    return "\n".join([*lines, *map(description, names), "```", ""])
 
 
-def directive(name: str) -> str:
+def description(name: str) -> str:
     """Return what makes autodoc describe a public name."""
     value = getattr(jaxrnn, name)
     if inspect.isclass(value):
@@ -132,7 +132,8 @@ def setup(app: "Sphinx") -> dict[str, bool]:
     """Register with Sphinx."""
     from sphinx.domains.python import PythonDomain
 
-    for field in PythonDomain.directives["class"].doc_field_types:
+    directive: Any = PythonDomain.directives["class"]
+    for field in directive.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"  # as in the docstrings
     app.connect("builder-inited", write_pages)

@@ -108,7 +108,7 @@ def test_the_site_is_built_without_warnings(site):
     ("query", "found"),
     [
         ("한국어", "index.html"),
-        ("신경망", "tutorial/ko/2-step.html"),  # where it is 신경망은 and 신경망의
+        ("신경망", "tutorial/ko/2-step.html"),  # in the words 신경망은 and 신경망이
         ("순환", "tutorial/ko/2-step.html"),
         ("LSTM은", "tutorial/ko/4-forgetting.html"),
         ("Recurrent", "api/layers.html"),

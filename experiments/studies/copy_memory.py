@@ -32,7 +32,7 @@ CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {
 
 def experiments(options: Options) -> dict[str, ExperimentConfig]:
     """One layer; the same learning rate, which falls to 0, for all cells."""
-    steps, size, delays = (2000, 64, (30,)) if options.small else (20_000, 128, (100, 200, 500))
+    steps, size, delays = (1500, 64, (30,)) if options.small else (20_000, 128, (100, 200, 500))
     train = TrainConfig(steps, 3e-3, schedule="cosine", log_every=20)
 
     def experiment(delay: int, cell: nn.RNNCellBase) -> ExperimentConfig:
@@ -59,5 +59,5 @@ STUDY = Study(
         Measure("steps until solved", steps_to_success(), False, statistic="median"),
     ),
     seeds=10,
-    small="a delay of 30, 64 units, 2000 steps",
+    small="a delay of 30, 64 units, 1500 steps",
 )

@@ -29,7 +29,7 @@ SOURCE = "Bai, Kolter and Koltun (2018), table 1, networks of 70,000 parameters"
 
 def experiments(options: Options) -> dict[str, ExperimentConfig]:
     """One layer; the learning rate falls to 0. 128 units give an LSTM 67,000 parameters."""
-    steps, size, lengths = (1500, 32, (200,)) if options.small else (10_000, 128, (200, 400, 600))
+    steps, size, lengths = (1000, 32, (100,)) if options.small else (10_000, 128, (200, 400, 600))
 
     def experiment(length: int, cell: str) -> ExperimentConfig:
         rate = 1e-3 if cell in ("rnn", "irnn") else 1e-2 if options.small else 2e-3
@@ -61,5 +61,5 @@ STUDY = Study(
         Published("T=600/RNN", LOSS, "0.177", SOURCE, line=0.177),
     ),
     seeds=20,
-    small="T=200 alone, 32 units, 1500 steps",
+    small="T=100, 32 units, 1000 steps",
 )

@@ -155,9 +155,9 @@ def gallery(records: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, record in sorted(records.items()):
-        known = [row for row in record["results"] if row["published"]]
         first = record["results"][0]["measure"]
-        rows = known or [row for row in record["results"] if row["measure"] == first]
+        rows = [row for row in record["results"] if row["published"]]
+        rows = rows or [row for row in record["results"] if row["measure"] == first]
         alone = len(rows) == 1
         known, found = (
             "<br>".join(

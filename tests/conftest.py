@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import html_pages
 import jax
 import pytest
 from jax._src import compiler
@@ -163,6 +165,12 @@ def run(tmp_path: Path, cache_home: Path, environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], html_pages.Parsed]]:
+    """Open a page in a browser, as `html_pages.browse` does; skips the test without a browser."""
+    return partial(html_pages.browse, tmp_path)
 
 
 @pytest.fixture

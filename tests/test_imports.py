@@ -30,7 +30,7 @@ ALLOWED = {
     "training": MODELS | {"tasks"},
     "runs": TRAINING | {"interop"},
     "interop": LAYERS | {"models"},
-    "analysis": TRAINING | {"runs"},
+    "analysis": TRAINING | {"runs", "interop"},
     "export": TRAINING | {"runs", "interop"},
     "cli": TRAINING | {"runs", "analysis", "export"},
 }

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxrnn.analysis.saturation import escaped, plots
 from jaxrnn.analysis.text_features import SYLLABLE, features, rank
+from jaxrnn.analysis.writer import tab
 from jaxrnn.checks import check_axes, check_kind
 from jaxrnn.text.characters import display, escape_unprintable
 
@@ -38,6 +39,7 @@ def make_page(
     vocabulary: Sequence[str],
     layers: Sequence[Layer],
     facts: Mapping[str, str],
+    network: Mapping[str, Any] | None = None,
 ) -> str:
     r"""Return a web page (HTML) that shows how a model's cells read a text.
 
@@ -50,6 +52,7 @@ def make_page(
       vocabulary: V tokens, in the same form as `tokens`.
       layers: one or more.
       facts: for a small table.
+      network: for a tab in which the network writes; see `writer.tab`.
 
     Raises:
       TypeError: if `guesses` are not integers.
@@ -82,6 +85,7 @@ def make_page(
         "gates": "".join(plots(i + 1, layer.name, layer.gates) for i, layer in enumerate(layers)),
         # In JSON every "<" is inside a string; escaped, none can end the script element.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        **tab(network, [display_text(token) for token in vocabulary]),
     }
     template = files("jaxrnn.analysis").joinpath("page.html").read_text(encoding="utf-8")
     return re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], template)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrnn import atomic
 from jaxrnn.analysis.page import Layer, make_page
 from jaxrnn.analysis.saturation import GATES
+from jaxrnn.analysis.writer import pack_network
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.layers.gates import read_gates
 from jaxrnn.runs import compilation_cache
@@ -19,10 +20,11 @@ from jaxrnn.runs.loading import TrainedModel, load
 from jaxrnn.runs.progress import note
 from jaxrnn.runs.text_generation import language_of
 from jaxrnn.text.corpus import encode_tokens
-from jaxrnn.text.tokenizer import display_token, tokenize
+from jaxrnn.text.tokenizer import detokenize, display_token, tokenize
 
 PAGE = "visualize.html"
 GUESSES = 5  # as in Karpathy's figures
+LONGEST_PROMPT = 80
 MOST_BYTES = 16  # of UTF-8 per token; a decomposed syllable takes up to nine
 
 
@@ -72,6 +74,15 @@ def visualize(
         "model": f"seed {trained.seed} after {trained.updates} updates",
         "run": str(run_dir),
     }
+    network = None
+    try:
+        network = pack_network(trained.model, trained.params) | {
+            "tokenizer": task.tokenizer,
+            "vocabulary": task.vocabulary,
+            "prompt": _first_line(task.decode(ids), task.tokenizer),
+        }
+    except SettingError as error:
+        facts["writing"] = f"left out: {error}"
     html = make_page(
         f"{task.file.name}: the cells of its model",
         [_printed(token, task.tokenizer) for token in task.decode(ids)],
@@ -80,6 +91,7 @@ def visualize(
         [_printed(token, task.tokenizer) for token in task.vocabulary],
         _layers(trained, ids),
         facts,
+        network,
     )
     atomic.write(path, html.encode("utf-8", "backslashreplace"))
     return path
@@ -133,6 +145,14 @@ def _layers(trained: TrainedModel, ids: np.ndarray) -> list[Layer]:
         gates = {name: arrays[name] for name in GATES if name in arrays}
         layers.append(Layer(f"layer {n}", state, gates))
     return layers
+
+
+def _first_line(tokens: str, tokenizer: str) -> str:
+    """Return the start of the first line that is not empty, for the network to continue."""
+    line = next((line for line in tokens.split("\n") if line.strip()), tokens)
+    text = detokenize(line, tokenizer)
+    is_text = tokenize(text, tokenizer) == line  # not so if bytes start within a character
+    return text[:LONGEST_PROMPT] if is_text else ""
 
 
 def _printed(token: str, tokenizer: str) -> str:

@@ -154,7 +154,7 @@ class Sample(OfRun):
 
 @dataclass(frozen=True)
 class Visualize(OfRun):
-    """Make a web page that shows how the cells of a trained language model read a text."""
+    """Make a web page: how the cells of a trained language model read a text, and how it writes."""
 
     text: str
     """A file, or the text itself."""

@@ -1,14 +1,11 @@
 """The page that looks inside a model: what it holds, and what a real browser makes of it."""
 
 import base64
-import json
-import shutil
-import subprocess
 import unicodedata
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_pages import Parsed
 
 from jaxrnn.analysis import page, saturation, text_features
 from jaxrnn.analysis.page import Layer, display_text, make_page
@@ -22,9 +19,6 @@ NASTY = [
     "${1}",
     *"가\u1112\u1161\u11ab\u1161😀",
 ]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def pieces(text=TEXT, sizes=(7, 4), guesses=3, seed=0):
@@ -45,30 +39,6 @@ def pieces(text=TEXT, sizes=(7, 4), guesses=3, seed=0):
     depth = text_features.features(tokens)["bracket depth"]
     layers[-1].activations[:, 2] = -0.8 * depth + 0.05 * draw.normal(size=len(tokens))
     return tokens, ids, probabilities, names, layers
-
-
-class Parsed(HTMLParser):
-    """The tags of a page with their attributes, and the text of each by its id."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts, self.place = [], {}, None
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.place = dict(attrs).get("id") or tag
-
-    def handle_data(self, data):
-        self.texts[self.place] = self.texts.get(self.place, "") + data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def data(self):
-        return json.loads(self.texts["data"])
 
 
 def test_the_page_is_self_contained():
@@ -224,37 +194,6 @@ def test_a_single_jamo_is_shown_as_its_letter():
         assert display_text(chr(jamo)) != chr(jamo)
         assert unicodedata.normalize("NFKD", display_text(chr(jamo))) == chr(jamo)
     assert display_text("한") == "한" and display_text("0xEA") == "0xEA"
-
-
-@pytest.fixture
-def browse(tmp_path):
-    """Open a page in a browser, run a script in it; returns what that said, and the page's end."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-
-    def browse(made, script="", hash=""):
-        keep = "const seen = {}; addEventListener('error', e => seen.error = e.message);"
-        keep += f"{script}; document.body.dataset.seen = JSON.stringify(seen);"
-        path = tmp_path / "page.html"
-        path.write_text(made.replace("</body>", f"<script>{keep}</script></body>"), "utf-8")
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-            " --disable-background-networking --disable-component-update --disable-sync"
-            f" --virtual-time-budget=2000 --dump-dom --user-data-dir={tmp_path / 'profile'}"
-        )
-        ran = subprocess.run(
-            [str(CHROMIUM), *flags.split(), path.as_uri() + hash],
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=True,
-        )
-        parsed = Parsed(ran.stdout)
-        [body] = parsed.all("body")
-        assert "data-seen" in body, ran.stderr
-        return json.loads(body["data-seen"]), parsed
-
-    return browse
 
 
 def classes(parsed, name):

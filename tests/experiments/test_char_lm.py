@@ -292,6 +292,24 @@ def test_the_page_shows_the_networks_predictions(trained_runs, tmp_path):
     np.testing.assert_allclose(shown, np.tanh(np.asarray(gates["c"][0, :, cell])), atol=0.005)
 
 
+def test_the_page_has_the_network_unless_it_is_too_large(trained_runs, tmp_path, monkeypatch):
+    def network(run, text) -> Any:
+        text, _ = page(trained_runs / run, text, out=tmp_path / "page.html")
+        found = re.search(r'id="network">(.*?)</script>', text)
+        return json.loads(found[1]) if found else re.findall("left out: [^<]*", text)
+
+    written = network("jamo", "\n민주공화국이다.\n대한")
+    task = cast(Any, loading.load(trained_runs / "jamo").config.task)
+    assert (written["tokenizer"], written["prompt"]) == ("jamo", "민주공화국이다.")
+    assert written["vocabulary"] == list(task.vocabulary)
+    assert [layer["kind"] for layer in written["layers"]] == ["lstm", "lstm"]
+    Path("raw").write_bytes(KOREAN.encode()[1:50])
+    assert network("bytes", "raw")["prompt"] == ""  # it starts within a character
+    monkeypatch.setattr("jaxrnn.analysis.writer.MAX_PARAMETERS", 1000)
+    [reason] = network("rain", "in Spain")
+    assert re.match(r"left out: the network has \d,\d+ parameters, and a page at most", reason)
+
+
 @pytest.mark.slow
 def test_the_page_shows_the_start_of_a_file(trained_runs, tmp_path, capsys):
     out = tmp_path / "page.html"

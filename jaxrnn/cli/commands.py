@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxrnn.cli import entry
-from jaxrnn.cli.project_commands import Compare, List
+from jaxrnn.cli.project_commands import Compare, Completion, List, New
 from jaxrnn.errors import SettingError
 from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.processes import Processes, is_first
@@ -209,8 +209,11 @@ class Doctor:
             sys.exit(1)
 
 
+OF_RUN = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export
+COMMANDS = OF_RUN | List | Compare | New | Completion | Doctor
+
+
 def main() -> None:
     """The console command `jaxrnn`."""
-    of_run = Resume | Verify | Evaluate | Plot | Info | Sample | Visualize | Export
-    commands = of_run | List | Compare | Doctor
-    entry.run_command(commands, lambda command: command(), prog="python -m jaxrnn")
+    name = "python -m jaxrnn" if Path(sys.argv[0]).name == "__main__.py" else "jaxrnn"
+    entry.run_command(COMMANDS, lambda command: command(), prog=name)

@@ -9,9 +9,10 @@ from typing import Any
 
 import tyro
 
-from jaxrnn.choices import suggest
+from jaxrnn.choices import check_choice, suggest
 from jaxrnn.errors import SettingError
 
+SHELLS = ("bash", "zsh", "fish")  # tyro needs another package for tcsh
 HELP_COLUMNS = 60  # the least width of help; tyro needs about that
 
 
@@ -37,6 +38,8 @@ def parse(
       SettingError: if they are wrong.
       SystemExit: after printing the help.
     """
+    if len(arguments) > 1 and re.match("--tyro[-_](print|write)[-_]completion$", arguments[0]):
+        check_choice("the shell", arguments[1], SHELLS)  # tyro would raise another error
     box, columns = io.StringIO(), os.environ.get("COLUMNS")
     if not {"-h", "--help"} & set(arguments):
         os.environ["COLUMNS"] = "10000"
@@ -56,6 +59,21 @@ def parse(
         if columns is not None:
             os.environ["COLUMNS"] = columns
     raise SettingError(_one_line(box.getvalue())) from None
+
+
+def completion(config_type: Any, prog: str, shell: str) -> str:
+    """Return a shell's completion of a command line.
+
+    Args:
+      config_type: as for `parse`.
+      prog: the program's name.
+      shell: one of `SHELLS`.
+    """
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        parse(config_type, prog, None, ["--tyro-write-completion", shell, "-"])
+    # By default bash completes no files where the script has nothing to offer.
+    return script.getvalue().replace("complete -F", "complete -o default -F")
 
 
 def _one_line(box: str) -> str:

@@ -1,11 +1,16 @@
-"""The commands for several runs at once, and for new scripts: list, compare."""
+"""Commands for several runs, for new scripts and for the shell: list, compare, new, completion."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from jaxrnn.choices import check_choice
+from jaxrnn.cli import parsing
+from jaxrnn.cli.parsing import SHELLS
 from jaxrnn.text.characters import escape_unprintable
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -46,3 +51,32 @@ class Compare:
 
         comparison_plot.draw(self.out, runs, metric)
         print(f"The picture is {escape_unprintable(str(self.out))}.")
+
+
+@dataclass(frozen=True)
+class New:
+    """Write a short script with a task of its own, to start from; it runs as it is."""
+
+    file: Positional[Path]
+    """The script to write, such as my_study.py."""
+
+    def __call__(self) -> None:
+        from jaxrnn.cli import new_script
+
+        new_script.write(self.file)
+        name = escape_unprintable(shlex.quote(str(self.file)))
+        print(f"Written: {name}. Run it with: python {name} (--help lists its options).")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print a shell's completion of this command: of commands, options, their values, and files."""
+
+    shell: Positional[Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SHELLS) + "}")]]
+    """The shell."""
+
+    def __call__(self) -> None:
+        from jaxrnn.cli.commands import COMMANDS
+
+        check_choice("the shell", self.shell, SHELLS)
+        print(parsing.completion(COMMANDS, "jaxrnn", self.shell), end="")

@@ -82,7 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = tmp_path_factory.mktemp("site") / "html"
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "docs", str(built)]
     result = subprocess.run(
-        command, cwd=DOCS.parent, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=DOCS.parent, capture_output=True, text=True, timeout=900, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
     return built

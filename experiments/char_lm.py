@@ -115,6 +115,8 @@ class Config:
     given here override them, and --no-NAME turns a flag off."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/char_lm."""
+    track: Annotated[str | None, tyro.conf.arg(metavar="{wandb,trackio}")] = None
+    """Also log to Weights & Biases or Trackio."""
     no_plots: bool = False
     """Do not plot the curves."""
 
@@ -203,7 +205,11 @@ def vocabulary(config: Config) -> tuple[str, ...] | None:
 def main(config: Config) -> None:
     """Train, print a summary and plot the curves."""
     cli.run_and_report(
-        make_config(config), run_dir=config.run_dir, name="char_lm", plots=not config.no_plots
+        make_config(config),
+        run_dir=config.run_dir,
+        name="char_lm",
+        plots=not config.no_plots,
+        track=config.track,
     )
 
 

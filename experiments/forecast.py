@@ -102,7 +102,7 @@ def main(config: Config) -> None:
     task = experiment.task
     assert isinstance(task, Forecasting)
     result = cli.run_and_report(
-        experiment, run_dir=run.run_dir, name="forecast", plots=not run.no_plots
+        experiment, run_dir=run.run_dir, name="forecast", plots=not run.no_plots, track=run.track
     )
     if not is_first():
         return

@@ -74,7 +74,11 @@ def main(config: Config) -> None:
     """Train, print a summary and plot the curves."""
     run = config.run
     cli.run_and_report(
-        make_config(config), run_dir=run.run_dir, name="memory", plots=not run.no_plots
+        make_config(config),
+        run_dir=run.run_dir,
+        name="memory",
+        plots=not run.no_plots,
+        track=run.track,
     )
 
 

@@ -74,7 +74,7 @@ def main(config: Config) -> None:
     """Train, print a summary, plot the curves and compose."""
     experiment, run = make_config(config), config.run
     result = cli.run_and_report(
-        experiment, run_dir=run.run_dir, name="music", plots=not run.no_plots
+        experiment, run_dir=run.run_dir, name="music", plots=not run.no_plots, track=run.track
     )
     if is_first():
         compose(config, result)

@@ -117,7 +117,11 @@ def main(config: Config) -> None:
     """Train, print a summary and some decoded examples, and plot the curves."""
     run = config.run
     result = cli.run_and_report(
-        make_config(config), run_dir=run.run_dir, name="seq2seq", plots=not run.no_plots
+        make_config(config),
+        run_dir=run.run_dir,
+        name="seq2seq",
+        plots=not run.no_plots,
+        track=run.track,
     )
     if not is_first():
         return

@@ -19,7 +19,7 @@ from jaxrnn.runs.progress import note
 from jaxrnn.training.processes import Processes
 
 NAME = "config"
-NOT_KEPT = {NAME, "run_dir", "no_plots", "quiet"}
+NOT_KEPT = {NAME, "run_dir", "track", "no_plots", "quiet"}
 """Options that say nothing about the experiment."""
 
 

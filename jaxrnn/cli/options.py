@@ -134,6 +134,8 @@ class RunOptions:
     given here override them, and --no-NAME turns a flag off."""
     run_dir: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A new or empty directory for the run; by default the next number in runs/SCRIPT."""
+    track: Annotated[str | None, tyro.conf.arg(metavar="{wandb,trackio}")] = None
+    """Also log to Weights & Biases or Trackio."""
     no_plots: bool = False
     """Do not plot the curves."""
 

@@ -39,6 +39,7 @@ def run_and_report(
     run_dir: Path | str | None = None,
     name: str | None = None,
     plots: bool = True,
+    track: str | None = None,
 ) -> RunResult:
     """Train, print a summary of the run, and draw `curves.png` in its directory.
 
@@ -47,6 +48,7 @@ def run_and_report(
       run_dir: a new or empty directory; if None, a new number in `runs/<name>`.
       name: a name for the run; if None, the task's.
       plots: whether to draw the curves.
+      track: an experiment tracker that also gets the metrics: "wandb" or "trackio".
 
     Returns:
       the outcome, as `jaxrnn.run` does.
@@ -55,7 +57,7 @@ def run_and_report(
       SettingError, RunError, OSError, DivergedError, MemoryError, KeyboardInterrupt, SystemExit:
         as `jaxrnn.run`.
     """
-    result = run(config, run_dir=run_dir, name=name)
+    result = run(config, run_dir=run_dir, name=name, track=track)
     if not is_first():
         return result
     print(summarize(result))

@@ -42,8 +42,8 @@ def make_config(config):
 
 
 def main(config):
-    run, name = config.run, Path(__file__).stem
-    cli.run_and_report(make_config(config), run_dir=run.run_dir, name=name, plots=not run.no_plots)
+    run, options = config.run, {"name": Path(__file__).stem, "plots": not config.run.no_plots}
+    cli.run_and_report(make_config(config), run_dir=run.run_dir, track=run.track, **options)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ def run(
 
     settings = [{name: value_of(each, name) for name in names} for each in configs]
     options = getattr(configs[0], "run", configs[0])
+    if getattr(options, "track", None):
+        raise SettingError("--track is for a single run, not for a sweep")
     result = sweep.train_all(
         settings,
         [make_config(each) for each in configs],

@@ -1,4 +1,4 @@
-"""The outputs of a run in progress: metrics, TensorBoard events, a progress bar, checkpoints.
+"""The outputs of a run in progress: metrics, events, a progress bar, checkpoints.
 
 The runner opens its callbacks as context managers and calls `after_call` on each, in order, after
 every call of the compiled loop. A user's own callbacks come last.
@@ -6,7 +6,7 @@ every call of the compiled loop. A user's own callbacks come last.
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -16,6 +16,7 @@ from jaxrnn.runs import checkpoints, files, metrics, run_directory, signals
 from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.provenance import utc_now
 from jaxrnn.runs.tensorboard import Events
+from jaxrnn.runs.tracking import Tracker
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import last_loss, last_measured
@@ -53,18 +54,26 @@ class MetricsWriter(Callback):
         metrics.append(self._file, run_state.histories[-1], clock)
 
 
-class TensorBoardWriter(Callback):
-    """Writes the logged steps as TensorBoard events."""
+class EventsWriter(Callback):
+    """Writes the logged steps as TensorBoard events, or to an experiment tracker."""
 
-    def __init__(self, folder: Path, first_step: int):
-        self._events = Events(folder, first_step)
+    def __init__(self, open_events: Callable[[], Events | Tracker]):
+        self._open = open_events
+        self._events: Events | Tracker | None = None
+
+    def __enter__(self) -> Self:
+        """Open the event file, or start the tracker."""
+        self._events = self._open()
+        return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the event file."""
-        self._events.close()
+        """Close it."""
+        if self._events is not None:
+            self._events.close()
 
     def after_call(self, run_state: RunState) -> None:
-        """Write the events of this call."""
+        """Write what this call logged."""
+        assert self._events is not None
         history = run_state.histories[-1]
         self._events.add(history.steps, history.values, [time.time()] * len(history.steps))
 

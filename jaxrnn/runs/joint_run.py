@@ -14,6 +14,7 @@ import contextlib
 import shutil
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from jaxrnn.runs import (
 from jaxrnn.runs.callbacks import (
     Callback,
     CheckpointWriter,
+    EventsWriter,
     MetricsWriter,
-    TensorBoardWriter,
     most_updates,
     solved_now,
 )
@@ -45,6 +46,7 @@ from jaxrnn.runs.files import write_json
 from jaxrnn.runs.import_paths import script_of_main
 from jaxrnn.runs.progress import Progress, note
 from jaxrnn.runs.run_directory import RunDirectory
+from jaxrnn.runs.tensorboard import Events
 from jaxrnn.training.history import last_loss, last_measured
 from jaxrnn.training.joint import JointConfig
 from jaxrnn.training.loop import (
@@ -279,7 +281,7 @@ def _train(
 
 def _writers(run: RunDirectory, run_state: RunState) -> list[Callback]:
     assert run.metrics is not None
-    events = TensorBoardWriter(run.path / run_directory.TENSORBOARD, run_state.step)
+    events = EventsWriter(partial(Events, run.path / run_directory.TENSORBOARD, run_state.step))
     return [MetricsWriter(run.metrics), events]
 
 

@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"  # where its package keeps a run
 PICTURE = "curves.png"
 _BEFORE_START = {METRICS, MANIFEST, f"{MANIFEST}.partial", f"{CONFIG}.partial"}
 _LOCKED = "another process works on the run in {}; wait for it, or stop it first"
@@ -76,7 +77,7 @@ def new_run(name: str, run_dir: Path | None) -> Iterator[RunDirectory]:
             if not (path / METRICS).stat().st_size:
                 for file in (METRICS, CONFIG, MANIFEST):
                     (path / file).unlink(missing_ok=True)
-                for folder in (CHECKPOINTS, TENSORBOARD):
+                for folder in (CHECKPOINTS, TENSORBOARD, WANDB):
                     shutil.rmtree(path / folder, ignore_errors=True)
                 _remove_empty(created)
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxrnn.errors import RunError
-from jaxrnn.runs import config_json, import_paths, provenance, run_directory
+from jaxrnn.runs import config_json, import_paths, provenance, run_directory, tracking
 from jaxrnn.runs.files import read_json, sha256_of, write_json
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.mesh import MeshShape
@@ -39,6 +39,7 @@ def begin(
     config: ExperimentConfig,
     init_from: dict[str, str] | None = None,
     sweep: dict[str, Any] | None = None,
+    track: str | None = None,
 ) -> None:
     """Write both files of a new run.
 
@@ -47,6 +48,7 @@ def begin(
       config: the experiment.
       init_from: describes what it starts from.
       sweep: describes the program of a sweep in which it is trained together with others.
+      track: the experiment tracker that it uses.
 
     Raises:
       RunError: if a part of the experiment cannot be written as JSON.
@@ -70,6 +72,8 @@ def begin(
         "init_from": init_from,
         "provenance": provenance.collect(_script(written)),
     } | ({"sweep": sweep} if sweep else {})
+    if track is not None:
+        manifest["tracker"] = tracking.new(track)
     write_json(path / run_directory.MANIFEST, manifest)
     write_json(path / run_directory.CONFIG, written)
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,20 @@ from jaxrnn.runs import (
     run_directory,
     run_metadata,
     signals,
+    tracking,
     tuning,
 )
 from jaxrnn.runs.callbacks import (
     Callback,
     CheckpointWriter,
+    EventsWriter,
     MetricsWriter,
     ProgressBar,
-    TensorBoardWriter,
     most_updates,
 )
 from jaxrnn.runs.progress import note
 from jaxrnn.runs.run_directory import RunDirectory
-from jaxrnn.runs.tensorboard import import_tensorboardx
+from jaxrnn.runs.tensorboard import Events, import_tensorboardx
 from jaxrnn.tasks.base import Task
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
@@ -83,6 +85,7 @@ def run(
     name: str | None = None,
     callbacks: Iterable[Callback] = (),
     label: str = "",
+    track: str | None = None,
 ) -> RunResult:
     """Train an experiment in a run directory of its own.
 
@@ -95,6 +98,7 @@ def run(
       name: None for the task's name.
       callbacks: called after each call of the compiled loop, after the run's own.
       label: shown at the start of each line of progress.
+      track: an experiment tracker that also gets the metrics, "wandb" or "trackio", if installed.
 
     Returns:
       the outcome, with the final states and all logged metrics.
@@ -111,18 +115,21 @@ def run(
     use_all_cpus()
     compilation_cache.enable()
     run_metadata.config_of(config)  # raises before anything is created
+    if track is not None:
+        tracking.require(track)
     name, wanted = name or name_of(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         config = tuning.choose_layout(config)
         loop = TrainLoop(config)
         state, source = initialization.initial_state(loop)
         if is_first():
-            run_metadata.begin(directory.path, config, source)
+            run_metadata.begin(directory.path, config, source, track=track)
         if is_first() and (name := run_metadata.only_in_session(directory.path)):
             note(
                 f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"
                 " verified only from there, not from the command line"
             )
+        callbacks = [*callbacks, *_trackers(directory)]
         return _work(directory, loop, RunState(0, state), None, asked, callbacks, label)
 
 
@@ -166,6 +173,7 @@ def resume(
         _require_agreement(run_dir, run_state)
         if is_first():
             metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
+        callbacks = [*callbacks, *_trackers(directory)]
         return _work(directory, loop, run_state, checkpoint, asked, callbacks, label)
 
 
@@ -204,6 +212,14 @@ def restore(run_dir: Path, loop: TrainLoop) -> tuple[RunState, Path | None]:
         is_over=step > config.train.steps or status.is_all(config),
     )
     return run_state, restored.path
+
+
+def _trackers(directory: RunDirectory) -> list[Callback]:
+    """Return the callback of the run's experiment tracker, in process 0, if it has one."""
+    record = run_metadata.load(directory.path).get("tracker") if is_first() else None
+    if record is None:
+        return []
+    return [EventsWriter(partial(tracking.Tracker, directory.path, record))]
 
 
 def _require_alone(run_dir: Path) -> None:
@@ -329,7 +345,7 @@ def _train(
         writers: list[Callback] = [saver, *callbacks]
         if directory.metrics is not None:
             shown = ProgressBar(config, run_state, label), MetricsWriter(directory.metrics)
-            writers = [*shown, TensorBoardWriter(events, run_state.step), *writers]
+            writers = [*shown, EventsWriter(partial(Events, events, run_state.step)), *writers]
         for writer in writers:
             stack.enter_context(writer)
         for run_state in run_loop(compiled, run_state):  # noqa: B020

@@ -114,7 +114,7 @@ class Events:
         Raises:
           OSError: if they cannot be written, as on a full disk. The file is then closed.
         """
-        curves = _curves(metrics)
+        named = curves(metrics)
         self._write(
             self._new_event(
                 step=int(step),
@@ -122,7 +122,7 @@ class Events:
                 summary={
                     "value": [
                         {"tag": tag, "simple_value": curve[row]}
-                        for tag, curve in curves.items()
+                        for tag, curve in named.items()
                         if not (tag.startswith(validation.PREFIX) and math.isnan(curve[row]))
                     ]
                 },
@@ -155,16 +155,16 @@ class Events:
             raise OSError(error.errno, reason, str(self._path)) from None
 
 
-def _curves(metrics: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    """Return the curves by TensorBoard tag, [R] each."""
-    curves = {}
+def curves(metrics: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Return the curves by tag, [R] each: of one seed, or the quartiles of several."""
+    found = {}
     for name, values in scalars(metrics).items():
         if len(values) == 1:
-            curves[name] = values[0].tolist()
+            found[name] = values[0].tolist()
         else:
             spread = quantiles(values, list(QUARTILES.values())).tolist()
-            curves |= {f"{name}/{part}": row for part, row in zip(QUARTILES, spread, strict=True)}
-    return curves
+            found |= {f"{name}/{part}": row for part, row in zip(QUARTILES, spread, strict=True)}
+    return found
 
 
 def _stamp(folder: Path, now: int) -> int:

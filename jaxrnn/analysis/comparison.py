@@ -89,6 +89,8 @@ def table(runs: Sequence[Compared], metric: str, columns: int | None = None) -> 
             solved = each.manifest.get("solved_at")
             row.append("-" if solved is None else f"{len(solved)} of {each.entry.seeds}")
     lines = fit_table([heads, *rows], columns)
+    if not settings:
+        lines.append("Their settings are the same.")
     if more:
         lines.append(f"These differ, too: {', '.join(more)}.")
     if len({each.entry.task for each in runs}) > 1:

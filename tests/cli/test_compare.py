@@ -81,6 +81,13 @@ def test_table_and_picture(runs, compare, figures):
         assert (corners.min(), corners.max()) == pytest.approx((quartiles.min(), quartiles.max()))
 
 
+def test_equal_settings_are_said(runs, compare):
+    shutil.copytree(runs / "a", runs / "c")
+    *_, said, _ = compare("runs/a", "runs/c").stdout.splitlines()
+    assert said == "Their settings are the same."
+    assert "two runs or more" in compare().stderr
+
+
 def test_runs_in_every_state(runs, compare):
     """A run in progress, one with a line that a kill left incomplete, a seed that diverged."""
     with (runs / "b/metrics.jsonl").open("a") as file:

@@ -85,7 +85,9 @@ def find(config_type: Any, command: Sequence[str]) -> Given | None:
     return Given(file, words, experiment)
 
 
-def check(given: Given, parse: Callable[[list[str]], Any], make_config: Callable[[Any], Any]):
+def check(
+    given: Given, parse: Callable[[list[str]], Any], make_config: Callable[[Any], Any]
+) -> None:
     """Tell if the options of a run no longer give the experiment that it recorded.
 
     Args:

@@ -68,8 +68,8 @@ CLAIMS = {
         "'법률이 정하는' in ''.join(generate_text(folder, '모든 국민은 ', 120, Sampling(0.0)))",
     ],
     "8-your-own": [
-        "solved['paced'] >= 19 and 12 <= solved['simple'] <= 17",
-        "0 < low < 0.1 and 0.4 < high < 0.6",
+        "solved['paced'] >= 19 and 8 <= solved['simple'] <= 14",
+        "0.1 < low < 0.3 and 0.6 < high < 0.8",
         "min(losses['simple'][:, 60]) < 0.05 < min(losses['paced'][:, 60])",
         "(final['simple'] > 0.6).any() and np.abs(plain - paced).max() == 0",
         "of_100[2] - of_100[1] < (high - low) / 2 and task.memoryless_loss == np.log(2)",

@@ -191,7 +191,7 @@ BAD = {
         "one of adam, adam-tf1, adamw, rmsprop, sgd or a function.*, not 'adma'",
     ),
     "unknown option": ({"optimizer_kwargs": {"b3": 0.9}}, "optimizer_kwargs do not fit adam: .*b3"),
-    "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not step"),
+    "unknown schedule": ({"schedule": "step"}, "constant, linear or cosine, not 'step'"),
     "all warm-up": ({"warmup_steps": 5}, "warmup steps must be a whole number from 0"),
     "clipped to nothing": ({"clip_norm": 0.0}, "clip norm must be a positive finite number"),
     "clipped at infinity": ({"clip_norm": float("inf")}, "clip norm must be"),

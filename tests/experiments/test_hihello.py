@@ -42,9 +42,11 @@ def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
     """Not to the bit: batched, XLA sums the small products in another order.
 
     A rounding can wake a unit of the IRNN, or put it to sleep, and from there on the two go
-    their own ways, seed 5 near step 40. So of the IRNN the first half is compared.
+    their own ways, seed 5 near step 40. The LRU's parameters differ by one unit of rounding after
+    step 1, by 2e-7 after 5 steps, 5e-5 after 25 and 2e-4 after 50. So of these two the first half
+    is compared.
     """
-    settings = {"cell": cell, "steps": 25 if cell == "irnn" else 50}
+    settings = {"cell": cell, "steps": 25 if cell in ("irnn", "lru") else 50}
     study = hihello.make_config(hihello.Config(seed=3, seeds=5, **settings))
     run = train_in_memory(replace(study, vmap_size=5))
     state, history = run.state, run.history
@@ -57,7 +59,7 @@ def test_a_seed_of_many_agrees_with_that_seed_alone(cell):
             )
             for params in (of_many, of_one)
         )
-    chex.assert_trees_all_close(of_one, of_many, atol=2e-4)
+    chex.assert_trees_all_close(of_one, of_many, atol=1e-4 if cell == "lru" else 2e-4)
     loss, alone_loss = history.values["loss"], alone_history.values["loss"][0]
     np.testing.assert_allclose(loss[2], alone_loss, atol=2e-4)
     np.testing.assert_allclose(loss[2][:10], alone_loss[:10], rtol=1e-5)

@@ -62,7 +62,7 @@ def decode(
     """Decode source ids, each [n] int32: target ids [len(sources), L] int32, 0 from the end on.
 
     Raises:
-      RunError: if it is no network of a sequence-to-sequence run.
+      RunError: if the run did not train a sequence-to-sequence network.
     """
     task, found = task_of(trained), []
     for start in range(0, len(sources), ROWS):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -157,25 +157,30 @@ def gallery(records: dict[str, Any]) -> str:
     for name, record in sorted(records.items()):
         first = record["results"][0]["measure"]
         rows = [row for row in record["results"] if row["published"]]
-        rows = rows or [row for row in record["results"] if row["measure"] == first]
-        alone = len(rows) == 1
-        known, found = (
-            "<br>".join(
-                text(row) if alone else f"{row['experiment']}, {row['measure']}: {text(row)}"
-                for row in rows
-            )
-            for text in (lambda row: row["published"] or "-", ours)
-        )
+        known = _cell(rows, lambda row: row["published"])
+        if not rows:
+            known = "none for this size" if record["small"] else "none found"
+            rows = [row for row in record["results"] if row["measure"] == first]
         cells = (
             f"[{record['title']}]({name}.md)" + (" (smaller version)" if record["small"] else ""),
             known,
-            found,
+            _cell(rows, ours),
             f'<img src="{record["picture"]}" width="160" alt="{record["curve"]}">',
             f"`{record['command']}`",
             duration(record["seconds"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *LANGUAGE_MODELS, "", *TOCTREE]) + "\n"
+
+
+def _cell(rows: list[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> str:
+    """Format what the gallery says of some rows: each measure in italics, then its experiments."""
+    lines = []
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        these = [row for row in rows if row["measure"] == measure]
+        lines.append(f"*{measure}*")
+        lines += [f"{row['experiment']}: {text(row)}" for row in these]
+    return "<br>".join(lines)
 
 
 def duration(seconds: float) -> str:
@@ -199,6 +204,7 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
     figure = Figure(figsize=(6.4, 1.2 + 2.6 * len(titles)), layout="constrained")
     axes = dict(zip(titles, figure.subplots(len(titles), 1, squeeze=False)[:, 0], strict=True))
     names = list(dict.fromkeys(label.rpartition("/")[2] for label in outcomes))
+    caption = "median, quartiles over seeds"
     for label, outcome in outcomes.items():
         title, _, line = label.rpartition("/")
         color, axis = COLORS[names.index(line) % len(COLORS)], axes[title]
@@ -217,8 +223,9 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
         for known in study.published:
             if known.label == label and known.line is not None:
                 axis.axhline(known.line, color=color, ls="--", lw=1.0)
+                caption = "median, quartiles over seeds; dashed: published"
         axis.set(title=title, ylabel=study.curve.replace("_", " "))
-    axes[titles[-1]].set_xlabel("training step (median, quartiles over seeds; dashed: published)")
+    axes[titles[-1]].set_xlabel(f"training step ({caption})")
     if len(names) > 1:
         axes[titles[0]].legend(frameon=False, fontsize=9)
     figure.suptitle(study.title, fontsize=11)

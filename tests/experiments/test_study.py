@@ -168,7 +168,10 @@ def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
     page.write_text(text + "\nIt agrees.\n")
     assert toy("toy", "--small", "--publish").returncode == 0
     assert page.read_text() == text + "\nIt agrees.\n"
-    assert "| [Toy](toy.md) (smaller version) | 0.1 |" in (page.parent / "index.md").read_text()
+    assert (
+        "(smaller version) | *final loss*<br>T=3/fast: 0.1 |"
+        in (page.parent / "index.md").read_text()
+    )
     assert (tmp_path / "docs/images/study-toy.png").exists()
 
 

@@ -63,6 +63,7 @@ def run_command(
     except SystemExit as stop:
         if processes.are_several():
             processes.leave(stop.code if isinstance(stop.code, int) else 0)
+        processes.remove_native_output()
         raise
     finally:
         gc.freeze()  # collecting all of JAX at exit would take 0.25 s
@@ -97,7 +98,7 @@ def exit_cleanly() -> Iterator[None]:
     except DivergedError as error:
         _refuse(str(error), 3)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if processes.are_several() and "Gloo" in str(error):
+        if processes.is_loss(error):
             processes.end(processes.LOST)
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -111,6 +112,8 @@ def exit_cleanly() -> Iterator[None]:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if processes.is_loss(error):
+            processes.end(processes.LOST)
         # JAX raises the second from compiled programs, and exports only the first.
         names = ("FloatingPointError", "InternalFloatingPointError")
         settings: Any = jax.config

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxrnn.errors import DivergedError, RunError
 from jaxrnn.runs import (
+    agreement,
     checkpoints,
     compilation_cache,
     import_paths,
@@ -105,6 +106,7 @@ def run(
 
     Raises:
       RunError: if a setting cannot be written to config.json.
+      SettingError: if several processes have different settings or data.
       OSError: if the directory is in use, or the disk is full.
       DivergedError: if the loss of every seed stopped being finite.
       MemoryError: if the program does not fit into memory.
@@ -117,6 +119,7 @@ def run(
     run_metadata.config_of(config)  # raises before anything is created
     if track is not None:
         tracking.require(track)
+    agreement.require_same_experiment(config)
     name, wanted = name or name_of(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         config = tuning.choose_layout(config)
@@ -165,12 +168,13 @@ def resume(
     with signals.deferred() as asked, run_directory.open_run(run_dir) as directory:
         _require_alone(run_dir)
         config = tuning.fit_devices(run_metadata.load_config(run_dir), mesh)
+        agreement.require_same_experiment(config)
         for difference in run_metadata.differences(run_dir):
             note(f"{difference}; the run may end with other bits")
         run_metadata.check_data(run_dir)
         loop = TrainLoop(config)
         run_state, checkpoint = restore(run_dir, loop)
-        _require_agreement(run_dir, run_state)
+        agreement.require_same_step(run_dir, run_state.step)
         if is_first():
             metrics.truncate(run_dir / run_directory.METRICS, run_state.step)
         callbacks = [*callbacks, *_trackers(directory)]
@@ -228,16 +232,6 @@ def _require_alone(run_dir: Path) -> None:
     if "sweep" in manifest and manifest["status"] not in ("finished", "diverged"):
         command = run_directory.resume_command(Path(manifest["sweep"]["directory"]).parents[1])
         raise RunError(f"{run_dir} is a part of a sweep; resume that with: {command}")
-
-
-def _require_agreement(run_dir: Path, run_state: RunState) -> None:
-    """Raise RunError if several processes found different checkpoints."""
-    found = share([run_state.step])[:, 0].tolist()
-    if len(set(found)) > 1:
-        raise RunError(
-            f"the processes found checkpoints of the steps {found} in {run_dir}: it must be on a"
-            " file system that they share"
-        )
 
 
 def require_same_metrics(run_dir: Path, history: History, loop: TrainLoop) -> None:

@@ -69,6 +69,8 @@ class Processes:
             return
         if not re.fullmatch(r"\[?[\w.:-]+\]?:[0-9]+", self.coordinator or ""):
             raise SettingError(f"--coordinator must be HOST:PORT or auto, not {self.coordinator!r}")
+        if not 0 < int((self.coordinator or "").rpartition(":")[2]) < 2**16:
+            raise SettingError(f"--coordinator: a port is at most 65535, not {self.coordinator!r}")
         if None in numbers:
             raise SettingError("--coordinator HOST:PORT needs --process-id and --processes")
         if not 0 <= (self.process_id or 0) < (self.processes or 0):
@@ -122,13 +124,18 @@ def joined(options: Processes | None) -> Iterator[None]:
                 f" how to join the processes ({error!r}); pass --coordinator HOST:PORT,"
                 " --process-id and --processes"
             ) from error
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"the processes cannot be joined: {reason}") from error
+        reason, where = str(error).splitlines()[0], options.coordinator
+        raise SettingError(f"the processes cannot be joined at {where}: {reason}") from error
     _end_on_abort(LOST)
     _watched = PATIENCE * options.heartbeat
     yield
     jax.distributed.shutdown()
-    _remove_native_output()
+    remove_native_output()
+
+
+def is_loss(error: Exception) -> bool:
+    """Whether an error says that another process has died: jaxlib raises several types."""
+    return are_several() and "Gloo" in str(error)
 
 
 def end_together() -> None:
@@ -150,7 +157,8 @@ def leave(code: int, message: str = "") -> NoReturn:
     if _together and not message:
         with contextlib.suppress(RuntimeError):  # another may be gone; this one has done its work
             jax.distributed.shutdown()
-        _remove_native_output()
+    if not message:
+        remove_native_output()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
@@ -220,8 +228,8 @@ def _separate_native_output() -> None:
     _native_output.append(file.name)
 
 
-def _remove_native_output() -> None:
-    """Remove that file, after a run that ended as it should."""
+def remove_native_output() -> None:
+    """Remove the file of what libraries print, if no message names it."""
     for file in _native_output:
         with contextlib.suppress(OSError):
             os.remove(file)  # noqa: PTH107

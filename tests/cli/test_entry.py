@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrnn.cli import entry
+from jaxrnn.training import processes
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ def test_a_nan_that_jax_finds_counts_as_divergence(capsys, compiled):
     assert stop.value.code == 3
     found = "error: JAX_DEBUG_NANS or JAX_DEBUG_INFS found a number that is not finite\n"
     assert capsys.readouterr().err == found
+
+
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_an_error_of_gloo_says_that_another_process_has_died(kind, monkeypatch):
+    """Of whatever type; alone it is a bug."""
+    error = kind("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:5015")
+    with pytest.raises(kind), entry.exit_cleanly():
+        raise error
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    monkeypatch.setattr(processes, "end", lambda message: sys.exit(message))
+    with pytest.raises(SystemExit, match=processes.LOST), entry.exit_cleanly():
+        raise error
 
 
 def test_other_errors_of_arithmetic_are_bugs():

@@ -7,16 +7,25 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxrnn.cells import LSTMCell
 from jaxrnn.errors import SettingError
-from jaxrnn.runs import checkpoints, metrics
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import LanguageModel
+from jaxrnn.runs import agreement, checkpoints, metrics
+from jaxrnn.runs.agreement import PARTS
+from jaxrnn.tasks.language import Language
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.mesh import MeshShape
 from jaxrnn.training.processes import EXIT_CODE, Processes, share
 
-SCRIPT = Path(__file__).parent.parent / "train_together.py"
+HERE = Path(__file__).parent
+SCRIPT = HERE.parent / "train_together.py"
 TEXT = "".join(chr(97 + (n * n + n // 7) % 11) for n in range(900))
 TRAIN, RESUME = (str(SCRIPT),), ("-m", "jaxrnn", "resume")
 LOST = "error: another process of this run has ended or is out of reach: resume the run"
@@ -34,7 +43,7 @@ def start(tmp_path, cache_home, environment):
     (tmp_path / "text.txt").write_text(TEXT)
     started: list[subprocess.Popen[str]] = []
 
-    def start(*command, processes=2, devices=2, heartbeat=10, join_timeout=60):
+    def start(*command, processes=2, devices=2, heartbeat=10, join_timeout=60, each=()):
         settings = {"XDG_CACHE_HOME": str(cache_home), "JAX_NUM_CPU_DEVICES": str(devices)}
         settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # less to compile
         where = f"127.0.0.1:{free_port()}"
@@ -43,8 +52,10 @@ def start(tmp_path, cache_home, environment):
             options = ["--coordinator", where, "--process-id", str(number)]
             options += ["--processes", str(processes), "--heartbeat", str(heartbeat)]
             options += ["--join-timeout", str(join_timeout)]
+            options = options if processes > 1 else []
+            own = each[number] if each else ()
             process = subprocess.Popen(
-                [sys.executable, *map(str, command), *(options if processes > 1 else ())],
+                [sys.executable, *map(str, [*command, *own, *options])],
                 cwd=tmp_path,
                 env=environment | settings,
                 stdout=subprocess.PIPE,
@@ -186,6 +197,20 @@ def test_an_error_of_one_process_ends_the_others(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_other_settings_in_one_process_are_refused_by_all(start, tmp_path):
+    """Each by the same line, before there is a run."""
+    options = "--text", "text.txt", "--run-dir", tmp_path / "run"
+    group = start(*TRAIN, *options, each=[("--steps", 60), ("--steps", 61, "--seeds", 2)])
+    for code, out, err in map(ended, group):
+        assert (code, out) == (2, "")
+        assert err == (
+            "error: process 1 was started with other settings or data than process 0 (train,"
+            " seeds): start the same command in each process\n"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_random_kills(start, tmp_path):
     """20 kills of any process, while it starts, trains or saves; each time other layouts go on."""
     train(start, tmp_path / "whole", *SEEDS, "--steps", 1500, processes=1, devices=4)
@@ -204,6 +229,7 @@ def test_random_kills(start, tmp_path):
             code, _, err = ended(process)
             assert (code == -signal.SIGKILL) == (process is victim)
             assert process is victim or code == EXIT_CODE or "no process 0 answers" in err, err
+            assert "Traceback" not in err
         layout = {"processes": (n := draw.choice([1, 2, 2, 4])), "devices": 4 // n}
         group = start(*RESUME, run_dir, **layout, join_timeout=30)
     assert [ended(process)[0] for process in group] == [0] * len(group)
@@ -219,6 +245,7 @@ def test_random_kills(start, tmp_path):
         ({"process_id": 0, "processes": 2}, "need --coordinator HOST:PORT"),
         ({"coordinator": "h:1", "process_id": 2, "processes": 2}, "from 0 to --processes - 1"),
         ({"coordinator": "h:1", "process_id": -1, "processes": 2}, "from 0 to --processes - 1"),
+        ({"coordinator": "h:65536", "process_id": 0, "processes": 2}, "at most 65535"),
         ({"heartbeat": 0}, "heartbeat must be at least 1"),
     ],
 )
@@ -245,6 +272,40 @@ def test_missing_processes_are_an_error(start, tmp_path):
     assert code in (EXIT_CODE, 2)
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+LANGUAGE = Language.from_file(HERE / "test_processes.py", batch_size=2, sequence_length=5)
+CONFIG = ExperimentConfig(
+    LANGUAGE,
+    LanguageModel(Recurrent(LSTMCell(3)), 90),
+    TrainConfig(4),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"train": TrainConfig(5)}, "train"),
+        ({"seed": 1, "mesh": MeshShape(data=2)}, "seed, mesh"),
+        ({"task": replace(LANGUAGE, file=HERE / "test_tuning.py")}, "task"),
+    ],
+)
+def test_processes_must_train_the_same(change, parts, monkeypatch):
+    """Process 1 here has other settings, or another text."""
+    other = replace(CONFIG, **change)
+    digests = [[agreement._digest(each, part) for part in PARTS] for each in (CONFIG, other)]
+    monkeypatch.setattr(agreement.processes, "are_several", lambda: True)
+    monkeypatch.setattr(agreement.processes, "share", lambda mine: np.array([mine, digests[1]]))
+    with pytest.raises(SettingError, match=rf"process 1 was .* process 0 \({parts}\)"):
+        agreement.require_same_experiment(CONFIG)
+    agreement.require_same_experiment(other)
+
+
+def test_the_text_may_be_at_another_place(tmp_path):
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(LANGUAGE.file.read_bytes())
+    moved = replace(CONFIG, task=replace(LANGUAGE, file=copy))
+    assert agreement._digest(moved, "task") == agreement._digest(CONFIG, "task")
 
 
 def test_alone_nothing_is_shared():

@@ -159,10 +159,10 @@ def _open_program(joint: JointConfig, folder: Path) -> Any:
     """Lock the program's directory; choose the layout if this is the first time."""
     file = folder / run_directory.CONFIG
     if not file.exists():
-        joint = tuning.choose_layout(joint)  # pyright: ignore[reportAssignmentType]
+        config = tuning.choose_layout(TrainLoop(joint)).config
         folder.mkdir(parents=True, exist_ok=True)
         (folder / run_directory.METRICS).touch()
-        write_json(file, run_metadata.config_of(joint))
+        write_json(file, run_metadata.config_of(config))
     with run_directory.open_run(folder) as directory:
         joint = run_metadata.load_config(folder)  # pyright: ignore[reportAssignmentType]
         yield tuning.fit_devices(joint, None), directory

@@ -122,11 +122,10 @@ def run(
     agreement.require_same_experiment(config)
     name, wanted = name or name_of(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
-        config = tuning.choose_layout(config)
-        loop = TrainLoop(config)
+        loop = tuning.choose_layout(TrainLoop(config))
         state, source = initialization.initial_state(loop)
         if is_first():
-            run_metadata.begin(directory.path, config, source, track=track)
+            run_metadata.begin(directory.path, loop.config, source, track=track)
         if is_first() and (name := run_metadata.only_in_session(directory.path)):
             note(
                 f"{name} is defined at a prompt or in a notebook, so this run can be resumed and"

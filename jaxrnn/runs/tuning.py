@@ -32,12 +32,12 @@ TOLERANCE = 1.2  # how much slower than the fastest a larger group may be, again
 GAIN = 1.1  # how much faster a step must be before batch rows are spread over devices
 STEP_FLOPS, RUN_FLOPS = 5e8, 2e12  # below these, spreading rows is not worth measuring
 
-Seconds = list[tuple[ExperimentConfig, float]]
+Seconds = list[tuple[TrainLoop, float]]
 """The seconds of one step of all seeds, by layout."""
 
 
-def choose_layout(config: ExperimentConfig) -> ExperimentConfig:
-    """Return the config with a `vmap_size` and a `mesh`; those it lacks are the fastest that fit.
+def choose_layout(loop: TrainLoop) -> TrainLoop:
+    """Return the loop with a `vmap_size` and a `mesh`; those it lacks are the fastest that fit.
 
     Measured choices are cached in the user's cache directory: the same experiment on the same
     machine then has the same shapes, and so the same bits, in every run.
@@ -45,27 +45,30 @@ def choose_layout(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
       MemoryError: if not even one seed at a time fits.
     """
+    config = loop.config
+    if config.vmap_size is not None and config.mesh is not None:
+        return loop
     if processes.are_several():
-        return config if config.mesh and config.vmap_size else spread_over_all(config)
+        return loop.with_layout(spread_over_all(config))
     if config.vmap_size is not None:
-        if config.mesh is not None:
-            return config
         if config.seeds > 1:
-            return spread_seeds(config, config.vmap_size)
-        if not _is_large(config):
-            return replace(config, mesh=MeshShape())
+            return loop.with_layout(spread_seeds(config, config.vmap_size))
+        if not _is_large(loop):
+            return loop.with_layout(replace(config, mesh=MeshShape()))
     cache = _cache_file(config)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # none, or damaged
         cached = json.loads(cache.read_text())
         size, mesh = int(cached["vmap_size"]), MeshShape.parse(cached["mesh"])
-        config = replace(config, vmap_size=size, mesh=mesh)
-        note(f"{_describe(config)}, as measured here before")
-        return config
-    seconds = _measure_sizes(config) if config.vmap_size is None else _measure_rows(config)
+        chosen = loop.with_layout(replace(config, vmap_size=size, mesh=mesh))
+        note(f"{_describe(chosen.config)}, as measured here before")
+        return chosen
+    seconds = _measure_sizes(loop) if config.vmap_size is None else _measure_rows(loop)
     chosen = _fastest(seconds)
-    measured = ", ".join(f"{_describe(layout)}: {took * 1e3:.3g} ms" for layout, took in seconds)
-    note(f"{_describe(chosen)} (measured, a step of all: {measured})")
-    record = {"vmap_size": chosen.vmap_size, "mesh": str(chosen.mesh)}
+    measured = ", ".join(
+        f"{_describe(layout.config)}: {took * 1e3:.3g} ms" for layout, took in seconds
+    )
+    note(f"{_describe(chosen.config)} (measured, a step of all: {measured})")
+    record = {"vmap_size": chosen.vmap_size, "mesh": str(chosen.config.mesh)}
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, record)
@@ -190,7 +193,7 @@ def _refuse(compiled: CompiledLoop, needed: int, free: float) -> NoReturn:
     )
 
 
-def _measure_sizes(config: ExperimentConfig) -> Seconds:
+def _measure_sizes(loop: TrainLoop) -> Seconds:
     """Return the seconds of one step of all seeds by layout, the largest vmap size first.
 
     It tries groups as large as their spread over the devices allows, then of about the square root
@@ -198,19 +201,18 @@ def _measure_sizes(config: ExperimentConfig) -> Seconds:
     has to be compiled. If the first do not fit into memory, it starts with as large ones as do.
     """
     seconds: Seconds = []
+    config = loop.config
+    require_memory(loop)
     room = MEMORY_SHARE * _free_memory()
     parts = config.mesh.seed if config.mesh else min(config.seeds, jax.device_count())
     largest = -(-config.seeds // parts)
     sizes = sorted({largest, min(largest, math.isqrt(config.seeds)), 1}, reverse=True)
     while sizes:
-        layout = spread_seeds(config, size := sizes.pop(0))
-        loop = TrainLoop(layout)
-        if not seconds:
-            require_memory(loop)
-        compiled = compile_loop(loop)
+        layout = loop.with_layout(spread_seeds(config, size := sizes.pop(0)))
+        compiled = compile_loop(layout)
         if (needed := _bytes_needed(compiled)) > room:
-            if size == 1 and config.mesh is None and loop.mesh is not None:
-                fewer = int(loop.seeds_at_once * room / needed)
+            if size == 1 and config.mesh is None and layout.mesh is not None:
+                fewer = int(layout.seeds_at_once * room / needed)
                 config, sizes = replace(config, mesh=MeshShape(seed=max(fewer, 1))), [1]
                 continue
             if size == 1:
@@ -218,7 +220,7 @@ def _measure_sizes(config: ExperimentConfig) -> Seconds:
             fits = int(size * room / needed)
             sizes = sorted({max(fits, 1), *(n for n in sizes if n < fits), 1}, reverse=True)
             continue
-        took = _seconds_per_step(loop, compiled)
+        took = _seconds_per_step(layout, compiled)
         faster = all(took * TOLERANCE < larger for _, larger in seconds)
         seconds.append((layout, took))
         if not faster:
@@ -226,16 +228,16 @@ def _measure_sizes(config: ExperimentConfig) -> Seconds:
     return seconds
 
 
-def _measure_rows(config: ExperimentConfig) -> Seconds:
+def _measure_rows(loop: TrainLoop) -> Seconds:
     """Return the seconds of one step on one device, and with the rows spread over several.
 
     A layout that does not fit into memory is left out.
     """
+    config = loop.config
+    require_memory(loop)
     rows = config.batch_shape.inputs.shape[0]
     most = max(n for n in range(1, min(rows, jax.device_count()) + 1) if rows % n == 0)
-    layouts = [replace(config, mesh=MeshShape(data=n)) for n in (1, most)]
-    loops = [TrainLoop(layout) for layout in layouts]
-    require_memory(loops[0])
+    loops = [loop.with_layout(replace(config, mesh=MeshShape(data=n))) for n in (1, most)]
     programs, room = [compile_loop(loop) for loop in loops], _free_memory()
     needed = list(map(_bytes_needed, programs))
     fitting = [n for n, size in enumerate(needed) if size <= room]
@@ -243,22 +245,23 @@ def _measure_rows(config: ExperimentConfig) -> Seconds:
         _refuse(programs[-1], needed[-1], room)
     turns = [[_seconds_per_step(loops[n], programs[n]) for n in fitting] for _ in range(2)]
     best = [min(took) for took in zip(*turns, strict=True)]
-    return [(layouts[n], took) for n, took in zip(fitting, best, strict=True)]
+    return [(loops[n], took) for n, took in zip(fitting, best, strict=True)]
 
 
-def _fastest(seconds: Seconds) -> ExperimentConfig:
+def _fastest(seconds: Seconds) -> TrainLoop:
     """Return the first layout that is about as fast as any."""
-    tolerance = TOLERANCE if seconds[0][0].seeds > 1 else GAIN
+    tolerance = TOLERANCE if seconds[0][0].config.seeds > 1 else GAIN
     best = min(took for _, took in seconds)
     return next(layout for layout, took in seconds if took <= tolerance * best)
 
 
-def _is_large(config: ExperimentConfig) -> bool:
+def _is_large(loop: TrainLoop) -> bool:
     """Whether it may pay to spread the batch rows of one network over several devices."""
+    config = loop.config
     rows = config.batch_shape.inputs.shape[0]
     if not any(rows % n == 0 for n in range(2, jax.device_count() + 1)):
         return False
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(TrainLoop(config).blank.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(loop.blank.params))
     flops = 6.0 * parameters * config.batch_shape.targets.size  # a product and its two gradients
     return flops > STEP_FLOPS and flops * config.train.steps > RUN_FLOPS
 

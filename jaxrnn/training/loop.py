@@ -11,6 +11,7 @@ run is split into calls does not change its bits. Step n draws its batch and its
 keys folded from n, so a resumed run sees what it would have seen.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,12 +112,9 @@ class TrainLoop:
 
     def __init__(self, config: ExperimentConfig):
         task, train = config.task, config.train
-        self.config = config
         self.calls_up_to = min(train.steps_per_call, train.steps + 1)
         self._parts = _Parts.of(config)
-        parts = config.mesh.seed if config.mesh else 1
-        self.vmap_size = config.vmap_size or -(-config.seeds // parts)
-        self.mesh = _make_mesh(config, self.vmap_size)
+        self._set_layout(config)
         if train.patience and not config.validates:
             raise SettingError("patience needs a task with a validation set")
         # Jitted so that the shapes below and the program share one trace.
@@ -130,6 +128,24 @@ class TrainLoop:
         )
         arrays = jax.eval_shape(lambda arrays: arrays, task.arrays())
         _, self.metrics = jax.eval_shape(self.step, shapes, first, np.int32(0), arrays)
+
+    def _set_layout(self, config: ExperimentConfig) -> None:
+        parts = config.mesh.seed if config.mesh else 1
+        self.vmap_size = config.vmap_size or -(-config.seeds // parts)
+        self.mesh = _make_mesh(config, self.vmap_size)
+        self.config = config
+
+    def with_layout(self, config: ExperimentConfig) -> "TrainLoop":
+        """Return the loop of the same experiment with another `vmap_size` or mesh.
+
+        It shares what has been traced, which takes most of the time that a new loop would.
+
+        Raises:
+          SettingError: if the mesh does not fit, or JAX has too few devices.
+        """
+        other = copy.copy(self)
+        other._set_layout(config)
+        return other
 
     def _split(self, network: Networks) -> "tuple[jax.Array, _Parts]":
         """Return the seed of one network, [] uint32, and the parts that it is trained with."""

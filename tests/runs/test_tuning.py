@@ -10,6 +10,7 @@ import pytest
 from example_tasks import Echo
 
 from jaxrnn.cells import ElmanCell, LSTMCell
+from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import runner, tuning
@@ -20,6 +21,10 @@ from jaxrnn.training.mesh import MeshShape
 CONFIG = ExperimentConfig(
     Echo(), SequenceModel(Recurrent(ElmanCell(3)), 4), TrainConfig(5), seeds=100
 )
+
+
+def choose_layout(config):
+    return tuning.choose_layout(TrainLoop(config)).config
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def test_the_fastest_size_is_chosen_and_the_largest_of_equals(
     machine, capsys, seconds, vmap_size, measured
 ):
     machine.seconds = seconds
-    assert tuning.choose_layout(CONFIG) == replace(CONFIG, vmap_size=vmap_size, mesh=MeshShape())
+    assert choose_layout(CONFIG) == replace(CONFIG, vmap_size=vmap_size, mesh=MeshShape())
     assert machine.measured == measured
     said = capsys.readouterr().err
     words = {
@@ -76,28 +81,28 @@ def test_the_fastest_size_is_chosen_and_the_largest_of_equals(
 def test_sizes_that_do_not_fit_memory_are_not_tried(machine):
     machine.seconds = {70: 1.0, 10: 2.0}
     machine.bytes_a_seed, machine.memory = 10, 700
-    assert tuning.choose_layout(CONFIG).vmap_size == 70
+    assert choose_layout(CONFIG).vmap_size == 70
     assert 100 not in machine.measured
     machine.bytes_a_seed, machine.seconds = 600, {1: 1.0}
-    assert tuning.choose_layout(replace(CONFIG, seeds=99)).vmap_size == 1
+    assert choose_layout(replace(CONFIG, seeds=99)).vmap_size == 1
     machine.devices, machine.memory = 4, 1300
-    assert tuning.choose_layout(replace(CONFIG, seeds=97)).mesh == MeshShape(seed=2)
+    assert choose_layout(replace(CONFIG, seeds=97)).mesh == MeshShape(seed=2)
     machine.devices, machine.bytes_a_seed = 1, 1400
     with pytest.raises(MemoryError, match="rows would fit"):
-        tuning.choose_layout(replace(CONFIG, seeds=98))
+        choose_layout(replace(CONFIG, seeds=98))
 
 
 def test_the_choice_is_cached_per_experiment(machine, cache, capsys):
     machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
-    first = tuning.choose_layout(CONFIG)
+    first = choose_layout(CONFIG)
     capsys.readouterr()
     machine.measured.clear()
     machine.seconds = {100: 0.1, 10: 1.0, 1: 1.0}
-    assert tuning.choose_layout(replace(CONFIG, seed=5)) == replace(first, seed=5)
+    assert choose_layout(replace(CONFIG, seed=5)) == replace(first, seed=5)
     assert machine.measured == []
     assert "as measured here before" in capsys.readouterr().err
-    assert tuning.choose_layout(replace(CONFIG, train=TrainConfig(6))).vmap_size == first.vmap_size
-    assert tuning.choose_layout(replace(CONFIG, task=Echo(batch_size=4))).vmap_size == 100
+    assert choose_layout(replace(CONFIG, train=TrainConfig(6))).vmap_size == first.vmap_size
+    assert choose_layout(replace(CONFIG, task=Echo(batch_size=4))).vmap_size == 100
     (file, _) = (cache / "jaxrnn/layouts").iterdir()
     assert json.loads(file.read_text()).keys() == {"vmap_size", "mesh"}
 
@@ -108,22 +113,22 @@ def test_the_choice_is_cached_per_experiment(machine, cache, capsys):
 )
 def test_a_damaged_cache_file_is_ignored(machine, cache, content):
     machine.seconds = {100: 1.0, 10: 0.1, 1: 0.1}
-    tuning.choose_layout(CONFIG)
+    choose_layout(CONFIG)
     (file,) = (cache / "jaxrnn/layouts").iterdir()
     file.write_text(content)
-    assert tuning.choose_layout(CONFIG).vmap_size == 10
+    assert choose_layout(CONFIG).vmap_size == 10
     assert json.loads(file.read_text())["vmap_size"] == 10
 
 
 def test_an_unwritable_cache_is_reported(machine, cache, capsys):
     cache.write_text("a file")
     machine.seconds = {100: 1.0, 10: 2.0}
-    assert tuning.choose_layout(CONFIG).vmap_size == 100
+    assert choose_layout(CONFIG).vmap_size == 100
     assert "cannot cache this choice" in capsys.readouterr().err
 
 
 def test_one_seed_is_not_measured(machine, capsys):
-    assert tuning.choose_layout(replace(CONFIG, seeds=1, vmap_size=1)).vmap_size == 1
+    assert choose_layout(replace(CONFIG, seeds=1, vmap_size=1)).vmap_size == 1
     assert machine.measured == []
     assert capsys.readouterr().err == ""
 
@@ -145,19 +150,33 @@ def test_a_program_beyond_memory_is_refused_with_what_would_fit(monkeypatch):
 
 @pytest.mark.slow
 def test_the_real_loop_is_measured():
-    seconds = tuning._measure_sizes(replace(CONFIG, seeds=8, mesh=MeshShape(seed=2)))
+    loop = TrainLoop(replace(CONFIG, seeds=8, mesh=MeshShape(seed=2)))
+    seconds = tuning._measure_sizes(loop)
     assert [layout.vmap_size for layout, _ in seconds][:2] == [4, 2]
     assert all(0 < took < 10 and math.isfinite(took) for _, took in seconds)
 
 
+def test_a_loop_with_another_layout_is_that_of_a_new_loop():
+    loop = TrainLoop(replace(CONFIG, seeds=4))
+    layout = replace(loop.config, vmap_size=2, mesh=MeshShape(seed=2))
+    texts = [
+        compile_loop(each).executable.as_text()
+        for each in (loop.with_layout(layout), TrainLoop(layout))
+    ]
+    assert texts[0] == texts[1]
+    with pytest.raises(SettingError, match="only 2 "):
+        loop.with_layout(replace(layout, mesh=MeshShape(seed=3)))
+    assert loop.config.mesh is None
+
+
 def test_seeds_are_spread_over_all_devices(machine):
     machine.devices, machine.seconds = 4, {50: 1.0, 25: 1.0, 10: 2.0}
-    chosen = tuning.choose_layout(CONFIG)
+    chosen = choose_layout(CONFIG)
     assert (chosen.vmap_size, chosen.mesh) == (25, MeshShape(seed=4))
-    assert tuning.choose_layout(replace(CONFIG, vmap_size=50)).mesh == MeshShape(seed=2)
+    assert choose_layout(replace(CONFIG, vmap_size=50)).mesh == MeshShape(seed=2)
     wanted = replace(CONFIG, vmap_size=10, mesh=MeshShape(seed=3))
-    assert tuning.choose_layout(wanted) is wanted
-    with_mesh = tuning.choose_layout(replace(CONFIG, mesh=MeshShape(seed=2), seed=1))
+    assert choose_layout(wanted) == wanted
+    with_mesh = choose_layout(replace(CONFIG, mesh=MeshShape(seed=2), seed=1))
     assert with_mesh.mesh == MeshShape(seed=2)
 
 
@@ -170,13 +189,13 @@ def test_rows_are_spread_if_that_is_faster(machine, monkeypatch, capsys, spread,
     )
     machine.devices = 4
     config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=8))
-    assert tuning.choose_layout(config).mesh == MeshShape()  # small: not measured
+    assert choose_layout(config).mesh == MeshShape()  # small: not measured
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(tuning, "STEP_FLOPS", 1.0)
     monkeypatch.setattr(tuning, "RUN_FLOPS", 1.0)
-    assert tuning.choose_layout(config).mesh == MeshShape(data=data)
+    assert choose_layout(config).mesh == MeshShape(data=data)
     times.clear()
-    assert tuning.choose_layout(config).mesh == MeshShape(data=data)
+    assert choose_layout(config).mesh == MeshShape(data=data)
     assert "as measured here before" in capsys.readouterr().err
 
 
@@ -187,10 +206,10 @@ def test_layouts_of_rows_that_do_not_fit_are_not_measured(machine, monkeypatch):
     monkeypatch.setattr(tuning, "_bytes_needed", lambda loop: needed[loop.config.mesh.data])
     monkeypatch.setattr(tuning, "_seconds_per_step", lambda loop, compiled: 1.0)
     machine.devices = 4
-    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=8))
+    loop = TrainLoop(replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=8)))
 
     def measured():
-        return [str(layout.mesh) for layout, _ in tuning._measure_rows(config)]
+        return [str(layout.config.mesh) for layout, _ in tuning._measure_rows(loop)]
 
     assert measured() == ["seed=1"]
     needed |= {1: 1600.0, 4: 400.0}

@@ -83,6 +83,7 @@ def visualize(
         }
     except SettingError as error:
         facts["writing"] = f"left out: {error}"
+        note(f"the page has no tab in which the network writes: {error}")
     html = make_page(
         f"{task.file.name}: the cells of its model",
         [_printed(token, task.tokenizer) for token in task.decode(ids)],

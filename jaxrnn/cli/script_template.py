@@ -3,9 +3,12 @@
 python my_study.py --cell gru --sequence-length 20,40
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before JAX: it logs errors that are none
 
 import jax
 import tyro

@@ -78,10 +78,9 @@ CLAIMS = {
 """What the text says about the results, by chapter: expressions of the names in its code."""
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_the_code_runs_and_the_text_is_true(chapter, cache_home, monkeypatch):
-    """In one namespace, in the chapter's folder and with JAX's defaults, as a notebook."""
+    """In one namespace, in the chapter's folder and with JAX's promotion, as a notebook."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

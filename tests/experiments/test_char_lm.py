@@ -292,7 +292,9 @@ def test_the_page_shows_the_networks_predictions(trained_runs, tmp_path):
     np.testing.assert_allclose(shown, np.tanh(np.asarray(gates["c"][0, :, cell])), atol=0.005)
 
 
-def test_the_page_has_the_network_unless_it_is_too_large(trained_runs, tmp_path, monkeypatch):
+def test_the_page_has_the_network_unless_it_is_too_large(
+    trained_runs, tmp_path, monkeypatch, capsys
+):
     def network(run, text) -> Any:
         text, _ = page(trained_runs / run, text, out=tmp_path / "page.html")
         found = re.search(r'id="network">(.*?)</script>', text)
@@ -308,6 +310,8 @@ def test_the_page_has_the_network_unless_it_is_too_large(trained_runs, tmp_path,
     monkeypatch.setattr("jaxrnn.analysis.writer.MAX_PARAMETERS", 1000)
     [reason] = network("rain", "in Spain")
     assert re.match(r"left out: the network has \d,\d+ parameters, and a page at most", reason)
+    said = reason.replace("left out", "note: the page has no tab in which the network writes")
+    assert capsys.readouterr().err.splitlines()[-1] == said
 
 
 @pytest.mark.slow

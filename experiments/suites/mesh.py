@@ -109,7 +109,8 @@ def on_paper(span: float, size: int) -> str:
 
 def gradient_bytes(experiment: ExperimentConfig) -> int:
     """Return the bytes of one network's gradients, which the devices add up."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(TrainLoop(experiment).blank.params))
+    leaves = jax.tree.leaves(TrainLoop(experiment).shapes.params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def all_reduce(size: int, devices: int) -> Callable[[], Any]:

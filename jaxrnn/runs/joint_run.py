@@ -81,7 +81,7 @@ def train(joint: JointConfig, folder: Path, run_dirs: Sequence[Path], label: str
         return
     with signals.deferred() as asked, contextlib.ExitStack() as stack:
         joint, directory = stack.enter_context(_open_program(joint, folder))
-        loop = TrainLoop(joint)
+        tuning.require_memory(loop := TrainLoop(joint))
         source = None
         if (run_dirs[0] / run_directory.MANIFEST).exists():
             source = run_metadata.load(run_dirs[0]).get("init_from")

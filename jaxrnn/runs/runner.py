@@ -123,6 +123,7 @@ def run(
     name, wanted = name or name_of(config.task), None if run_dir is None else Path(run_dir)
     with signals.deferred() as asked, run_directory.new_run(name, wanted) as directory:
         loop = tuning.choose_layout(TrainLoop(config))
+        tuning.require_memory(loop)
         state, source = initialization.initial_state(loop)
         if is_first():
             run_metadata.begin(directory.path, loop.config, source, track=track)
@@ -171,7 +172,7 @@ def resume(
         for difference in run_metadata.differences(run_dir):
             note(f"{difference}; the run may end with other bits")
         run_metadata.check_data(run_dir)
-        loop = TrainLoop(config)
+        tuning.require_memory(loop := TrainLoop(config))
         run_state, checkpoint = restore(run_dir, loop)
         agreement.require_same_step(run_dir, run_state.step)
         if is_first():
@@ -313,7 +314,6 @@ def compile_run(loop: TrainLoop) -> tuple[CompiledLoop, float]:
     Meanwhile import what saving needs.
     """
     started = time.perf_counter()
-    tuning.require_memory(loop)
     compiled = tuning.fit_memory(compile_loop(loop, meanwhile=_import_writers))
     return compiled, time.perf_counter() - started
 

@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import platformdirs
@@ -131,20 +131,23 @@ def require_memory(loop: TrainLoop) -> None:
     Raises:
       MemoryError: if not.
     """
-    batch = sum(
-        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(loop.config.batch_shape)
-    )
-    if batch > (free := _free_memory()):
+    config, free = loop.config, _free_memory()
+    rows, batch = config.batch_shape.inputs.shape[0], _bytes_of(config.batch_shape)
+    if batch > free:
+        fit = int(rows * free / batch)
+        remedy = f"use at most {fit}" if fit else "use shorter sequences"
         raise MemoryError(
-            f"one batch needs {_in_gigabytes(batch)}, but only {_in_gigabytes(free)} is free: use"
-            " fewer batch rows or steps"
+            f"one batch of {rows} rows needs {_in_gigabytes(batch)}, but only"
+            f" {_in_gigabytes(free)} is free: {remedy}"
         )
-    state = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank))
-    gradient = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.blank.params)) / loop.config.seeds
-    if (needed := state + gradient) > free:
+    state, gradient = _bytes_of(loop.shapes), _bytes_of(loop.shapes.params)
+    if (needed := config.seeds * state + gradient) > (free := free * _memories(loop)):
+        fit = max(int((free - gradient) / state), 0)
+        remedy = f"use at most {fit}" if fit and config.seeds > 1 else "use fewer hidden units"
+        networks = "the network" if config.seeds == 1 else f"{config.seeds} networks"
         raise MemoryError(
-            f"the parameters and the optimizer's state need {_in_gigabytes(needed)}, but only"
-            f" {_in_gigabytes(free)} is free: use fewer hidden units, layers or seeds"
+            f"the parameters and the optimizer's state of {networks} need {_in_gigabytes(needed)},"
+            f" but only {_in_gigabytes(free)} is free: {remedy}"
         )
 
 
@@ -202,10 +205,10 @@ def _measure_sizes(loop: TrainLoop) -> Seconds:
     """
     seconds: Seconds = []
     config = loop.config
-    require_memory(loop)
-    room = MEMORY_SHARE * _free_memory()
     parts = config.mesh.seed if config.mesh else min(config.seeds, jax.device_count())
     largest = -(-config.seeds // parts)
+    require_memory(loop.with_layout(spread_seeds(config, largest)))
+    room = MEMORY_SHARE * _free_memory()
     sizes = sorted({largest, min(largest, math.isqrt(config.seeds)), 1}, reverse=True)
     while sizes:
         layout = loop.with_layout(spread_seeds(config, size := sizes.pop(0)))
@@ -261,7 +264,7 @@ def _is_large(loop: TrainLoop) -> bool:
     rows = config.batch_shape.inputs.shape[0]
     if not any(rows % n == 0 for n in range(2, jax.device_count() + 1)):
         return False
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(loop.blank.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(loop.shapes.params))
     flops = 6.0 * parameters * config.batch_shape.targets.size  # a product and its two gradients
     return flops > STEP_FLOPS and flops * config.train.steps > RUN_FLOPS
 
@@ -291,6 +294,17 @@ def _bytes_needed(compiled: CompiledLoop) -> int:
     sizes = memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
     shared = mesh.devices // jax.process_count() if jax.default_backend() == "cpu" and mesh else 1
     return sum(sizes) * shared
+
+
+def _bytes_of(shapes: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _memories(loop: TrainLoop) -> int:
+    """Return over how many memories the states are spread: a CPU's devices share one."""
+    if loop.config.mesh is None or jax.default_backend() == "cpu":
+        return 1
+    return 1 if loop.config.seeds % loop.seeds_at_once else loop.config.mesh.seed
 
 
 def _free_memory() -> int:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -100,8 +100,7 @@ class TrainLoop:
     Attributes:
       config: the experiment.
       calls_up_to: the most steps of one call.
-      blank: zeros of the state's shapes, each leaf [S, ...]: what the first call is given; with
-        `config.init_from`, replace its `params` by those to start from.
+      shapes: the shapes and dtypes of one network's state.
       vmap_size: how many seeds are trained in one `vmap`.
       mesh: the devices to use; None for JAX's default device.
       metrics: by name, the shape and dtype of what one step of one seed measures.
@@ -122,12 +121,19 @@ class TrainLoop:
         self.step = jax.jit(self._step)
 
         first = jax.tree.map(lambda leaf: leaf[0], networks_of(config))
-        shapes = jax.eval_shape(self.init, first)
-        self.blank: TrainState = jax.tree.map(
-            lambda leaf: np.zeros((config.seeds, *leaf.shape), leaf.dtype), shapes
-        )
+        self.shapes: TrainState = jax.eval_shape(self.init, first)
         arrays = jax.eval_shape(lambda arrays: arrays, task.arrays())
-        _, self.metrics = jax.eval_shape(self.step, shapes, first, np.int32(0), arrays)
+        _, self.metrics = jax.eval_shape(self.step, self.shapes, first, np.int32(0), arrays)
+
+    @cached_property
+    def blank(self) -> TrainState:
+        """Zeros of the states' shapes, each leaf [S, ...]: what the first call is given.
+
+        With `config.init_from`, replace its `params` by those to start from.
+        """
+        return jax.tree.map(
+            lambda leaf: np.zeros((self.config.seeds, *leaf.shape), leaf.dtype), self.shapes
+        )
 
     def _set_layout(self, config: ExperimentConfig) -> None:
         parts = config.mesh.seed if config.mesh else 1
@@ -211,8 +217,8 @@ class TrainLoop:
         """The shardings of the states on the mesh, [S, ...] over seeds and a carry's rows."""
         mesh = cast(Mesh, self.mesh)
         seeds = None if self.config.seeds % self.seeds_at_once else SEED  # whole, or not at all
-        blank = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds)), self.blank)
-        carry = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds, DATA)), self.blank.carry)
+        blank = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds)), self.shapes)
+        carry = jax.tree.map(lambda _: NamedSharding(mesh, P(seeds, DATA)), self.shapes.carry)
         return blank._replace(carry=carry)
 
     def run_steps(

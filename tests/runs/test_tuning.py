@@ -230,11 +230,32 @@ def test_a_run_goes_on_with_the_devices_there_are(machine, capsys):
     assert tuning.fit_devices(config, MeshShape()).mesh == MeshShape()
 
 
-def test_a_batch_too_large_for_memory_is_refused_before_compiling(monkeypatch):
-    monkeypatch.setattr(tuning, "compile_loop", None)
-    config = replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=10**9))
-    with pytest.raises(MemoryError, match=r"one batch needs .* use fewer batch rows or steps"):
-        tuning.require_memory(TrainLoop(config))
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [(10.5, r"one batch of 32 rows needs .* use at most 10$"), (0.5, "use shorter sequences$")],
+)
+def test_a_batch_too_large_for_memory_is_refused_with_what_would_fit(monkeypatch, memory, message):
+    loop = TrainLoop(replace(CONFIG, seeds=1, vmap_size=1, task=Echo(batch_size=32)))
+    row = tuning._bytes_of(loop.config.batch_shape) / 32
+    monkeypatch.setattr(tuning, "_free_memory", lambda: memory * row)
+    with pytest.raises(MemoryError, match=message):
+        tuning.require_memory(loop)
+
+
+def test_seeds_too_many_for_memory_are_refused_with_what_would_fit(monkeypatch):
+    """Before anything is allocated. On other devices than a CPU each has a memory of its own."""
+    config = replace(CONFIG, seeds=4 * 10**8, vmap_size=10**8, mesh=MeshShape(seed=4))
+    loop = TrainLoop(config)
+    state, gradient = tuning._bytes_of(loop.shapes), tuning._bytes_of(loop.shapes.params)
+    free = 10**6 * state + gradient
+    monkeypatch.setattr(tuning, "_free_memory", lambda: free)
+    with pytest.raises(MemoryError, match=r"state of 400000000 networks need .* at most 1000000$"):
+        tuning.require_memory(loop)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(MemoryError, match=r"use at most 4000000$"):
+        tuning.require_memory(loop)
+    free *= 100
+    tuning.require_memory(loop)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -245,5 +266,5 @@ def test_a_network_too_large_for_memory_is_refused_before_compiling(monkeypatch,
     monkeypatch.setattr(runner, "compile_loop", compile_loop)
     monkeypatch.setattr(tuning, "compile_loop", compile_loop)
     model = SequenceModel(Recurrent(LSTMCell(10**6)), 4)  # 16 TB of parameters
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match=r"the parameters .* use fewer hidden units$"):
         runner.run(ExperimentConfig(Echo(), model, TrainConfig(3), seeds=seeds))

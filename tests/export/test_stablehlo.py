@@ -74,6 +74,15 @@ def test_the_program_computes_the_same(name, key):
     assert_close(stablehlo(*network).call(*case), ours(network, case))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lstm", "gru", "both, two layers"])
+def test_the_program_computes_the_same_on_a_gpu(name, key):
+    """It was exported for both platforms, here to be read again."""
+    network = make(SHARED[name], key)
+    content, case = stablehlo(*network).serialize(), draw(network, LENGTHS)
+    assert_close(export.deserialize(content).call(*case), ours(network, case))
+
+
 def without_locations(text):
     """A program without the lines of the source that it came from."""
     return re.sub(r"#loc.*|loc\([^)]*\)", "", text)

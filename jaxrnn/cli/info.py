@@ -23,14 +23,14 @@ def of_run(run_dir: Path | str) -> str:
     saved = checkpoints.steps(run_dir / run_directory.CHECKPOINTS)
     status = run_metadata.status(run_dir)
     logged = f"up to step {history.steps[-1]}" if history.steps.size else "nothing yet"
+    own = str(config.mesh or "seed=1")
     last_seed = config.seed + config.seeds - 1
     lines = [
         f"{run_dir}: {status}",
         f"  task         {_short(config.task)}",
         f"  model        {_short(config.model)}",
         f"  training     {_short(config.train)}",
-        f"  seeds        {config.seed} to {last_seed}, vmap size {config.vmap_size}, mesh"
-        f" {config.mesh or 'seed=1'}",
+        f"  seeds        {config.seed} to {last_seed}, vmap size {config.vmap_size}, mesh {own}",
         f"  logged       {logged} of {config.train.steps}",
         f"  checkpoints  {', '.join(map(str, saved)) or 'none'}",
     ]
@@ -43,6 +43,10 @@ def of_run(run_dir: Path | str) -> str:
         if "ended" in session:
             end = f"to step {session['to_step']}, {session['ended']}"
         start = f"from step {session['from_step']}, {session['started']}"
+        if (mesh := session.get("mesh", own)) != own:
+            end += f", mesh {mesh}"
+        if (count := session.get("processes", 1)) > 1:
+            end += f", {count} processes"
         lines.append(f"  session      {start}, {end}")
     for seed, step in manifest.get("diverged", {}).items():
         lines.append(f"  diverged     seed {seed}, at step {step}")

@@ -250,7 +250,7 @@ def _train(
     compiled: CompiledLoop = runner.compile_run(loop)[0]
     for run in runs:
         if not has_ended(run.path):
-            run_metadata.begin_session(run.path, step, joint.mesh)
+            run_metadata.begin_session(run.path, step, joint)
     if asked:
         return state, run_states
     with contextlib.ExitStack() as stack:
@@ -295,7 +295,7 @@ def _end(
             continue
         own, config = _rows(whole, joint, c), joint.experiment(c)
         if not run_metadata.load(run_dir)["sessions"]:  # killed before its first was recorded
-            run_metadata.begin_session(run_dir, each.step, joint.mesh)
+            run_metadata.begin_session(run_dir, each.step, joint)
         if each.is_over:
             position = {"next_step": each.step, "seconds": each.seconds}
             folder = run_dir / run_directory.CHECKPOINTS

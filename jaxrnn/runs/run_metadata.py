@@ -153,12 +153,13 @@ def check_data(path: Path) -> None:
             raise RunError(f"{file} has changed since the run in {path} started; restore it")
 
 
-def begin_session(path: Path, step: int, mesh: MeshShape | None) -> None:
-    """Record that this process works on the run, from this step on and with these devices."""
+def begin_session(path: Path, step: int, config: ExperimentConfig) -> None:
+    """Record that this process works on the run, from this step on and in this layout."""
     manifest, script = load(path), _script(_read(path / run_directory.CONFIG, "script"))
     session: dict[str, Any] = {"command": [sys.executable, *sys.argv]}
     session |= {"started": provenance.utc_now(), "from_step": step}
-    session |= {"mesh": str(mesh or MeshShape()), "processes": jax.process_count()}
+    session |= {"vmap_size": config.vmap_size, "mesh": str(config.mesh or MeshShape())}
+    session |= {"processes": jax.process_count()}
     now = provenance.collect(script) if manifest["sessions"] else manifest["provenance"]
     if found := provenance.differences(manifest["provenance"], now):
         session["differences"] = found

@@ -266,7 +266,7 @@ def _work(
         if not run_state.is_over:
             compiled, compile_seconds = compile_run(loop)
         if is_first():
-            run_metadata.begin_session(path, run_state.step, config.mesh)
+            run_metadata.begin_session(path, run_state.step, config)
         stopping = signals.agree(asked_to_stop)
         if compiled and not stopping:
             run_state = _train(

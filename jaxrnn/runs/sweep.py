@@ -113,8 +113,7 @@ def train_all(
     """Do what `sweep` does, for experiments that have been made, one for each combination."""
     if import_paths.loading_script():
         raise RunError('put what this script runs under `if __name__ == "__main__":`')
-    if processes.are_several():
-        raise SettingError("a sweep is trained by one process; start it without --coordinator")
+    _require_one_process()
     if vmap_size is not None and vmap_size < 1:
         raise SettingError("vmap size must be at least 1")
     if not experiments:
@@ -151,6 +150,7 @@ def resume_sweep(sweep_dir: Path | str) -> SweepResult:
     Raises:
       RunError, OSError, MemoryError, KeyboardInterrupt, SystemExit, DivergedError: as `sweep`.
     """
+    _require_one_process()
     folder = Path(sweep_dir)
     use_all_cpus()
     compilation_cache.enable()
@@ -173,6 +173,12 @@ def resume_sweep(sweep_dir: Path | str) -> SweepResult:
     if result.best is None:
         raise DivergedError(f"the loss of every network of the sweep in {folder} is not finite")
     return result
+
+
+def _require_one_process() -> None:
+    if processes.are_several():
+        processes.end_together()
+        raise SettingError("a sweep is trained by one process; start it without --coordinator")
 
 
 def plan(experiments: Sequence[ExperimentConfig]) -> list[list[int]]:

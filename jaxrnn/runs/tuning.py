@@ -23,7 +23,7 @@ from jaxrnn.runs.progress import note
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.joint import JointConfig, networks_of
-from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop
+from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop, make_mesh
 from jaxrnn.training.mesh import MeshShape
 
 MEMORY_SHARE = 0.8  # of the free memory, that a measured program may use
@@ -97,7 +97,7 @@ def spread_over_all(config: ExperimentConfig) -> ExperimentConfig:
     """
     devices, rows = jax.device_count(), config.batch_shape.inputs.shape[0]
     if config.seeds > 1:
-        return spread_seeds(config, config.vmap_size or -(-config.seeds // devices))
+        return spread_seeds(config, config.vmap_size or _size_for(config.seeds, devices))
     most = max(n for n in range(1, min(rows, devices) + 1) if rows % n == 0)
     return replace(config, vmap_size=1, mesh=config.mesh or MeshShape(data=most))
 
@@ -105,22 +105,42 @@ def spread_over_all(config: ExperimentConfig) -> ExperimentConfig:
 def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentConfig:
     """Return the config of a run to resume, with another mesh if it is asked for or needed.
 
+    With too few groups of seeds for that mesh, the vmap size gets smaller.
+
     Args:
       config: the run's own.
       mesh: the mesh to use; None for the run's own. If JAX has too few devices for that, its seeds
         are spread over those there are; several processes use all of theirs.
+
+    Raises:
+      SettingError: if the mesh does not fit the run, or JAX has too few devices.
     """
     own = config.mesh or MeshShape()
     if mesh is None and own.devices == jax.device_count():
         return config
     if mesh is None and processes.are_several():
-        mesh = spread_over_all(replace(config, mesh=None)).mesh
+        mesh = spread_over_all(replace(config, mesh=None, vmap_size=None)).mesh
     elif mesh is None and own.devices < jax.device_count():
         return config
     mesh = mesh or MeshShape(seed=min(own.seed, jax.device_count()))
-    if mesh != own:
-        note(f"the run used the mesh {own} and goes on with {mesh}; it may end with other bits")
-    return replace(config, mesh=mesh)
+    if mesh == own:
+        return config
+    size, before = config.vmap_size or config.seeds, f"the mesh {own}"
+    after = str(mesh)
+    if -(-config.seeds // size) < mesh.seed <= config.seeds:
+        before += f" and vmap size {size}"
+        size = _size_for(config.seeds, mesh.seed)
+        after += f" and {size}"
+    config = replace(config, mesh=mesh, vmap_size=size)
+    make_mesh(config, size)
+    note(f"the run used {before} and goes on with {after}; it may end with other bits")
+    return config
+
+
+def _size_for(seeds: int, devices: int) -> int:
+    """Return the largest vmap size with which there is a group of seeds for each device."""
+    size = -(-seeds // devices)
+    return size if -(-seeds // size) >= devices else max(seeds // devices, 1)
 
 
 def require_memory(loop: TrainLoop) -> None:

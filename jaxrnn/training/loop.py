@@ -138,7 +138,7 @@ class TrainLoop:
     def _set_layout(self, config: ExperimentConfig) -> None:
         parts = config.mesh.seed if config.mesh else 1
         self.vmap_size = config.vmap_size or -(-config.seeds // parts)
-        self.mesh = _make_mesh(config, self.vmap_size)
+        self.mesh = make_mesh(config, self.vmap_size)
         self.config = config
 
     def with_layout(self, config: ExperimentConfig) -> "TrainLoop":
@@ -324,7 +324,7 @@ class _Parts(NamedTuple):
         return cls(config.task, optimizer, train_step, validate)
 
 
-def _make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
+def make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
     """Return the mesh of the config's shape; None for one device, and without `jit`.
 
     Raises:
@@ -341,8 +341,8 @@ def _make_mesh(config: ExperimentConfig, vmap_size: int) -> Mesh | None:
         )
     if shape.seed > groups:
         raise SettingError(
-            f"the mesh {shape} spreads groups of seeds over {shape.seed} devices, but there are"
-            f" only {groups} (seeds: {config.seeds}, vmap size: {vmap_size})"
+            f"the mesh {shape} spreads groups of seeds over {shape.seed} devices, but the"
+            f" run has only {groups} (seeds: {config.seeds}, vmap size: {vmap_size})"
         )
     return shape.make()
 

@@ -231,6 +231,37 @@ def test_a_run_goes_on_with_the_devices_there_are(machine, capsys):
 
 
 @pytest.mark.parametrize(
+    ("seeds", "size", "mesh", "expected"),
+    [(4, 4, 4, 1), (7, 7, 4, 2), (5, 5, 4, 1), (100, 100, 2, 50), (100, 10, 4, 10)],
+)
+def test_a_run_goes_on_with_a_group_for_each_device(capsys, seeds, size, mesh, expected):
+    config = replace(CONFIG, seeds=seeds, vmap_size=size, mesh=MeshShape())
+    chosen = tuning.fit_devices(config, MeshShape(seed=mesh))
+    assert (chosen.vmap_size, chosen.mesh) == (expected, MeshShape(seed=mesh))
+    TrainLoop(chosen)
+    changed = f" and vmap size {size} and goes on with seed={mesh} and {expected};"
+    assert (changed in capsys.readouterr().err) == (size != expected)
+
+
+@pytest.mark.parametrize("mesh", [MeshShape(data=3), MeshShape(seed=2), MeshShape(data=8)])
+def test_a_mesh_that_does_not_fit_a_run_is_refused_by_one_line(capsys, mesh):
+    config = replace(CONFIG, seeds=1, vmap_size=1, mesh=MeshShape(), task=Echo(batch_size=8))
+    with pytest.raises(SettingError, match="the mesh"):
+        tuning.fit_devices(config, mesh)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "devices", "size", "mesh"),
+    [(5, 4, 1, 4), (7, 4, 2, 4), (100, 4, 25, 4), (3, 4, 1, 3)],
+)
+def test_several_processes_spread_seeds_over_every_device(monkeypatch, seeds, devices, size, mesh):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    chosen = tuning.spread_over_all(replace(CONFIG, seeds=seeds))
+    assert (chosen.vmap_size, chosen.mesh) == (size, MeshShape(seed=mesh))
+
+
+@pytest.mark.parametrize(
     ("memory", "message"),
     [(10.5, r"one batch of 32 rows needs .* use at most 10$"), (0.5, "use shorter sequences$")],
 )

@@ -68,7 +68,7 @@ html_theme_options = {
     "logo": {"text": "jaxrnn"},
     "navbar_persistent": [],
     "navigation_with_keys": False,
-    "secondary_sidebar_items": {"**": ["page-toc.html"], "results/index": []},  # a wide table
+    "secondary_sidebar_items": {"**": ["page-toc.html"], "results/*": []},  # wide tables
     "show_toc_level": 2,
     "use_download_button": False,
 }

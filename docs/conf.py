@@ -12,6 +12,8 @@ os.environ["JUPYTER_PATH"] = str(HERE / "ext")  # a kernel that logs errors only
 
 MATH_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
 
+WIDE = [f"results/{page.stem}" for page in (HERE / "results").glob("*.md")]  # have wide tables
+
 project = "jaxrnn"
 author = "the authors of jaxrnn"
 copyright = author
@@ -68,7 +70,7 @@ html_theme_options = {
     "logo": {"text": "jaxrnn"},
     "navbar_persistent": [],
     "navigation_with_keys": False,
-    "secondary_sidebar_items": {"**": ["page-toc.html"], "results/*": []},  # wide tables
+    "secondary_sidebar_items": {"**": ["page-toc.html"]} | {page: [] for page in WIDE},
     "show_toc_level": 2,
     "use_download_button": False,
 }

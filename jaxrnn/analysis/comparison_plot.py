@@ -10,7 +10,8 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from jaxrnn.analysis import plots
-from jaxrnn.analysis.comparison import Compared
+from jaxrnn.analysis.comparison import Compared, differing
+from jaxrnn.text.characters import escape_unprintable
 from jaxrnn.training.history import scalars
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22313f")
@@ -19,6 +20,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22
 DASHES = ("-", "--", ":", "-.")  # one more kind after each round of colors
 LONGEST_NAME = 60
 LOSSES = ("loss", "validation_loss")
+MOST_SETTINGS = 2  # in the legend; the table has more
 
 
 def draw(path: Path, runs: Sequence[Compared], metric: str) -> None:
@@ -34,7 +36,7 @@ def draw(path: Path, runs: Sequence[Compared], metric: str) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    names = short_names([each.name for each in runs])
+    names = _labels(runs)
     text = metric + "".join(names)
     with plots.fonts_for(text) as labels:
         letters = dict(zip(text, labels, strict=True)) | {" ": " ", "\n": "\n"}
@@ -80,6 +82,22 @@ def short_names(names: Sequence[str]) -> list[str]:
     common = "" if is_mixed else os.path.commonpath(folders)
     short = [os.path.relpath(name, common) if common else name for name in names]
     return ["\n".join(textwrap.wrap(name, LONGEST_NAME)) or name for name in short]
+
+
+def _labels(runs: Sequence[Compared]) -> list[str]:
+    """Return the runs' names, each with the first settings that differ and are not in the name."""
+    names = short_names([each.name for each in runs])
+    settings = list(differing(runs)[0].items())[:MOST_SETTINGS]
+    labels = []
+    for r, name in enumerate(names):
+        named = [(key, escape_unprintable(values[r])) for key, values in settings]
+        parts = [
+            value if key in ("task", "cell") else f"{key.replace('_', ' ')} {value}"
+            for key, value in named
+            if f"{key}={value}" not in name
+        ]
+        labels.append(f"{name}: {', '.join(parts)}" if parts else name)
+    return labels
 
 
 def _any_band(runs: Sequence[Compared]) -> bool:

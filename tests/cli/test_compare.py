@@ -74,7 +74,10 @@ def test_table_and_picture(runs, compare, figures):
     np.testing.assert_allclose(first.get_ydata(), np.median(losses(runs / "a"), axis=0), rtol=1e-6)
     assert second.get_xdata().tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert baseline.get_ydata()[0] == pytest.approx(0.1667, abs=1e-3)
-    assert [text.get_text() for text in figures[0].legends[0].texts][:2] == ["a", "b"]
+    assert [text.get_text() for text in figures[0].legends[0].texts][:2] == [
+        "a: steps 4, learning rate 0.001",
+        "b: steps 6, learning rate 0.5",
+    ]
     for band, name in zip(axis.collections, "ab", strict=True):
         quartiles = np.percentile(losses(runs / name), [25, 75], axis=0)
         corners = band.get_paths()[0].vertices[:, 1]
@@ -144,6 +147,11 @@ def test_a_sweep_stands_for_its_runs(runs, compare, figures):
     assert result.stdout.splitlines()[1].startswith("runs/a ")
     assert Path("other.svg").read_text().startswith("<?xml")
     assert compare("runs", str(runs / "a")).returncode == 0  # relative and absolute paths
+    for name, rate in (("a", "0.001"), ("b", "0.5")):
+        (runs / name).rename(runs / f"learning_rate={rate}")
+    compare(*map(str, runs.glob("learning_rate=*")))
+    labels = sorted(text.get_text() for text in figures[-1].legends[0].texts)
+    assert labels[0] == "learning_rate=0.001: steps 4"  # said once
 
 
 def test_seeds_that_stopped_keep_their_last_value(runs):

@@ -185,6 +185,7 @@ def test_step_by_step_gives_the_outputs_of_the_whole(name):
     np.testing.assert_allclose(np.stack(found, axis=1), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_hot_inputs_are_the_rows_of_an_identity():
     sizes = {"source_size": 6, "embedding_size": 6}
     model = make("attention", **sizes)

@@ -174,6 +174,7 @@ WRITING = """
 """
 
 
+@pytest.mark.slow
 def test_the_reader_and_the_network_take_turns(browse):
     model, params, tokenizer, vocabulary = case("lstm")
     made = page_of(model, params, tokenizer, vocabulary, "Say, 한")

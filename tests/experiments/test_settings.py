@@ -107,6 +107,7 @@ def test_with_a_closed_stdout(command, tmp_path, cache_home, environment):
     assert list(tmp_path.glob("runs/*/0001/curves.png")) or command == "hihello"
 
 
+@pytest.mark.slow
 def test_arguments_of_an_ascii_locale_are_decoded(tmp_path, cache_home, environment):
     settings = {"XDG_CACHE_HOME": str(cache_home)} | SETTINGS["C locale"]
     result = subprocess.run(

@@ -222,7 +222,7 @@ def test_every_study_describes_experiments_that_exist(name, data_files):
     assert {config.seeds for config in (*full.values(), *small.values())} == {3}
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", studies.names())
 def test_the_networks_of_every_study_fit_their_tasks(name, data_files):
     """The shapes of one training step, without compiling; its metrics have the study's curve."""

@@ -87,6 +87,7 @@ def test_under_vmap_with_other_parameters_in_each(cell, key):
     chex.assert_trees_all_close(solved(*arguments), scanned(*arguments), rtol=5e-5, atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_chunks_change_nothing(cell, key):
@@ -96,6 +97,7 @@ def test_chunks_change_nothing(cell, key):
     chex.assert_trees_all_close(whole, chunked, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_second_derivatives_agree(cell, key):
@@ -113,6 +115,7 @@ def test_second_derivatives_agree(cell, key):
         chex.assert_trees_all_close(solved, scanned, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_in_both_directions(key):
     def layer(implementation):
         one = partial(Recurrent, implementation=implementation)

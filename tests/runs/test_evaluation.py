@@ -125,6 +125,7 @@ def test_a_task_without_validation_is_scored_on_fresh_batches(tmp_path, monkeypa
         evaluate(tmp_path / "a", text=tmp_path / "text.txt")
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_and_without_its_text(run_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text(TEXT)

@@ -347,6 +347,7 @@ def kill_at_random(chain: Callable[..., Chain], seed: int, kills: int) -> None:
     links.end()
 
 
+@pytest.mark.slow
 def test_random_kills(chain):
     in_parallel(lambda seed: kill_at_random(chain, seed, kills=4), (0, 3))  # of one experiment
 

@@ -131,6 +131,7 @@ def test_each_run_agrees_with_the_single_run(trained):
             assert np.max(np.abs(last[c] - last[other])) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_learning_rate_with_vmap_size_1_gives_the_bits_of_the_single_run(tmp_path):
     config = replace(SMALL, vmap_size=1)
@@ -205,7 +206,7 @@ def kill_after(monkeypatch, owner, name: str, calls: int) -> None:
     monkeypatch.setattr(owner, name, function)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(
     ("place", "calls"),
     [

@@ -78,6 +78,7 @@ CLAIMS = {
 """What the text says about the results, by chapter: expressions of the names in its code."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_the_code_runs_and_the_text_is_true(chapter, cache_home, monkeypatch):
     """In one namespace, in the chapter's folder and with JAX's promotion, as a notebook."""

@@ -314,7 +314,8 @@ def test_negative_eigenvalues_flip_a_state(negative, wanted):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize(
-    "cell", [RGLRUCell(256), LRUCell(256, min_radius=0.99), LRUCell(4, state_size=4096, min_radius=0.999)]
+    "cell",
+    [RGLRUCell(256), LRUCell(256, min_radius=0.99), LRUCell(4, state_size=4096, min_radius=0.999)],
 )
 def test_decays_near_1_are_not_rounded_to_1(cell, dtype, key):
     cell = cell.clone(param_dtype=dtype)

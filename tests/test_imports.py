@@ -8,7 +8,17 @@ import jaxrnn
 
 PACKAGE = Path(jaxrnn.__file__).parent
 
-BASE = {"types", "rng", "errors", "checks", "choices", "dtypes", "atomic", "package_data"}
+BASE = {
+    "types",
+    "rng",
+    "errors",
+    "checks",
+    "choices",
+    "dtypes",
+    "atomic",
+    "package_data",
+    "cgroups",
+}
 LAYERS = BASE | {"cells", "layers"}
 MODELS = LAYERS | {"models", "losses"}
 TRAINING = MODELS | {"text", "tasks", "training"}
@@ -21,6 +31,7 @@ ALLOWED = {
     "dtypes": BASE,
     "atomic": BASE,
     "package_data": BASE,
+    "cgroups": BASE,
     "cells": BASE,
     "layers": BASE | {"cells"},
     "losses": BASE,

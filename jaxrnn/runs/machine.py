@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxrnn import cgroups
 from jaxrnn.training.mesh import usable_cpus
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -82,11 +83,11 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory:
-    """Return the machine's total and available memory."""
+    """Return the machine's total memory, and what is available of it to this process."""
     import psutil  # not at the top, because most commands do not need it
 
-    found = psutil.virtual_memory()
-    return Memory(found.total, found.available)
+    found, free = psutil.virtual_memory(), cgroups.free_memory()
+    return Memory(found.total, found.available if free is None else min(found.available, free))
 
 
 def cpuinfo() -> dict[str, str]:

@@ -33,7 +33,7 @@ from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, join, mask_diverged
 from jaxrnn.training.joint import JointConfig, Networks, networks_of
-from jaxrnn.training.mesh import DATA, SEED, put, shard_rows, to_host
+from jaxrnn.training.mesh import DATA, SEED, put_on_mesh, shard_rows, to_host
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, TrainStep, init_state, make_train_step
 from jaxrnn.training.success import UNSOLVED, is_solved
@@ -371,7 +371,7 @@ class CompiledLoop(NamedTuple):
         """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
         arguments = states, networks, np.int32(start), np.int32(stop)
         if self.shardings is not None and processes.are_several():
-            arguments = put(arguments, self.shardings)
+            arguments = put_on_mesh(arguments, self.shardings)
         return self.executable(*arguments, self.arrays)
 
 
@@ -391,7 +391,7 @@ def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None
     else:
         everywhere, states = NamedSharding(loop.mesh, P()), loop.shardings
         arguments = states, states.step, everywhere, everywhere
-        arrays = put(arrays, jax.tree.map(lambda _: everywhere, arrays))
+        arrays = put_on_mesh(arrays, jax.tree.map(lambda _: everywhere, arrays))
         options["in_shardings"] = (*arguments, everywhere)
         options["out_shardings"] = (states, everywhere)
     settings: Any = jax.config

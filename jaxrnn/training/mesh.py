@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxrnn import cgroups
 from jaxrnn.checks import check_counts
 from jaxrnn.errors import SettingError
 from jaxrnn.training import processes
@@ -117,7 +118,7 @@ def shard_rows(batch: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, rows), batch)
 
 
-def put(tree: Any, shardings: Any) -> Any:
+def put_on_mesh(tree: Any, shardings: Any) -> Any:
     """Put arrays on the devices of a mesh, each with the sharding in the same place.
 
     Every process passes the same whole arrays, and keeps the parts of its own devices.
@@ -156,10 +157,11 @@ def _gather(mesh: Mesh) -> Any:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may run on."""
+    """Return how many CPUs this process may keep busy."""
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    return max(min(count, int(cgroups.cpus() or count)), 1)
 
 
 def use_all_cpus() -> None:

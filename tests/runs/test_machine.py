@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from jaxrnn import cgroups
 from jaxrnn.runs import machine
 
 X86 = """\
@@ -65,13 +66,59 @@ def test_cpu_elsewhere(monkeypatch, tmp_path, system):
 
 
 def test_usable_cpus_follow_the_affinity(monkeypatch):
+    monkeypatch.setattr(cgroups, "cpus", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False)
     assert machine.cpu()["usable"] == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cpu()["usable"] == os.cpu_count()
 
 
-def test_memory_equals_the_systems():
+@pytest.fixture
+def limits(tmp_path, monkeypatch):
+    """Return a function that sets the limits of control groups, by group: as under Kubernetes."""
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "membership")
+    (tmp_path / "membership").write_text("1:name=systemd:/old\n0::/pod/container\n")
+    (tmp_path / "pod/container").mkdir(parents=True)
+
+    def limits(**files):
+        for name, text in files.items():
+            group, _, file = name.partition("_")
+            folder = {"root": "", "pod": "pod", "container": "pod/container"}[group]
+            (tmp_path / folder / file.replace("_", ".")).write_text(text + "\n")
+
+    return limits
+
+
+@pytest.mark.parametrize(
+    ("pod", "container", "usable"),
+    [("max 100000", "max 100000", 8), ("250000 100000", "400000 100000", 2), ("max 1", "5 10", 1)],
+)
+def test_usable_cpus_follow_a_containers_limit(limits, monkeypatch, pod, container, usable):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    limits(pod_cpu_max=pod, container_cpu_max=container)
+    assert machine.cpu()["usable"] == usable
+
+
+def test_available_memory_follows_a_containers_limit(limits):
+    """Also a limit of a group around its own."""
+    _, available = machine.memory()
+    limits(pod_memory_max="max", pod_memory_current="900")
+    assert machine.memory().available == pytest.approx(available, rel=0.2)
+    stat = "anon 500\ninactive_file 100"
+    limits(pod_memory_max="1000", pod_memory_current="700", pod_memory_stat=stat)
+    assert machine.memory().available == 400
+    limits(container_memory_max="600", container_memory_current="650", container_memory_stat=stat)
+    assert machine.memory().available == 50
+
+
+def test_without_control_groups_nothing_is_limited(monkeypatch, tmp_path):
+    monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "none")
+    assert (cgroups.cpus(), cgroups.free_memory()) == (None, None)
+
+
+def test_memory_equals_the_systems(monkeypatch):
+    monkeypatch.setattr(cgroups, "free_memory", lambda: None)
     total, available = machine.memory()
     assert total == pytest.approx(
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), rel=0.01

@@ -34,9 +34,6 @@ STACK = (
     partial(nn.OptimizedLSTMCell, 5),
 )
 CASES = {
-    "lstm": ("characters", lambda size: LanguageModel(Recurrent(LSTMCell(7)), size)),
-    "gru": ("jamo", lambda size: LanguageModel(Recurrent(GRUCell(7)), size, embedding_size=4)),
-    "rnn": ("bytes", lambda size: LanguageModel(Stack((Recurrent(ElmanCell(7)),)), size)),
     "stack": (
         "jamo",
         lambda size: LanguageModel(
@@ -46,6 +43,9 @@ CASES = {
             tie_embeddings=True,
         ),
     ),
+    "lstm": ("characters", lambda size: LanguageModel(Recurrent(LSTMCell(7)), size)),
+    "gru": ("jamo", lambda size: LanguageModel(Recurrent(GRUCell(7)), size, embedding_size=4)),
+    "rnn": ("bytes", lambda size: LanguageModel(Stack((Recurrent(ElmanCell(7)),)), size)),
 }
 
 
@@ -129,6 +129,7 @@ PROBABILITIES = """
 """
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CASES)
 def test_a_browser_computes_the_probabilities(browse, name):
     model, params, tokenizer, vocabulary = case(name)

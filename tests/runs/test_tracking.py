@@ -106,6 +106,7 @@ class Stop(Callback):
         raise RuntimeError("stopped")
 
 
+@pytest.mark.sampled(2)
 def test_a_resumed_run_continues_in_the_tracker(fake, tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         run(SEVERAL, run_dir=tmp_path / "run", callbacks=[Stop()], track=fake.__name__)
@@ -116,6 +117,7 @@ def test_a_resumed_run_continues_in_the_tracker(fake, tmp_path):
     assert fake.rows[-1][0] == 4
 
 
+@pytest.mark.sampled(3)  # log of one, finish of the other
 @pytest.mark.parametrize("function", ["log", "finish"])
 def test_a_tracker_that_fails_is_left_out(fake, tmp_path, capsys, function):
     fake.failing = function

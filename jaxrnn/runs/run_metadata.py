@@ -161,7 +161,14 @@ def begin_session(path: Path, step: int, config: ExperimentConfig) -> None:
     session |= {"vmap_size": config.vmap_size, "mesh": str(config.mesh or MeshShape())}
     session |= {"processes": jax.process_count()}
     now = provenance.collect(script) if manifest["sessions"] else manifest["provenance"]
-    if found := provenance.differences(manifest["provenance"], now):
+    found = provenance.differences(manifest["provenance"], now)
+    for first in manifest["sessions"][:1]:
+        found += [
+            f"the {name.replace('_', ' ')} was {first[name]}, is {session[name]}"
+            for name in ("vmap_size", "mesh")
+            if first.get(name, session[name]) != session[name]
+        ]
+    if found:
         session["differences"] = found
     manifest |= {"status": "running", "sessions": [*manifest["sessions"], session]}
     write_json(path / run_directory.MANIFEST, manifest)

@@ -1,6 +1,7 @@
 """A run that started on one mesh of devices goes on with another."""
 
 import signal
+from dataclasses import replace
 
 import chex
 import numpy as np
@@ -11,7 +12,7 @@ from jaxrnn.cells import LSTMCell
 from jaxrnn.cli.commands import Resume
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.runs import checkpoints, runner
+from jaxrnn.runs import checkpoints, run_metadata, runner
 from jaxrnn.runs.callbacks import Callback
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.mesh import MeshShape
@@ -70,3 +71,14 @@ def test_the_command_takes_a_mesh(tmp_path, capsys):
     Resume(run_dir, mesh="seed=1")()
     assert "goes on with seed=1" in capsys.readouterr().err
     assert checkpoints.steps(run_dir / "checkpoints")[-1] == TRAIN.steps
+
+
+def test_the_layouts_of_sessions_are_among_their_differences(tmp_path):
+    """`verify` then says why the bits differ."""
+    run_metadata.begin(tmp_path, config("seed=1", 4))
+    for step, mesh, size in ((0, "seed=1", 1), (4, "seed=1", 1), (8, "seed=2", 2)):
+        run_metadata.begin_session(tmp_path, step, replace(config(mesh, 4), vmap_size=size))
+    assert run_metadata.differences(tmp_path) == [
+        f"when it was resumed at step 8, the {changed}"
+        for changed in ("vmap size was 1, is 2", "mesh was seed=1, is seed=2")
+    ]

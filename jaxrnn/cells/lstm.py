@@ -41,6 +41,9 @@ class LSTMCell(nn.LSTMCell):
       bias_init: initializer of the other gates' biases, [H] each.
       forget_bias: initial value of the forget gate's bias b_hf; if 0, `bias_init` sets it. 1.0 is
         from Jozefowicz et al. (2015); TensorFlow's BasicLSTMCell and Keras use it, too.
+      input_bias: initial value of the input gate's bias b_hi; if 0, `bias_init` sets it. Negative
+        values keep what is read at first from filling the cell state: Hochreiter and Schmidhuber
+        (1997), section 4, on internal state drift.
       peepholes: whether the gates see the cell state: adds `p_i * c` and `p_f * c` in i and f, and
         `p_o * c'` in o, with p [H] each. Gers et al. (2002); Graves (2013), eq. 7 to 11.
       layer_norm: whether to normalize the products with x and with h, [B, 4H] each over all four
@@ -51,7 +54,7 @@ class LSTMCell(nn.LSTMCell):
         `proj_size`.
       coupled_gates: whether the forget gate is `f = 1 - i`, without parameters of its own: the CIFG
         of Greff et al. (2017), ONNX's `input_forget`. The input gate's bias starts at
-        -`forget_bias`.
+        -`forget_bias`, or at `input_bias` if that is not 0.
       cell_clip: clips c' to -cell_clip..cell_clip, as TensorFlow's LSTMCell does, so that the cell
         state cannot grow without bounds; None for no clipping. Sak et al. (2014) clip it to 50.
       dtype: the type of products and gates; if None, that of inputs and parameters. The carry
@@ -69,6 +72,7 @@ class LSTMCell(nn.LSTMCell):
     kernel_init: str | Initializer = "glorot_uniform"
     recurrent_kernel_init: str | Initializer = "glorot_uniform"
     forget_bias: float = 1.0
+    input_bias: float = 0.0
     peepholes: bool = False
     layer_norm: bool = False
     projection_size: int | None = None
@@ -148,6 +152,8 @@ class LSTMCell(nn.LSTMCell):
         """The initializer of a gate's bias."""
         if gate == "f" and self.forget_bias:
             return nn.initializers.constant(self.forget_bias)
+        if gate == "i" and self.input_bias:
+            return nn.initializers.constant(self.input_bias)
         if gate == "i" and self.coupled_gates and self.forget_bias:
             return nn.initializers.constant(-self.forget_bias)  # sigmoid(-b) = 1 - sigmoid(b)
         return self.bias_init

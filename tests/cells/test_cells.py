@@ -65,12 +65,19 @@ def initial_params(cell, features=F):
     return jax.tree.map(np.asarray, cell.init(jax.random.key(2), carry, inputs)["params"])
 
 
-def test_only_the_forget_gate_starts_with_a_bias():
+def test_only_the_forget_gate_starts_with_a_bias_unless_the_input_gate_is_given_one():
     assert LSTMCell(H).forget_bias == 1.0
     for cell in (LSTMCell(H, forget_bias=1.5), LSTMCell(H, forget_bias=1.5, peepholes=True)):
         params = initial_params(cell)
         biases = {gate: params["h" + gate]["bias"].tolist() for gate in "ifgo"}
         assert biases == {"i": [0] * H, "f": [1.5] * H, "g": [0] * H, "o": [0] * H}
+
+    params = initial_params(LSTMCell(H, input_bias=-2.0))
+    biases = {gate: params["h" + gate]["bias"].tolist() for gate in "ifgo"}
+    assert biases == {"i": [-2] * H, "f": [1] * H, "g": [0] * H, "o": [0] * H}
+    for input_bias, wanted in ((0.0, -1.0), (-2.0, -2.0)):
+        params = initial_params(LSTMCell(H, coupled_gates=True, input_bias=input_bias))
+        assert params["hi"]["bias"].tolist() == [wanted] * H
 
     params = initial_params(LSTMCell(H, forget_bias=1.5, layer_norm=True))
     assert params["norm_h"]["bias"].tolist() == [0] * H + [1.5] * H + [0] * 2 * H

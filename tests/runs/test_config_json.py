@@ -173,6 +173,7 @@ OTHER = {  # than the default, for each field of a cell
     "dtype": jnp.bfloat16,
     "param_dtype": np.dtype("float16"),
     "forget_bias": 2.5,
+    "input_bias": -2.0,
     "peepholes": True,
     "layer_norm": True,
     "projection_size": 2,

@@ -166,6 +166,31 @@ def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
 
 
 @pytest.mark.slow
+def test_process_0_is_killed_while_it_saves(start, tmp_path):
+    """The half checkpoint is never read; one process goes on from the one before."""
+    train(start, tmp_path / "whole", *SEEDS, "--steps", 300, processes=1, devices=4)
+    run_dir = tmp_path / "run"
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 300
+    group = start(*TRAIN, *options, heartbeat=5)
+    wait_until(lambda: has_saved(run_dir, 20), group)
+    for _ in range(10):
+        wait_until(lambda: list((run_dir / "checkpoints").glob(".*.partial")), group)
+        group[0].send_signal(signal.SIGSTOP)
+        if list((run_dir / "checkpoints").glob(".*.partial")):  # it did not finish just before
+            break
+        group[0].send_signal(signal.SIGCONT)
+    group[0].kill()
+    (code, _, _), (other_code, _, err) = map(ended, group)
+    assert (code, other_code) == (-signal.SIGKILL, EXIT_CODE)
+    assert err.startswith(LOST)
+    assert err.count("\n") == 1
+    assert list((run_dir / "checkpoints").glob(".*.partial"))
+    (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
+    assert ended(alone)[0] == 0
+    assert_same(run_dir, tmp_path / "whole", 0)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all(start, tmp_path):
     """With a checkpoint; two processes go on, then one, then two again."""
     train(start, tmp_path / "whole", *ROWS, "--steps", 300, processes=1, devices=4)

@@ -21,6 +21,12 @@ jax.config.update("jax_num_cpu_devices", 4)  # whatever the machine has, for tes
 
 collect_ignore_glob = ["goldens/*.py"]  # need the libraries whose numbers they record
 
+LONGEST = (
+    *("runs/test_processes.py", "runs/test_killed.py", "experiments/test_settings.py"),
+    *("docs/test_tutorial.py", "runs/test_sweep.py", "experiments/test_benchmark.py"),
+)
+"""The files that take longest begin first, or a worker of pytest-xdist ends with them alone."""
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,10 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow all but each n-th case of a test marked `sampled(n)`.
+    """Mark as slow all but each n-th case of a test marked `sampled(n)`; put long files first.
 
     So the default run and `-m slow` together run each case once.
     """
+    tests = Path(__file__).parent
+    first = {tests / name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     seen = collections.Counter[str]()
     for item in items:
         if mark := item.get_closest_marker("sampled"):

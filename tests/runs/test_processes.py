@@ -1,5 +1,6 @@
 """Several processes train one run: the same results, and a clear end if one of them dies."""
 
+import contextlib
 import json
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +39,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture
-def start(tmp_path, cache_home, environment):
-    """Start the processes of a command, each with some devices; end them after the test."""
-    (tmp_path / "text.txt").write_text(TEXT)
+@contextlib.contextmanager
+def starter(folder, cache_home, environment):
+    """A function that starts the processes of a command in a folder; they are ended afterwards."""
+    (folder / "text.txt").write_text(TEXT)
     started: list[subprocess.Popen[str]] = []
 
     def start(*command, processes=2, devices=2, heartbeat=10, join_timeout=60, each=()):
@@ -56,7 +58,7 @@ def start(tmp_path, cache_home, environment):
             own = each[number] if each else ()
             process = subprocess.Popen(
                 [sys.executable, *map(str, [*command, *own, *options])],
-                cwd=tmp_path,
+                cwd=folder,
                 env=environment | settings,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -70,6 +72,27 @@ def start(tmp_path, cache_home, environment):
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def start(tmp_path, cache_home, environment):
+    with starter(tmp_path, cache_home, environment) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache_home, environment):
+    """Train in one process with 4 devices, once for the same options; return the run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with starter(folder, cache_home, environment) as start:
+
+        @cache
+        def whole(*options):
+            run_dir = folder / "-".join(map(str, options)).replace("=", "").strip("-")
+            train(start, run_dir, *options, processes=1, devices=4)
+            return run_dir
+
+        yield whole
 
 
 def ended(process):
@@ -107,11 +130,10 @@ BOTH = "--seeds", 2, "--mesh", "seed=2,data=2"
     ("options", "processes", "tolerance"),
     [(BOTH, 2, 1e-5), (SEEDS, 2, 0), (SEEDS, 4, 0), (ROWS, 2, 1e-5), (ROWS, 4, 1e-5)],
 )
-def test_processes_train_what_one_trains(start, tmp_path, options, processes, tolerance):
+def test_processes_train_what_one_trains(start, whole, tmp_path, options, processes, tolerance):
     """One process with 4 devices, 2 with 2, and 4 with 1; process 0 alone writes and prints."""
-    train(start, tmp_path / "one", *options, processes=1, devices=4)
     results = train(start, tmp_path / "run", *options, processes=processes, devices=4 // processes)
-    assert_same(tmp_path / "run", tmp_path / "one", tolerance)
+    assert_same(tmp_path / "run", whole(*options), tolerance)
     (_, out, err), *others = results
     assert str(tmp_path / "run") in out
     assert "error" not in err
@@ -142,13 +164,13 @@ def wait_until(condition, group, seconds=400):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
+@pytest.mark.parametrize(
+    ("killed", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
+)
+def test_a_lost_process_ends_the_others(start, whole, tmp_path, killed, number):
     """By one line, within the heartbeat and a few seconds. Then fewer processes go on."""
-    train(start, tmp_path / "whole", *SEEDS, "--steps", 600, processes=1, devices=4)
     run_dir = tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 600
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 240
     group = start(*TRAIN, *options, heartbeat=5)
     wait_until(lambda: has_saved(run_dir, 20), group)
     group[killed].send_signal(number)
@@ -162,15 +184,14 @@ def test_a_lost_process_ends_the_others(start, tmp_path, killed, number):
     group[killed].communicate()
     (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
     assert ended(alone)[0] == 0
-    assert_same(run_dir, tmp_path / "whole", 0)
+    assert_same(run_dir, whole(*SEEDS, "--steps", 240), 0)
 
 
 @pytest.mark.slow
-def test_process_0_is_killed_while_it_saves(start, tmp_path):
+def test_process_0_is_killed_while_it_saves(start, whole, tmp_path):
     """The half checkpoint is never read; one process goes on from the one before."""
-    train(start, tmp_path / "whole", *SEEDS, "--steps", 300, processes=1, devices=4)
     run_dir = tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 300
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 240
     group = start(*TRAIN, *options, heartbeat=5)
     wait_until(lambda: has_saved(run_dir, 20), group)
     for _ in range(10):
@@ -187,15 +208,14 @@ def test_process_0_is_killed_while_it_saves(start, tmp_path):
     assert list((run_dir / "checkpoints").glob(".*.partial"))
     (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
     assert ended(alone)[0] == 0
-    assert_same(run_dir, tmp_path / "whole", 0)
+    assert_same(run_dir, whole(*SEEDS, "--steps", 240), 0)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all(start, tmp_path):
+def test_a_signal_to_one_process_stops_all(start, whole, tmp_path):
     """With a checkpoint; two processes go on, then one, then two again."""
-    train(start, tmp_path / "whole", *ROWS, "--steps", 300, processes=1, devices=4)
     run_dir = tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *ROWS, "--steps", 300
+    options = "--text", "text.txt", "--run-dir", run_dir, *ROWS, "--steps", 240
     group = start(*TRAIN, *options)
     for step, processes in ((20, 1), (90, 2)):
         wait_until(lambda step=step: has_saved(run_dir, step), group)
@@ -205,7 +225,7 @@ def test_a_signal_to_one_process_stops_all(start, tmp_path):
         assert "resume with: " in results[0][2]
         group = start(*RESUME, run_dir, processes=processes, devices=4 // processes)
     assert [ended(process)[0] for process in group] == [0, 0]
-    assert_same(run_dir, tmp_path / "whole", 1e-4)
+    assert_same(run_dir, whole(*ROWS, "--steps", 240), 1e-4)
 
 
 @pytest.mark.slow
@@ -236,9 +256,8 @@ def test_other_settings_in_one_process_are_refused_by_all(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_random_kills(start, tmp_path):
+def test_random_kills(start, whole, tmp_path):
     """20 kills of any process, while it starts, trains or saves; each time other layouts go on."""
-    train(start, tmp_path / "whole", *SEEDS, "--steps", 1500, processes=1, devices=4)
     draw, run_dir = random.Random(0), tmp_path / "run"
     options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 1500
     group = start(*TRAIN, *options)
@@ -258,7 +277,7 @@ def test_random_kills(start, tmp_path):
         layout = {"processes": (n := draw.choice([1, 2, 2, 4])), "devices": 4 // n}
         group = start(*RESUME, run_dir, **layout, join_timeout=30)
     assert [ended(process)[0] for process in group] == [0] * len(group)
-    assert_same(run_dir, tmp_path / "whole", 0)
+    assert_same(run_dir, whole(*SEEDS, "--steps", 1500), 0)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
     figure = Figure(figsize=(6.4, 1.2 + 2.6 * len(titles)), layout="constrained")
     axes = dict(zip(titles, figure.subplots(len(titles), 1, squeeze=False)[:, 0], strict=True))
     names = list(dict.fromkeys(label.rpartition("/")[2] for label in outcomes))
-    caption = "median, quartiles over seeds"
+    caption, shown = "median, quartiles over seeds", {}
     for label, outcome in outcomes.items():
         title, _, line = label.rpartition("/")
         color, axis = COLORS[names.index(line) % len(COLORS)], axes[title]
@@ -220,11 +220,17 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
         axis.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
         dot = "o" if len(steps) == 1 else None
         axis.plot(steps, median, color=color, lw=1.2, marker=dot, label=line)
+        if "loss" in study.curve and len(steps) > 1:  # that of the start would hide the others
+            shown.setdefault(title, []).extend((*low[1:], *high[1:]))
         for known in study.published:
             if known.label == label and known.line is not None:
                 axis.axhline(known.line, color=color, ls="--", lw=1.0)
+                shown.get(title, []).append(known.line)
                 caption = "median, quartiles over seeds; dashed: published"
         axis.set(title=title, ylabel=study.curve.replace("_", " "))
+    for title, losses in shown.items():
+        margin = 0.05 * (np.ptp(losses) or 1.0)
+        axes[title].set_ylim(min(losses) - margin, max(losses) + margin)
     axes[titles[-1]].set_xlabel(f"training step ({caption})")
     if len(names) > 1:
         axes[titles[0]].legend(frameon=False, fontsize=9)

@@ -11,21 +11,17 @@ import pytest
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 TEXT = "the rain in Spain stays mainly in the plain. 안녕하세요\n" * 30
 COMMANDS = {
-    "hihello": "hihello.py --steps 3 --cell gru",
-    "memory": "memory.py --task copy --delay 5 --steps 3 --hidden-size 4 --seeds 2 --vmap-size 2"
-    " --cell cifg --projection-size 3",
+    "hihello": "hihello.py --steps 3 --cell cifg --projection-size 3 --seeds 2",
     "char_lm": "char_lm.py --text text.txt --steps 3 --hidden-size 8 --batch-size 3"
     " --sequence-length 10 --seeds 2 --vmap-size 1 --dropout 0.2",
 }
-JAX = {
+SETTINGS = {
     "x64": {"JAX_ENABLE_X64": "1"},
     "debug nans": {"JAX_DEBUG_NANS": "1"},
     "strict dtypes": {"JAX_NUMPY_DTYPE_PROMOTION": "strict"},
     "no rank promotion": {"JAX_NUMPY_RANK_PROMOTION": "raise"},
     "highest precision": {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
     "tracer leaks": {"JAX_CHECK_TRACER_LEAKS": "1"},
-}
-OTHERS = {
     "no jit": {"JAX_DISABLE_JIT": "1"},
     "two devices": {"JAX_NUM_CPU_DEVICES": "2"},
     "python -O": {"PYTHONOPTIMIZE": "1"},
@@ -33,8 +29,7 @@ OTHERS = {
     "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "narrow dumb terminal": {"TERM": "dumb", "COLUMNS": "20"},
 }
-CASES = [(setting, command) for setting in JAX for command in COMMANDS]
-CASES += [(setting, command) for setting in OTHERS for command in ("hihello", "char_lm")]
+CASES = [(setting, command) for setting in SETTINGS for command in COMMANDS]
 CASES.remove(("no jit", "char_lm"))  # a minute for the same code
 
 
@@ -65,12 +60,12 @@ def assert_finished(result) -> None:
 @pytest.mark.sampled(80)
 @pytest.mark.parametrize(("setting", "command"), CASES)
 def test_every_experiment_runs(command, setting, tmp_path, cache_home, environment):
-    environment = environment | {"XDG_CACHE_HOME": str(cache_home)} | (JAX | OTHERS)[setting]
+    environment = environment | {"XDG_CACHE_HOME": str(cache_home)} | SETTINGS[setting]
     assert_finished(run(command, tmp_path, environment, stdout=subprocess.PIPE))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["hihello", "char_lm"])
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("home", ["missing", "read-only", "unset"])
 def test_without_a_usable_home(command, home, tmp_path, environment):
     """The caches are lost, which is said in a note, and nothing else."""
@@ -90,7 +85,7 @@ def test_without_a_usable_home(command, home, tmp_path, environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["hihello", "char_lm"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_with_a_closed_stdout(command, tmp_path, cache_home, environment):
     environment = environment | {"XDG_CACHE_HOME": str(cache_home)}
     (tmp_path / "text.txt").write_text(TEXT)
@@ -111,7 +106,7 @@ def test_with_a_closed_stdout(command, tmp_path, cache_home, environment):
 
 @pytest.mark.slow
 def test_arguments_of_an_ascii_locale_are_decoded(tmp_path, cache_home, environment):
-    settings = {"XDG_CACHE_HOME": str(cache_home)} | OTHERS["C locale"]
+    settings = {"XDG_CACHE_HOME": str(cache_home)} | SETTINGS["C locale"]
     result = subprocess.run(
         [
             sys.executable,

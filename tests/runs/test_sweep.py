@@ -238,7 +238,16 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(
     )
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt, also in a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_saves_and_tells_how_to_resume(uninterrupted, tmp_path, monkeypatch, capsys):
     folder, usual = tmp_path / "a", joint_run.run_calls
 

@@ -211,7 +211,7 @@ BAD = {
     "no units": (["--hidden-size", "0"], "hidden size must be at least 1"),
     "no rate": (["--learning-rate", "0"], "learning rate must be a positive finite number"),
     "negative rate": (["--learning-rate", "-1"], "learning rate must be a positive finite"),
-    "more units than memory": (["--hidden-size", "1000000"], "not enough memory"),
+    "more units than memory": (["--hidden-size", "1000000"], "is free: use fewer hidden units"),
     "more units than numbers": (["--hidden-size", "10000000000"], "less than 2**31"),
     "more steps than numbers": (["--steps", "3000000000"], "less than 2**31"),
     "rate beyond single precision": (["--learning-rate", "1e300"], "learning rate must be"),

@@ -33,7 +33,7 @@ def experiments(options: Options) -> dict[str, ExperimentConfig]:
 
 
 STUDY = Study(
-    title="Addition of 4-digit numbers",
+    title="Addition of decimal numbers",
     question="How often does an encoder-decoder write the exact sum of two numbers?",
     experiments=experiments,
     measures=(

@@ -27,6 +27,9 @@ LONGEST = (
 )
 """The files that take longest begin first, or a worker of pytest-xdist ends with them alone."""
 
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+"""What XLA does without where a test is not marked `optimized`, besides its optimizations."""
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -95,15 +98,17 @@ class Optimizations:
     on = True  # JAX's default; its config does not say
 
     def __init__(self) -> None:
-        """Let programs that are not optimized also do without XLA's slower code generator."""
+        """Let programs that are not optimized also do without XLA's slower code generator.
+
+        And without splitting code between threads, which takes a fifth more of the processors' time.
+        """
         module: Any = compiler
         usual = module.get_compile_options
 
         def get_compile_options(*args: Any, **options: Any) -> Any:
             if not self.on:
                 overrides = options.get("env_options_overrides") or {}
-                overrides = {"xla_cpu_use_fusion_emitters": False, **overrides}
-                options["env_options_overrides"] = overrides
+                options["env_options_overrides"] = QUICK | overrides
             return usual(*args, **options)
 
         module.get_compile_options = get_compile_options  # jax.config has no such setting

@@ -100,7 +100,7 @@ class Optimizations:
     def __init__(self) -> None:
         """Let programs that are not optimized also do without XLA's slower code generator.
 
-        And without splitting code between threads, which takes a fifth more of the processors' time.
+        And without splitting code between threads, which takes a fifth more processor time.
         """
         module: Any = compiler
         usual = module.get_compile_options

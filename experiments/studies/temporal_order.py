@@ -3,6 +3,8 @@
 Gers, Schmidhuber and Cummins (2000) trained an LSTM with forget gates on 6b; its biases began at 5.
 """
 
+from typing import Any
+
 from jaxrnn.cells import LSTMCell
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
@@ -37,13 +39,13 @@ def experiments(options: Options) -> dict[str, ExperimentConfig]:
         stop_when_solved=True,
         flatten=True,
     )
-    biases = {
+    biases: dict[str, dict[str, Any]] = {
         OLD: {"forget_bias": NO_FORGET_GATE, "input_bias": -3.0},
         "without them, input bias 0": {"forget_bias": NO_FORGET_GATE},
         "LSTM, forget bias 5": {"forget_bias": 5.0},
     }
 
-    def experiment(variant: str, bias: dict[str, float]) -> ExperimentConfig:
+    def experiment(variant: str, bias: dict[str, Any]) -> ExperimentConfig:
         task = TemporalOrder(batch_size=BATCH, variant=variant)
         cell = LSTMCell({"6a": 4, "6b": 6}[variant], **bias)
         model = SequenceModel(Recurrent(cell), task.output_size)

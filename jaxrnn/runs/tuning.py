@@ -44,6 +44,7 @@ def choose_layout(loop: TrainLoop) -> TrainLoop:
 
     Raises:
       MemoryError: if not even one seed at a time fits.
+      SettingError: if the mesh does not fit the experiment, or JAX has too few devices.
     """
     config = loop.config
     if config.vmap_size is not None and config.mesh is not None:
@@ -130,10 +131,10 @@ def fit_devices(config: ExperimentConfig, mesh: MeshShape | None) -> ExperimentC
     if -(-config.seeds // size) < mesh.seed <= config.seeds:
         before += f" and vmap size {size}"
         size = _size_for(config.seeds, mesh.seed)
-        after += f" and {size}"
+        after += f" and vmap size {size}"
     config = replace(config, mesh=mesh, vmap_size=size)
     make_mesh(config, size)
-    note(f"the run used {before} and goes on with {after}; it may end with other bits")
+    note(f"the run used {before}; it resumes with {after}, so its last bits may differ")
     return config
 
 

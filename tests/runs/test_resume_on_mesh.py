@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on(tmp_path, capsys, before, after, seeds, tole
         runner.run(config(before, seeds), run_dir=run_dir, callbacks=[Terminate()])
     assert 0 < checkpoints.steps(run_dir / "checkpoints")[-1] < TRAIN.steps
     result = runner.resume(run_dir, mesh=MeshShape.parse(after))
-    assert f"the run used the mesh {before} and goes on with {after}" in capsys.readouterr().err
+    assert f"the run used the mesh {before}; it resumes with {after}" in capsys.readouterr().err
     chex.assert_trees_all_close(result.state, expected.state, atol=tolerance)
     np.testing.assert_allclose(
         result.history.values["loss"], expected.history.values["loss"], atol=tolerance
@@ -69,7 +69,7 @@ def test_the_command_takes_a_mesh(tmp_path, capsys):
     with pytest.raises(SystemExit):
         runner.run(config("seed=2", 2), run_dir=run_dir, callbacks=[Terminate()])
     Resume(run_dir, mesh="seed=1")()
-    assert "goes on with seed=1" in capsys.readouterr().err
+    assert "it resumes with seed=1" in capsys.readouterr().err
     assert checkpoints.steps(run_dir / "checkpoints")[-1] == TRAIN.steps
 
 

@@ -15,7 +15,7 @@ from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from studies import Measure, Options, Outcome, Published, Study, highest, solved, steps_to_success
 
 SCALED = "best scaled accuracy"
-SOURCE = "Grazzi et al. (2025), arXiv 2411.12537, parity and modular arithmetic without brackets"
+SOURCE = "Grazzi et al. (2025), arXiv 2411.12537, table 3, the best of 3 runs"
 PUBLISHED = {
     "parity/sLSTM": "1.000",
     "parity/DeltaNet [0, 1]": "0.017",

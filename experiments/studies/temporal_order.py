@@ -23,7 +23,7 @@ from studies import (
 BATCH = 10
 SOLVED, SEQUENCES = "solved", "sequences until solved"
 OLD = "LSTM without forget gates"
-SOURCE = "Hochreiter and Schmidhuber (1997), table 9; mean"
+SOURCE = "Hochreiter and Schmidhuber (1997), table 9; means of 20 (6a) and 10 (6b) trials"
 
 
 def experiments(options: Options) -> dict[str, ExperimentConfig]:

@@ -182,6 +182,10 @@ def test_the_published_pages_agree_with_the_records():
         text = (PAGES / f"{name}.md").read_text("utf-8")
         assert text == study_results.page(name, record, text)
         assert (PAGES / record["picture"]).exists()
+        known = {each[:2]: (each.value, each.source) for each in studies.load(name).published}
+        for row in record["results"]:
+            found = row["published"], row["source"]
+            assert found == known.get((row["experiment"], row["measure"]), (None, None))
         prose = text.partition(study_results.END)[2]
         assert len(prose.split()) > 20, f"{name}.md must say what agrees, what does not, and why"
 

@@ -32,7 +32,7 @@ class ContinualReber(NextSymbol):
     The validation set is `num_test_streams` streams of `windows_per_stream` windows. A network has
     solved the task if it predicts all of their symbols. Gers, Schmidhuber and Cummins (2000),
     section 4, ended a training stream at the first mistake or after 100,000 symbols, and tested on
-    10 streams of up to 1,000,000 symbols: sequence_length=100, windows_per_stream=10_000.
+    10 streams of 100,000 symbols: sequence_length=100, windows_per_stream=1000.
 
     Attributes:
       sequence_length: T, at least 9.

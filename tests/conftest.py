@@ -47,15 +47,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow all but each n-th case of a test marked `sampled(n)`; put long files first.
+    """Mark the pages of docs/ as slow, and all but each n-th case of a test marked `sampled(n)`.
 
-    So the default run and `-m slow` together run each case once.
+    So the default run and `-m slow` together run each case once. Long files come first.
     """
     tests = Path(__file__).parent
     first = {tests / name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path, len(first)))
     seen = collections.Counter[str]()
     for item in items:
+        if tests.parent / "docs" in item.path.parents:
+            item.add_marker("slow")
         if mark := item.get_closest_marker("sampled"):
             test, _, _ = item.nodeid.partition("[")
             if seen[test] % mark.args[0]:

@@ -33,20 +33,24 @@ def pooled(model: Any, lengths: Any = LENGTHS) -> tuple[np.ndarray, np.ndarray, 
     return wanted[0].T, np.asarray(hidden), carry
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_last_is_the_final_state_of_each_direction(lengths):
-    found, _, carry = pooled(SequenceClassifier(Recurrent(LSTMCell(4)), 40), lengths)
-    np.testing.assert_allclose(found, carry.h, atol=1e-5)
-    found, _, carry = pooled(SequenceClassifier(Recurrent(GRUCell(4), reverse=True), 40), lengths)
-    np.testing.assert_allclose(found, carry, atol=1e-5)
-    stack = Stack((Recurrent(GRUCell(3)), two_ways()))
-    found, _, (_, both) = pooled(SequenceClassifier(stack, 40), lengths)
-    states = np.concatenate([both.forward.h, both.backward.h], axis=1)
-    np.testing.assert_allclose(found, states, atol=1e-5)
-    found, _, both = pooled(SequenceClassifier(two_ways(projection_size=2), 40), lengths)
-    states = np.concatenate([both.forward.h, both.backward.h], axis=1)
-    np.testing.assert_allclose(found, states, atol=1e-5)
+LAST = [
+    (Recurrent(LSTMCell(4)), lambda carry: carry.h),
+    (Recurrent(GRUCell(4), reverse=True), lambda carry: carry),
+    (Stack((Recurrent(GRUCell(3)), two_ways())), lambda carry: both_states(carry[1])),
+    (two_ways(projection_size=2), lambda carry: both_states(carry)),
+]
+
+
+def both_states(carry: Any) -> np.ndarray:
+    return np.concatenate([carry.forward.h, carry.backward.h], axis=1)
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "lengths"])
+@pytest.mark.parametrize(("layer", "state"), LAST, ids=["forwards", "reverse", "stack", "both"])
+def test_last_is_the_final_state_of_each_direction(layer, state, lengths):
+    found, _, carry = pooled(SequenceClassifier(layer, 40), lengths)
+    np.testing.assert_allclose(found, state(carry), atol=1e-5)
 
 
 def test_mean_and_flatten_read_all_steps_but_no_padding():

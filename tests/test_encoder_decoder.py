@@ -152,7 +152,7 @@ def test_each_array_of_the_carry_starts_from_its_own_dense_layer():
     np.testing.assert_array_equal(query, carry[1])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_and_later_targets_change_nothing_and_the_rest_does(name):
     model = make(name)
@@ -169,7 +169,7 @@ def test_padding_and_later_targets_change_nothing_and_the_rest_does(name):
     np.testing.assert_array_equal(source[[0, 2]], before[[0, 2]])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_step_by_step_gives_the_outputs_of_the_whole(name):
     model = make(name)

@@ -124,6 +124,7 @@ def whole():
     return Recurrent(GRUCell(3))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     "layers", [half(), Stack((whole(), half()), residual=True), Stack((half(), half()))]

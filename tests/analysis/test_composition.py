@@ -52,6 +52,7 @@ def test_mido_is_named_if_it_is_missing(tmp_path, monkeypatch):
         music.write_midi(tmp_path / "a.mid", ROLL)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", [GRUCell, LSTMCell])
 def test_composing_reads_the_opening_and_what_was_composed(cell, key):
     """With saturated outputs the drawing is certain: compare with a run over the whole piece."""

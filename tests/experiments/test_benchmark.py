@@ -209,6 +209,7 @@ def test_layer_suite(monkeypatch):
     assert counted[1] == pytest.approx(3 * counted[0])
 
 
+@pytest.mark.slow
 def test_layers_whose_rows_are_on_all_devices():
     """Four, in the tests."""
     data = layer.arrays("lstm", 8, 3, 4)

@@ -19,7 +19,7 @@ def formal_languages(call):
     return partial(call, partial(cli.run_command, Config, main), "formal_languages.py")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "arguments", "memoryless_loss"),
     [

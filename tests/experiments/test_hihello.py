@@ -170,7 +170,7 @@ def test_many_seeds(run, tmp_path):
     }
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", sorted(set(CELLS) - {"lstm"}))
 def test_any_cell_and_any_text(call, cell):
     result = call("--cell", cell, "--text", "안녕하세요", "--quiet", "--steps", "60")

@@ -57,7 +57,7 @@ def assert_finished(result) -> None:
     assert all(line.startswith(known) for line in lines), result.stderr[-2000:]
 
 
-@pytest.mark.sampled(80)
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "command"), CASES)
 def test_every_experiment_runs(command, setting, tmp_path, cache_home, environment):
     environment = environment | {"XDG_CACHE_HOME": str(cache_home)} | SETTINGS[setting]

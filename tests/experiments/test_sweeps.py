@@ -49,7 +49,7 @@ def write_data() -> None:
     Path("text.txt").write_text("the rain in Spain stays mainly in the plain\n" * 30)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_script_sweeps(name, script, call):
     write_data()
@@ -107,6 +107,7 @@ def test_a_mistake_is_one_line(script, case):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_other_options_may_have_commas(script):
     module = importlib.import_module("hihello")
     for arguments in (["--text", "a,b"], ["--text=1,2"], ["--mesh", "seed=1,data=1"], []):

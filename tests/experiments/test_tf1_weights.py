@@ -46,6 +46,7 @@ def rows_of(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_command_remakes_tensorflows_numbers(run, golden, tmp_path):
     result = run("hihello.py", *FLAGS, f"--init-from={GOLDEN}", "--run-dir=a")
     assert (result.returncode, result.stderr) == (0, "")

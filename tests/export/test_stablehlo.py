@@ -47,7 +47,7 @@ Path("results").write_bytes(pickle.dumps(results))
 """
 
 
-@pytest.mark.sampled(len(NETWORKS))
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_process_without_jaxrnn_calls_the_program(name, key, tmp_path, environment):
     network = make(NETWORKS[name], key)

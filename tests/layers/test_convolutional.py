@@ -28,7 +28,7 @@ def drawn(dimensions, key):
     return layer, layer.init(key, inputs), inputs
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("dimensions", CELLS)
@@ -77,6 +77,7 @@ def test_pieces_with_a_carry_equal_the_whole(dimensions, key):
     chex.assert_trees_all_close((jnp.concatenate(pieces, axis=1), carry), wanted, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dimensions", CELLS)
 def test_no_gradient_crosses_a_reset(dimensions, key):
     """Compared with each sequence of a row in a call of its own."""

@@ -31,7 +31,7 @@ def chaotic(cell, key, rows=2, steps=120):
     return layer, jax.tree.map(lambda leaf: 20 * leaf, layer.init(key, inputs)), inputs
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("cell", "what"), CASES)
 def test_values_and_gradients_equal_the_scan(cell, what, reverse, key):
@@ -40,7 +40,7 @@ def test_values_and_gradients_equal_the_scan(cell, what, reverse, key):
     chex.assert_trees_all_close(solved, scanned, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "clipped", "lstm"])
 def test_in_double_precision_they_agree_to_the_last_digits(cell, reverse, key):
@@ -50,7 +50,7 @@ def test_in_double_precision_they_agree_to_the_last_digits(cell, reverse, key):
         chex.assert_trees_all_close(solved, scanned, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_a_long_sequence_equals_the_scan(cell, key):
     layer = Recurrent(CELLS[cell](4), implementation="newton")
@@ -72,7 +72,7 @@ def test_small_states_are_as_exact_as_large_ones(cell, key):
     assert np.abs(outputs - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_under_vmap_with_other_parameters_in_each(cell, key):
     """A network that needs fewer iterations waits for the others."""
@@ -198,6 +198,7 @@ def test_other_cells_are_refused(cell):
         Recurrent(cell, implementation="newton")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_refused(dtype, key):
     layer = Recurrent(LSTMCell(H, param_dtype=dtype), implementation="newton")

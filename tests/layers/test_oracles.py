@@ -168,6 +168,7 @@ def test_they_equal_pytorch_in_single_precision(kind, form):
     check_torch(kind, form, None, np.float32)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_newtons_method_equals_pytorch(kind, float64):
     check_torch(kind, "stacked", None, np.float64, implementation="newton")

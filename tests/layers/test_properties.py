@@ -295,7 +295,7 @@ def test_vmap_equals_one_at_a_time(layer, drawn, drawn_too):
             assert_close(jax.tree.map(lambda part, at=(s, n): part[at], got), wanted)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rnn", "mingru-at_once"])
 @examples(12)
 @given(st.data())
@@ -337,7 +337,7 @@ def exported(layer, key, *, lengths=None, resets=None):
     return [jax.tree.leaves(call(*arguments)) for call in (again.call, apply)]
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize("name", CELLS)

@@ -263,6 +263,7 @@ def test_options_out_of_range_are_refused():
         Recurrent(RGLRUCell(H, project_inputs=False)).init(jax.random.key(0), jnp.ones((1, 2, 3)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("shift", [-300.0, 0.0, 300.0])
 def test_the_slstms_stabilizer_changes_nothing_but_the_range(shift, float64, key):
     """Equations 8 to 14 of Beck et al. (2024), without m; exp(300) is too much for float32."""
@@ -312,6 +313,7 @@ def test_negative_eigenvalues_flip_a_state(negative, wanted):
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize(
     "cell",

@@ -54,7 +54,7 @@ def is_sorted(function, *arguments):
     return " sort[" in str(jax.make_jaxpr(function)(*arguments))
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize(
     ("cell", "reverse", "extra"),
     [
@@ -82,7 +82,7 @@ def test_values_and_gradients_equal_the_scan(cell, lengths, reverse, extra, key)
         chex.assert_trees_all_close(found(*arguments), expected(*arguments), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [ragged.CHUNK_STEPS + 1, 1, ragged.CHUNK_STEPS])
 def test_any_number_of_steps(steps, key):
     with jax.enable_x64(True):

@@ -171,6 +171,7 @@ def test_a_bfloat16_cell_counts_beyond_bfloat16_precision(key):
     assert_close(carry.c, np.array([[1000.0]]), 2**-8)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CELLS)
 def test_equal_shapes_are_compiled_once(name, key):
     chex.clear_trace_counter()
@@ -211,6 +212,7 @@ def test_chunks_need_memory_of_the_square_root_of_the_steps():
     assert chunked[4096] < 6 * chunked[256]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", ["minlstm", "mingru", "lru", "rglru"])
 def test_only_the_scan_has_a_loop(name, key, monkeypatch):

@@ -79,6 +79,7 @@ def test_bidirectional_concatenates_two_layers(merge, key):
     assert_close((outputs, carry), (merged, BidirectionalCarry(last, first)), 1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["both ways inside", "one"])
 def test_residual_layers_add_their_inputs_from_the_second_on(name, key):
     stack = STACKS[name](residual=True)

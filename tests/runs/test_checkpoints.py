@@ -530,6 +530,7 @@ while threading.enumerate() != [threading.main_thread()]:
 """
 
 
+@pytest.mark.slow
 def test_orbax_prints_nothing_and_leaves_no_thread_with_two_devices(tmp_path, environment):
     command = [sys.executable, "-W", "always", "-c", PLAIN, tmp_path]
     settings = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

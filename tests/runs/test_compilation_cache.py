@@ -60,6 +60,7 @@ def test_an_entry_with_a_flipped_bit_gives_no_wrong_number(hihello, tmp_path):
     assert hihello("second") == (first, "")
 
 
+@pytest.mark.slow
 def test_the_directory_names_jaxlib_and_the_processor(hihello, tmp_path):
     import jaxlib.version
 

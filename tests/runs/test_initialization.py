@@ -51,7 +51,7 @@ def cache(cache_home, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("final", [False, True])
 def test_each_seed_starts_from_the_same_seed(source, tmp_path, final):
     config = replace(source.config, init_from=InitFrom(source.run_dir, final))
@@ -157,6 +157,7 @@ def test_a_hidden_size_is_not_taken_for_a_vocabulary(source, tmp_path):
         initial_state(TrainLoop(config))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("text", ["abcdeabc", "abcd", "olleh"], ids=["five", "four", "reordered"])
 def test_another_texts_characters_are_refused(tmp_path, text):
     def config(text, **options):

@@ -31,6 +31,8 @@ from tensorboardX.proto import event_pb2
 from jaxrnn.runs import checkpoints, pytree_io, run_directory
 from jaxrnn.training.loop import TrainLoop
 
+pytestmark = pytest.mark.slow
+
 KILLED = -signal.SIGKILL
 NAMES = ("dropout", "carry", "seeds")
 CLOCK = re.compile(rb', "clock": \{"utc": "[^"]+", "seconds": ([0-9.e-]+)\}\}\n')
@@ -295,7 +297,6 @@ def chain(workers, uninterrupted, tmp_path) -> Callable[..., Chain]:
 # Kills.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_uninterrupted_run_is_the_same_in_longer_calls(chain, name):
     """So the runs to compare with do not depend on how often they were saved."""
@@ -303,7 +304,6 @@ def test_an_uninterrupted_run_is_the_same_in_longer_calls(chain, name):
     links.end()
 
 
-@pytest.mark.slow
 def test_killed_before_it_trains(chain):
     links = chain("carry")
     for moment in killed.STARTING:
@@ -311,7 +311,6 @@ def test_killed_before_it_trains(chain):
     links.end()
 
 
-@pytest.mark.slow
 def test_killed_at_each_stage_of_saving(chain):
     """At the first save of a new run, and at a later one of a resumed run; the third one prunes."""
     moments = list(killed.SAVING)
@@ -325,7 +324,6 @@ def test_killed_at_each_stage_of_saving(chain):
     in_parallel(kill, range(len(moments)))
 
 
-@pytest.mark.slow
 def test_killed_while_it_resumes_and_while_it_ends(chain):
     links = chain("seeds")
     links.kill(moment="before saving", number=2)
@@ -347,12 +345,10 @@ def kill_at_random(chain: Callable[..., Chain], seed: int, kills: int) -> None:
     links.end()
 
 
-@pytest.mark.slow
 def test_random_kills(chain):
     in_parallel(lambda seed: kill_at_random(chain, seed, kills=4), (0, 3))  # of one experiment
 
 
-@pytest.mark.slow
 def test_two_hundred_random_kills(chain):
     in_parallel(lambda seed: kill_at_random(chain, seed, kills=20), range(100, 110))
 
@@ -395,7 +391,6 @@ SAVED = {  # whether checkpoints are rare: (moment, its n-th time, the step that
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rarely", SAVED)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_the_run_once_everything_is_saved(chain, number, rarely):
@@ -412,7 +407,6 @@ def test_a_signal_stops_the_run_once_everything_is_saved(chain, number, rarely):
     links.end()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first", SIGNALS)
 def test_a_second_signal_acts_at_once(chain, first):
     links = chain("dropout")
@@ -446,7 +440,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_a_damaged_checkpoint_is_named_and_skipped(chain, damage):
     links = chain("carry")
@@ -491,7 +484,6 @@ def test_a_run_is_never_overwritten(chain, workers, tmp_path):
         assert contents(folder) == before
 
 
-@pytest.mark.slow
 def test_leftovers_of_kills_are_cleared(chain):
     links = chain("dropout")
     for number in (1, 2, 1):
@@ -549,7 +541,6 @@ def assert_refused(ended: Ended, why: str, where: Path) -> None:
     assert ended.code == 2
 
 
-@pytest.mark.slow
 def test_a_file_that_cannot_grow(chain):
     """From the moment on, the size of files is limited; the next one to be written is named."""
 
@@ -585,7 +576,6 @@ def small_disk(cached, tmp_path) -> Iterator[tuple[Worker, Path]]:
         yield worker, folder
 
 
-@pytest.mark.slow
 def test_a_full_disk_and_a_read_only_disk(small_disk, uninterrupted, tmp_path):
     worker, folder = small_disk
 
@@ -620,7 +610,6 @@ def test_a_full_disk_and_a_read_only_disk(small_disk, uninterrupted, tmp_path):
 # The commands.
 
 
-@pytest.mark.slow
 def test_verify_after_kills(chain, workers):
     """It reports equality, and after one number is changed by hand, that number."""
     links = chain("seeds")
@@ -645,7 +634,6 @@ def test_verify_after_kills(chain, workers):
         assert (ended.code, ended.stderr) == (1, "")
 
 
-@pytest.mark.slow
 def test_every_exit_code_as_a_command(chain, workers, cached, tmp_path):
     """0 at the end, 2 if it cannot resume, 3 if it diverged, 130 for Ctrl-C, 143 for SIGTERM."""
     half, folders = {"moment": "half of the metrics are written"}, {}
@@ -699,7 +687,6 @@ def test_every_exit_code_as_a_command(chain, workers, cached, tmp_path):
         assert ended.stdout.startswith(f"Bitwise equal: {step} logged steps of 1 seed, ")
 
 
-@pytest.mark.slow
 def test_a_run_that_diverges_after_a_kill_diverges_the_same(workers, tmp_path):
     whole, killed_one = tmp_path / "whole", tmp_path / "killed"
     words = "error: the loss or gradient of seed 4 is not finite, at step 21; "

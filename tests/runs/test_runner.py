@@ -268,7 +268,7 @@ class Always(Trap):
         return super().loss(outputs, batch) + jnp.inf
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_run_that_diverges_at_step_0_diverges_again(tmp_path, seeds):
     """There is no checkpoint before step 0, so resuming starts over."""

@@ -206,7 +206,7 @@ def kill_after(monkeypatch, owner, name: str, calls: int) -> None:
     monkeypatch.setattr(owner, name, function)
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "calls"),
     [

@@ -76,6 +76,7 @@ def manifest(run_dir: Path) -> dict:
     return json.loads((run_dir / "manifest.json").read_text())
 
 
+@pytest.mark.sampled(2)
 def test_it_receives_what_tensorboard_does(fake, tmp_path, capsys):
     result = run(SEVERAL, run_dir=tmp_path / "memory/0001", track=fake.__name__)
     [options] = fake.inits
@@ -117,7 +118,7 @@ def test_a_resumed_run_continues_in_the_tracker(fake, tmp_path):
     assert fake.rows[-1][0] == 4
 
 
-@pytest.mark.sampled(3)  # log of one, finish of the other
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("function", ["log", "finish"])
 def test_a_tracker_that_fails_is_left_out(fake, tmp_path, capsys, function):
     fake.failing = function
@@ -127,6 +128,7 @@ def test_a_tracker_that_fails_is_left_out(fake, tmp_path, capsys, function):
     assert capsys.readouterr().err.count(said) == 1
 
 
+@pytest.mark.sampled(2)
 def test_a_tracker_that_does_not_start_is_an_error(fake, tmp_path):
     fake.failing = "init"
     with pytest.raises(RunError, match=r"did not start \(ConnectionError: no network\)$"):

@@ -157,6 +157,7 @@ def test_the_real_loop_is_measured():
     assert all(0 < took < 10 and math.isfinite(took) for _, took in seconds)
 
 
+@pytest.mark.slow
 def test_a_loop_with_another_layout_is_that_of_a_new_loop():
     loop = TrainLoop(replace(CONFIG, seeds=4))
     layout = replace(loop.config, vmap_size=2, mesh=MeshShape(seed=2))
@@ -276,6 +277,7 @@ def test_a_batch_too_large_for_memory_is_refused_with_what_would_fit(monkeypatch
         tuning.require_memory(loop)
 
 
+@pytest.mark.slow
 def test_seeds_too_many_for_memory_are_refused_with_what_would_fit(monkeypatch):
     """Before anything is allocated. On other devices than a CPU each has a memory of its own."""
     config = replace(CONFIG, seeds=4 * 10**8, vmap_size=10**8, mesh=MeshShape(seed=4))

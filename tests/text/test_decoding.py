@@ -91,7 +91,7 @@ def test_beams_match_a_search_by_hand(attention, beams):
     assert narrow == (beams < 40)  # so the width matters
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [False, True])
 def test_greedy_is_one_beam_and_the_likeliest_token_each_time(attention):
     model, params = make(attention)
@@ -126,6 +126,7 @@ def test_greedy_decoding_is_exact_where_teacher_forcing_is():
     assert 50 < wanted.sum() < 450
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_each_other():
     model, params = make(True)
     whole = beam_decode(model, params, SOURCES, 4, 3)

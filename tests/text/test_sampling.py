@@ -60,6 +60,7 @@ def filtered(logits, temperature=1.0, top_k=None, top_p=None):
     return np.array([w / share if unit in kept else 0.0 for unit, w in enumerate(weights)])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -87,6 +88,7 @@ def test_samples_follow_the_filtered_softmax(settings, key):
         assert np.sum((seen - expected) ** 2 / expected) < 28, (counts / draws, wanted)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("settings", "allowed"),
     [
@@ -119,6 +121,7 @@ def test_greedy_breaks_ties_by_the_lowest_id(key):
     assert sample_token(key, logits, GREEDY).tolist() == [1, 0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "settings", [{"top_k": 5}, {"top_k": 9}, {"top_p": 1}, {"top_k": 3}, {"top_p": 0.8}], ids=str
 )

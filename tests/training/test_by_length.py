@@ -103,6 +103,7 @@ def trained():
     return train_in_memory(ExperimentConfig(Groups(), MODEL, TrainConfig(60, 0.05)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("groups", [GROUPS, (1, 5, 11), (12,)])
 def test_each_group_is_the_weighted_mean_of_its_rows(groups):
     task, run = Groups(length_groups=groups), trained()
@@ -126,6 +127,7 @@ def test_each_group_is_the_weighted_mean_of_its_rows(groups):
         np.testing.assert_allclose(found["validation_loss_by_length"], whole, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_empty_group_does_not_end_a_run_that_hunts_nans():
     params = MODEL.init(jax.random.key(0), jnp.zeros((1, 1, 4)))["params"]
     with jax.debug_nans(True):

@@ -162,6 +162,7 @@ def run_until(name, stop):
     return jax.device_get(state), metrics
 
 
+@pytest.mark.slow
 def test_states_are_donated():
     _, train_loop, compiled = build("one vmap")
     aliases = compiled.executable.as_text().splitlines()[0].count("may-alias")
@@ -212,7 +213,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         replace(CONFIG, **settings)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["carry and lengths", "traps"])
 def test_make_train_equals_the_loop_to_the_bit(name):
     """`run` and `make_train` share their steps; the harness is held to the pure function."""

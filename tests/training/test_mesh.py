@@ -106,6 +106,7 @@ def collectives(text):
     return {kind: shapes for kind, shapes in found.items() if shapes}
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_a_step_sums_the_gradients_at_once_and_gathers_nothing():
     config = language(mesh=MeshShape(data=2))
@@ -138,8 +139,8 @@ def layers():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
-@pytest.mark.sampled(10)
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
 @pytest.mark.parametrize("name", layers())
 def test_a_layer_takes_sharded_inputs(name, kind):

@@ -57,6 +57,7 @@ def test_a_step_applies_the_clipped_gradient(key, clip_norm, ragged):
     assert new.step == 1
 
 
+@pytest.mark.slow
 def test_flatten_gives_the_same_update(key):
     task = Echo()
     results = []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 from tasks.mnist1d_features import features
+from tasks.same_batches import check_batches
 
 from jaxrnn.errors import RunError, SettingError
 from jaxrnn.rng import validation_key
@@ -47,26 +48,35 @@ def resample(signal: list[float], size: int) -> list[float]:
     return found
 
 
-def published_example(key: jax.Array, digit: int) -> list[float]:
+@jax.jit
+@jax.vmap
+def numbers(key: jax.Array) -> tuple[jax.Array, ...]:
+    """The random numbers of one example: padding, scale, shift, two kinds of noise, slope."""
+    keys = jax.random.split(key, 6)
+    return (
+        jax.random.randint(keys[0], (), 36, 61),
+        jax.random.uniform(keys[1], (), jnp.float32, -0.5, 0.5),
+        jax.random.randint(keys[2], (), 0, 48),
+        jax.random.normal(keys[3], (72,), jnp.float32),
+        jax.random.normal(keys[4], (72,), jnp.float32),
+        jax.random.uniform(keys[5], (), jnp.float32, -0.5, 0.5),
+    )
+
+
+def published_example(draws: list[np.ndarray], digit: int) -> list[float]:
     """The paper's steps one after the other, on lists, with the same random numbers."""
-    draws = jax.random.split(key, 6)
+    padding, stretch, shift, smooth, fine, tilt = (draw.tolist() for draw in draws)
     shape = np.array(SHAPES.split()).astype(float).reshape(10, 12)[digit]
     shape = (shape - shape.mean()) / shape.std()
     template = [(value - shape[0]) / 6 + 1e-8 for value in shape]  # so that a zero is signal
-    padding = int(jax.random.randint(draws[0], (), 36, 61))
     signal = resample(template + [0.0] * padding, 72)
-    scale = 1 + 0.4 * float(jax.random.uniform(draws[1], (), jnp.float32, -0.5, 0.5))
-    signal = [scale * value for value in signal]
-    shift = int(jax.random.randint(draws[2], (), 0, 48))
+    signal = [(1 + 0.4 * stretch) * value for value in signal]
     signal = signal[-shift:] + signal[:-shift] if shift else signal
-    noise = 0.25 * np.asarray(jax.random.normal(draws[3], (72,), jnp.float32), float)
-    smooth = gaussian_filter1d(noise, 2).tolist()  # the only step that is left to a library
-    signal = [value or other for value, other in zip(signal, smooth, strict=True)]
-    fine = np.asarray(jax.random.normal(draws[4], (72,), jnp.float32), float)
-    slope = 0.75 * float(jax.random.uniform(draws[5], (), jnp.float32, -0.5, 0.5))
+    noise = gaussian_filter1d(0.25 * np.array(smooth), 2)  # the only step that a library does
+    signal = [value or other for value, other in zip(signal, noise.tolist(), strict=True)]
     signal = [
-        value + 0.02 * small - slope * (n / 71 - 0.5)
-        for n, (value, small) in enumerate(zip(signal, fine.tolist(), strict=True))
+        value + 0.02 * small - 0.75 * tilt * (n / 71 - 0.5)
+        for n, (value, small) in enumerate(zip(signal, fine, strict=True))
     ]
     return [(value - MEAN) / STD for value in resample(signal, 40)]
 
@@ -75,8 +85,9 @@ def test_mnist1d_follows_the_papers_steps():
     keys = jax.random.split(jax.random.key(3), 60)
     digits = np.arange(60) % 10
     made = np.asarray(jax.jit(jax.vmap(make_example))(keys, digits))
-    for key, digit, example in zip(keys, digits.tolist(), made, strict=True):
-        np.testing.assert_allclose(example, published_example(key, digit), atol=2e-4)
+    draws = zip(*(np.asarray(draw) for draw in numbers(keys)), strict=True)
+    for row, digit, example in zip(draws, digits.tolist(), made, strict=True):
+        np.testing.assert_allclose(example, published_example(list(row), digit), atol=2e-4)
 
 
 def test_mnist1d_has_the_moments_of_the_published_set():
@@ -155,8 +166,7 @@ def test_random_rows_are_uniform_and_keep_their_labels(tmp_path):
     np.testing.assert_allclose(counts, 1 / 6, atol=5 * np.sqrt(5 / 36 / 6000))
 
 
-@pytest.mark.parametrize("view", ["rows", "pixels"])
-def test_a_permutation_moves_whole_steps_alike_in_all_sequences(tmp_path, view):
+def test_a_permutation_moves_whole_steps_alike_in_all_sequences(tmp_path):
     plain = LabelledFile(file=labelled(tmp_path)).load()
     moved = LabelledFile(file=labelled(tmp_path), permutation_seed=3).load()
     order = np.asarray(moved[0].inputs[0, :, 0], int)  # the first sequence is 0, 1, 2, 3
@@ -164,9 +174,16 @@ def test_a_permutation_moves_whole_steps_alike_in_all_sequences(tmp_path, view):
     for one, other in zip(plain, moved, strict=True):
         np.testing.assert_array_equal(one.inputs[:, order], other.inputs)
     task = MNIST1D(2, "sequential"), MNIST1D(2, "sequential", permutation_seed=3)
-    one, other = (np.asarray(each.sample_batch(jax.random.key(0), STEP).inputs) for each in task)
+    one, other = (
+        np.asarray(jax.jit(each.sample_batch)(jax.random.key(0), STEP).inputs) for each in task
+    )
     np.testing.assert_allclose(np.sort(one, axis=1), np.sort(other, axis=1), atol=1e-5)
     assert (one != other).any()
+
+
+def test_a_key_gives_the_same_batch_from_one_program_and_under_vmap(tmp_path):
+    check_batches(MNIST1D(batch_size=3))
+    check_batches(LabelledFile(batch_size=3, file=labelled(tmp_path)))
 
 
 BAD_FILES = {

@@ -39,11 +39,18 @@ def within_chance(counts: Any, n: int) -> None:
     )
 
 
-def read(inputs: np.ndarray) -> list[int]:
-    """The symbols of one row of one-hot vectors, [T, F]; -1 for a vector of zeros."""
-    for vector in inputs:
-        assert set(vector) <= {0.0, 1.0} and vector.sum() <= 1
-    return [int(vector.argmax()) if vector.any() else -1 for vector in inputs]
+def read(inputs: np.ndarray) -> np.ndarray:
+    """The symbols [...] of one-hot vectors, [..., F]; -1 for a vector of zeros."""
+    assert ((inputs == 0) | (inputs == 1)).all() and (inputs.sum(axis=-1) <= 1).all()
+    return np.where(inputs.any(axis=-1), inputs.argmax(axis=-1), -1)
+
+
+def loss_of_frequencies(task: Task, batch: Batch) -> float:
+    """The loss of always predicting how often each class is right, counted in the batch."""
+    counts = np.bincount(batch.targets[batch.weights > 0], minlength=task.output_size)
+    outputs = np.log(counts / counts.sum()).astype(np.float32)
+    outputs = np.broadcast_to(outputs, (*batch.targets.shape, task.output_size))
+    return float(jax.jit(task.loss)(outputs, batch))
 
 
 def test_adding_of_1997_as_the_paper_defines_it():
@@ -98,7 +105,7 @@ def test_adding_of_1997_baseline_is_the_variance_of_the_target():
 
 
 def test_the_plain_sum_has_the_bits_it_always_had():
-    inputs = Adding(6, 1).sample_batch(jax.random.key(0), 0).inputs
+    inputs = sample(Adding(6, 1)).inputs
     expected = [0.84231412, 0.18237865, 0.2271781, 0.12072563, 0.19181347, 0.72201502]
     np.testing.assert_array_equal(inputs[0, :, 0], np.array(expected, np.float32))
 
@@ -108,7 +115,7 @@ def test_selective_copy_repeats_the_symbols_in_order(length, symbols, copied):
     batch = sample(SelectiveCopy(length, 50, symbols, copied))
     assert batch.inputs.shape == (50, length + copied, symbols + 2)
     for inputs, targets, weights in zip(*batch[:3], strict=True):
-        row = read(inputs)
+        row = read(inputs).tolist()
         assert row[length] == symbols + 1 and row[length + 1 :] == [symbols] * (copied - 1)
         kept = [symbol for symbol in row[:length] if symbol != symbols]
         assert len(kept) == copied and max(kept) < symbols
@@ -125,8 +132,7 @@ def test_selective_copy_is_uniform_over_places_and_symbols():
     within_chance([places.count(pair) for pair in pairs], MANY)
     both = 3 * batch.targets[:, 5] + batch.targets[:, 6]
     within_chance(np.bincount(both, minlength=9), MANY)
-    uniform = jnp.zeros((MANY, 7, 3))
-    assert float(task.loss(uniform, batch)) == pytest.approx(task.memoryless_loss, rel=1e-5)
+    assert loss_of_frequencies(task, batch) == pytest.approx(task.memoryless_loss, rel=1e-3)
 
 
 RANGES = {"6a": [(10, 20), (50, 60)], "6b": [(10, 20), (33, 43), (66, 76)]}
@@ -138,14 +144,14 @@ CLASSES = {  # the paper's rules: Q, R, S, U, V, A, B, C
 
 @pytest.mark.parametrize("variant", RANGES)
 def test_temporal_order_as_the_paper_defines_it(variant):
-    task = TemporalOrder(batch_size=1000, variant=variant)
+    task = TemporalOrder(batch_size=400, variant=variant)
     batch = sample(task)
     assert batch.lengths is not None
     lengths = batch.lengths.tolist()
     assert set(lengths) == set(range(100, 111))
     seen = [set() for _ in RANGES[variant]]
-    for inputs, targets, weights, length in zip(*batch[:3], lengths, strict=True):
-        ids = read(inputs)
+    symbols = read(np.asarray(batch.inputs)).tolist()
+    for ids, targets, weights, length in zip(symbols, *batch[1:3], lengths, strict=True):
         assert set(ids[length:]) <= {-1}
         string = "".join("EBabcdXY"[n] for n in ids[:length])
         assert string[0] == "E" and string[-1] == "B"
@@ -167,8 +173,7 @@ def test_temporal_order_classes_and_noise_are_uniform(variant):
     within_chance(np.bincount(batch.targets[:, 0], minlength=task.output_size), MANY)
     counts = batch.inputs[:, :, 2:6].sum(axis=(0, 1))
     within_chance(counts, int(counts.sum()))
-    outputs = jnp.zeros((*batch.targets.shape, task.output_size))
-    assert float(task.loss(outputs, batch)) == pytest.approx(task.memoryless_loss, rel=1e-5)
+    assert loss_of_frequencies(task, batch) == pytest.approx(task.memoryless_loss, rel=1e-3)
 
 
 def test_temporal_order_counts_outputs_within_three_tenths():
@@ -180,7 +185,7 @@ def test_temporal_order_counts_outputs_within_three_tenths():
     shares[1] = 0.69 * right[1] + 0.31 * others[1]  # right, but not sure enough
     shares[2] = np.roll(right[2], 1) * 0.97 + 0.01  # wrong
     outputs = np.log(shares)[:, None].repeat(11, axis=1).astype(np.float32)
-    found = task.metrics(jnp.asarray(outputs), batch)
+    found = jax.jit(task.metrics)(outputs, batch)
     assert (float(found["accuracy"]), float(found["within"])) == (0.75, 0.5)
 
 
@@ -198,7 +203,8 @@ def test_solved_needs_every_sequence_of_2000_and_a_low_error(task, edge):
 
 def test_validation_batches_differ_from_each_other_and_from_training():
     task = TemporalOrder(10, 20)
-    a, again, b = (task.validation_batch(jnp.int32(n), None) for n in (0, 0, 1))
+    make = jax.jit(task.validation_batch)
+    a, again, b = (make(n, None) for n in (0, 0, 1))
     np.testing.assert_array_equal(a.inputs, again.inputs)
     assert (np.asarray(a.inputs) != np.asarray(b.inputs)).any()
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tasks.same_batches import check_batches
 
 from jaxrnn.errors import RunError
 from jaxrnn.runs.config_json import from_json, to_json
@@ -19,9 +20,10 @@ SOUNDS = {"b": "B", "d": "D", "a": "AA1", "i": "IY0"}
 
 @pytest.fixture
 def dictionary(tmp_path: Path) -> Path:
-    """Words of four letters, each said as it is written; every third has a second way."""
+    """Words of 2 or 4 letters, each said as it is written; every third has a second way."""
     lines = []
-    for n, letters in enumerate(itertools.product(SOUNDS, repeat=4)):
+    words = (itertools.product(SOUNDS, repeat=length) for length in (2, 4))
+    for n, letters in enumerate(itertools.chain(*words)):
         word, sounds = "".join(letters), " ".join(SOUNDS[letter] for letter in letters)
         lines += [f"{word} {sounds}"] + [f"{word}(2) {sounds} D"] * (n % 3 == 0)
     file = tmp_path / "small.dict"
@@ -33,7 +35,7 @@ def pairs(task, batch):
     split = task.source_length
     return [
         (task.source_text(inputs[:split]), task.target_text(targets[split:]))
-        for inputs, targets in zip(batch.inputs, batch.targets, strict=True)
+        for inputs, targets in zip(*jax.device_get(batch[:2]), strict=True)
     ]
 
 
@@ -50,14 +52,19 @@ def test_batches_are_pairs_of_the_training_part(dictionary):
     assert not {w for w, _ in found} & {*task.lexicon.validation, *task.lexicon.test}
 
 
+def test_a_key_gives_the_same_batch_from_one_program_and_under_vmap(dictionary):
+    check_batches(Pronunciation(dictionary, max_length=5, batch_size=3))
+
+
 def test_the_validation_batch_is_its_part_with_first_pronunciations(dictionary):
     task = Pronunciation(dictionary, max_length=5)
     arrays = jax.tree.map(jnp.asarray, task.arrays())
-    found = pairs(task, task.validation_batch(jnp.int32(0), arrays))
+    compiled = jax.jit(task.validation_batch)
+    found = pairs(task, compiled(0, arrays))
     first = [(word, " ".join(ways[0])) for word, ways in task.lexicon.validation.items()]
     assert found == first and task.validation_size == len(first)
     arrays = jax.tree.map(jnp.asarray, task.test_arrays())
-    found = pairs(task, task.validation_batch(jnp.int32(0), arrays))
+    found = pairs(task, compiled(0, arrays))
     assert found == [(word, " ".join(ways[0])) for word, ways in task.lexicon.test.items()]
 
 
@@ -70,17 +77,14 @@ def test_the_memoryless_loss_is_the_entropy_of_the_tokens(dictionary):
     shares = np.array(list(counts.values())) / sum(counts.values())
     assert task.memoryless_loss == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-6)
     arrays = jax.tree.map(jnp.asarray, task.arrays())
-    batch = Pronunciation(dictionary, max_length=5, batch_size=2000).sample_batch(
-        jax.random.key(0), 0, arrays
-    )
+    many = Pronunciation(dictionary, max_length=5, batch_size=2000)
+    batch = jax.jit(many.sample_batch)(jax.random.key(0), 0, arrays)
     chances = np.full(task.output_size, 1e-9)
     for sound, count in counts.items():
         token = 0 if sound == "end" else task.target_vocabulary.index(sound)
         chances[token] = count / sum(counts.values())
     logits = np.broadcast_to(np.log(chances).astype(np.float32), (*batch.targets.shape, 40))
-    assert float(task.loss(jnp.asarray(logits), batch)) == pytest.approx(
-        task.memoryless_loss, rel=0.02
-    )
+    assert float(jax.jit(task.loss)(logits, batch)) == pytest.approx(task.memoryless_loss, rel=0.02)
 
 
 def test_words_are_encoded_and_the_task_is_saved(dictionary):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tasks.same_batches import check_batches
 
 from jaxrnn.errors import SettingError
 from jaxrnn.tasks import TASKS, register_task
@@ -178,32 +179,26 @@ def test_baselines_match_the_papers():
     assert CopyMemory(500).memoryless_loss == pytest.approx(10 * np.log(8) / 520)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_key_gives_the_same_batch_from_one_program_and_under_vmap(name):
+    check_batches(make_small(name), eagerly=name == "adding")
+
+
+@pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("name", SMALL)
 def test_a_key_gives_the_same_batch_with_and_without_jit_and_vmap(name):
-    task = make_small(name)
-    keys = jax.random.split(jax.random.key(2), 3)
-    compiled = jax.jit(task.sample_batch)
-    batches = [jax.device_get(compiled(key, STEP)) for key in keys]
-    for a, b in [(0, 1), (0, 2), (1, 2)]:
-        assert (batches[a].inputs != batches[b].inputs).any()
-    together = jax.device_get(sample_many(task, keys))
-    for i, (key, batch) in enumerate(zip(keys, batches, strict=True)):
-        for again in (
-            compiled(key, STEP),
-            task.sample_batch(key, STEP),
-            jax.tree.map(lambda part, i=i: part[i], together),
-        ):
-            jax.tree.map(np.testing.assert_array_equal, again, batch)
+    check_batches(make_small(name), eagerly=True)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", sorted(SMALL.keys() - {"adding"}))  # it draws JAX's integers
 def test_a_key_gives_the_same_batch_with_64_bits(name):
     task, key = make_small(name), jax.random.key(4)
-    narrow = task.sample_batch(key, STEP)
+    narrow = jax.jit(task.sample_batch)(key, STEP)
     with jax.enable_x64(True):
-        wide = task.sample_batch(key, STEP)
+        wide = jax.jit(task.sample_batch)(key, STEP)
     for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
 import contextlib
 import json
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,19 +84,19 @@ def main(config: Config) -> None:
     for n, (label, experiment) in enumerate(experiments.items(), 1):
         seeds = f"{experiment.seeds} seed{'s' * (experiment.seeds > 1)}"
         print(f"{config.name}: {label} ({n} of {len(experiments)}), {seeds}", flush=True)
-        outcomes[label] = train(folder / label, experiment, f"{config.name}, {label}")
+        outcomes[label] = train(folder / label, experiment, numbered(config, experiments, label))
     rows = study_results.results(study, outcomes)
     picture = folder / f"{config.name}.png"
     study_results.draw(picture, study, outcomes)
     print(f"\n{study_results.table(rows)}\nThe figure is {picture}.")
-    if config.verify:
-        for label in outcomes:
-            verdict = verify(folder / label)
-            print(f"{label}: {verdict.text}", flush=True)
-            if not verdict.holds:
-                raise SystemExit(1)
+    same_bits = config.verify and train_again(config, experiments, folder)
     if config.publish:
-        publish(config, study, outcomes, rows, folder)
+        publish(config, study, outcomes, rows, folder, same_bits)
+
+
+def numbered(config: Config, labels: Collection[str], label: str) -> str:
+    """Name an experiment, and say which one of how many it is, for its progress."""
+    return f"{config.name}, {label} ({[*labels].index(label) + 1} of {len(labels)})"
 
 
 def require_same(run_dir: Path, experiment: ExperimentConfig) -> None:
@@ -139,8 +140,29 @@ def train(run_dir: Path, experiment: ExperimentConfig, progress_label: str = "")
     return Outcome(experiment, metrics.read(file), *ended, run_dir=run_dir)
 
 
+def train_again(config: Config, labels: Collection[str], folder: Path) -> bool:
+    """Verify each run, say what came out, and return whether no bit of any of them differs.
+
+    Raises:
+      SystemExit: at the first run that does not come out the same.
+    """
+    same_bits = True
+    for label in labels:
+        verdict = verify(folder / label, f"verifying {numbered(config, labels, label)}")
+        print(f"{label}: {verdict.text}", flush=True)
+        if not verdict.holds:
+            raise SystemExit(1)
+        same_bits &= verdict.bitwise
+    return same_bits
+
+
 def publish(
-    config: Config, study: Study, outcomes: dict[str, Outcome], rows: list[Any], folder: Path
+    config: Config,
+    study: Study,
+    outcomes: dict[str, Outcome],
+    rows: list[Any],
+    folder: Path,
+    same_bits: bool,
 ) -> None:
     """Write the record, the figure, the study's page and the gallery in docs."""
     images, pages = study_results.DOCS / "images", study_results.DOCS / "results"
@@ -162,6 +184,8 @@ def publish(
         "curve": study.curve.replace("_", " "),
         "picture": f"../images/study-{config.name}.png",
     }
+    if same_bits:
+        record["verified"] = True
     file = pages / study_results.RECORDS
     records = (read_json(file) if file.exists() else {}) | {config.name: record}
     write_json(file, dict(sorted(records.items())))

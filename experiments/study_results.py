@@ -37,6 +37,8 @@ def describe(measure: Measure, values: np.ndarray) -> dict[str, Any]:
     if not there.size:
         return found | {"value": None}
     low, high, method = interval(there, measure.statistic)
+    if low is not None and high is not None:  # Student's t knows no bounds
+        low, high = max(low, measure.bounds[0]), min(high, measure.bounds[1])
     return found | {
         "value": float(getattr(np, measure.statistic)(there)),
         "low": low,
@@ -123,10 +125,12 @@ def generated(name: str, record: dict[str, Any]) -> str:
     """Return the part of a study's page that comes from its record."""
     data = "".join(f"\n{file}: SHA-256 {digest}.\n" for file, digest in record["data"].items())
     smaller = f"\nThis is the smaller version: {record['small']}.\n" if record["small"] else ""
+    again = "Training again gave the same bits (`jaxrnn verify`).\n\n"
+    again = again if record.get("verified") else ""
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     return (
         f"{BEGIN}\n{record['question']}\n\n```bash\n{record['command']}\n```\n{data}{smaller}\n"
-        f"{table(record['results'])}\nTraining took {duration(record['seconds'])} on"
+        f"{table(record['results'])}\n{again}Training took {duration(record['seconds'])} on"
         f" {record['machine']} ({versions}).\n\n"
         f"![{record['curve']} over the training steps]({record['picture']})\n{END}\n"
     )
@@ -204,7 +208,7 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
     figure = Figure(figsize=(6.4, 1.2 + 2.6 * len(titles)), layout="constrained")
     axes = dict(zip(titles, figure.subplots(len(titles), 1, squeeze=False)[:, 0], strict=True))
     names = list(dict.fromkeys(label.rpartition("/")[2] for label in outcomes))
-    caption, shown = "median, quartiles over seeds", {}
+    caption, shown, dashed = "median, quartiles over seeds", {}, {}
     for label, outcome in outcomes.items():
         title, _, line = label.rpartition("/")
         color, axis = COLORS[names.index(line) % len(COLORS)], axes[title]
@@ -224,10 +228,13 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
             shown.setdefault(title, []).extend((*low[1:], *high[1:]))
         for known in study.published:
             if known.label == label and known.line is not None:
-                axis.axhline(known.line, color=color, ls="--", lw=1.0)
+                dashed.setdefault((title, known.line), []).append(color)
                 shown.get(title, []).append(known.line)
                 caption = "median, quartiles over seeds; dashed: published"
         axis.set(title=title, ylabel=study.curve.replace("_", " "))
+    for (title, height), colors in dashed.items():  # black: the same for several curves
+        color = colors[0] if len(colors) == 1 else "black"
+        axes[title].axhline(height, color=color, ls="--", lw=1.0)
     for title, losses in shown.items():
         margin = 0.05 * (np.ptp(losses) or 1.0)
         axes[title].set_ylim(min(losses) - margin, max(losses) + margin)

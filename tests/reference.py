@@ -148,12 +148,12 @@ def minlstm(params, xs, h=0.0, *, activation_fn=identity):
     return over_time(step, xs, h=h)
 
 
-def indrnn(params, xs, h=0.0, *, mask=1.0, recurrent_clip=np.inf):
+def indrnn(params, xs, h=0.0, *, mask=1.0, recurrent_clip=np.inf, activation_fn=relu):
     """Li et al. (2018), eq. 2; a bound of |u| as in its section 3.2."""
     u = np.clip(params["u"], -recurrent_clip, recurrent_clip)
 
     def step(x, h):
-        return {"h": relu(affine(params, "i", x) + u * mask * h)}
+        return {"h": activation_fn(affine(params, "i", x) + u * mask * h)}
 
     return over_time(step, xs, h=h + 0 * u)
 

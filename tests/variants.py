@@ -42,7 +42,7 @@ class Variant(NamedTuple):
         return reference.REFERENCE[self.cell](params, xs, **states, **options, **masks)
 
 
-IN_NUMPY = {nn.relu: reference.relu, positive: reference.positive}
+IN_NUMPY = {nn.relu: reference.relu, positive: reference.positive, jnp.tanh: np.tanh}
 
 VARIANTS = {name: Variant(name) for name in CELLS} | {
     "lstm-peepholes": Variant("lstm", (("peepholes", True),)),
@@ -65,6 +65,7 @@ VARIANTS = {name: Variant(name) for name in CELLS} | {
     "minlstm-positive": Variant("minlstm", (("activation_fn", positive),)),
     "mingru-positive": Variant("mingru", (("activation_fn", positive),)),
     "indrnn-clip": Variant("indrnn", (("recurrent_clip", 0.4),)),
+    "indrnn-tanh": Variant("indrnn", (("activation_fn", jnp.tanh),)),
     "urlstm-uniform": Variant("urlstm", (("refine_gate", False),)),
     "urlstm-refine": Variant("urlstm", (("uniform_gate_init", False),)),
     "lru-state": Variant("lru", (("state_size", 3),)),

@@ -31,6 +31,7 @@ docs/results/NAME.md, and the gallery. Below the table, write what agrees, what 
 """
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,9 @@ Values = Callable[[Outcome], np.ndarray]
 NO_FORGET_GATE = 1e4
 """A forget bias with which the gate is exactly 1, and without a gradient: the LSTM of 1997."""
 
+PERCENT = (0.0, 100.0)
+"""The bounds of a percentage."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -91,12 +95,14 @@ class Measure:
       values: returns [S] float, NaN for a seed that has none; or [S] bool, for a success rate.
       higher_is_better: which seed is the best; ignored for rates.
       statistic: what is compared with the published value: the mean or the median over the seeds.
+      bounds: the lowest and the highest possible value; intervals end there.
     """
 
     name: str
     values: Values
     higher_is_better: bool = True
     statistic: Literal["mean", "median"] = "mean"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 class Published(NamedTuple):

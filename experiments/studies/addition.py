@@ -9,7 +9,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import EncoderDecoder
 from jaxrnn.tasks.sequence_to_sequence import Addition
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from studies import Measure, Options, Published, Study, final, solved, steps_to_success
+from studies import PERCENT, Measure, Options, Published, Study, final, solved, steps_to_success
 
 SOURCE = "keras.io/examples/nlp/addition_rnn, 2 digits (55 epochs of 5000) and 4 (20 of 400,000)"
 TOKENS = "right tokens, %"
@@ -37,8 +37,8 @@ STUDY = Study(
     question="How often does an encoder-decoder write the exact sum of two numbers?",
     experiments=experiments,
     measures=(
-        Measure(TOKENS, final("validation_accuracy", 100)),
-        Measure("exact sums, %", final("validation_exact_match", 100)),
+        Measure(TOKENS, final("validation_accuracy", 100), bounds=PERCENT),
+        Measure("exact sums, %", final("validation_exact_match", 100), bounds=PERCENT),
         Measure("more than 99% exact", solved),
         Measure("steps to that", steps_to_success(), False, statistic="median"),
     ),

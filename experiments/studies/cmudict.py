@@ -14,7 +14,7 @@ from jaxrnn.runs import loading, translation
 from jaxrnn.tasks.sequence_to_sequence import Pronunciation
 from jaxrnn.text.edit_distance import error_rates
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from studies import Measure, Options, Outcome, Published, Study, Values, final
+from studies import PERCENT, Measure, Options, Outcome, Published, Study, Values, final
 
 PLAIN, ATTENTION = "LSTM", "bidirectional LSTM with attention"
 WORDS = "test words that are wrong, %"
@@ -68,7 +68,7 @@ STUDY = Study(
     question="How often does an encoder-decoder pronounce a word of the CMU dictionary wrongly?",
     experiments=experiments,
     measures=(
-        Measure(WORDS, on_test_words("words"), False),
+        Measure(WORDS, on_test_words("words"), False, bounds=PERCENT),
         Measure("wrong phonemes, %", on_test_words("tokens"), False),
         Measure("final validation loss", final("validation_loss"), False),
     ),

@@ -7,6 +7,7 @@ from jaxrnn.tasks.grammars import ContinualReber
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from studies import (
     NO_FORGET_GATE,
+    PERCENT,
     Measure,
     Options,
     Published,
@@ -52,7 +53,9 @@ STUDY = Study(
     experiments=experiments,
     measures=(
         Measure(SOLVED, solved),
-        Measure("best share of right symbols, %", highest("validation_correct", 100)),
+        Measure(
+            "best share of right symbols, %", highest("validation_correct", 100), bounds=PERCENT
+        ),
         Measure(SYMBOLS, steps_to_success(BATCH * WINDOW), False, statistic="median"),
     ),
     published=(

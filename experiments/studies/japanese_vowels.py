@@ -6,7 +6,7 @@ from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import SequenceClassifier
 from jaxrnn.tasks import JapaneseVowels
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from studies import Measure, Options, Published, Study, final, highest
+from studies import PERCENT, Measure, Options, Published, Study, final, highest
 
 BOTH, ONE = "BiLSTM", "LSTM"
 LAST, BEST = "final test accuracy, %", "best test accuracy, %"
@@ -40,8 +40,8 @@ STUDY = Study(
     question="How well does an LSTM of 100 units name the speaker of two vowels?",
     experiments=experiments,
     measures=(
-        Measure(LAST, final("validation_accuracy", 100.0)),
-        Measure(BEST, highest("validation_accuracy", 100.0)),
+        Measure(LAST, final("validation_accuracy", 100.0), bounds=PERCENT),
+        Measure(BEST, highest("validation_accuracy", 100.0), bounds=PERCENT),
     ),
     published=(Published(BOTH, LAST, "95.4", SOURCE, line=0.954),),
     curve="validation_accuracy",

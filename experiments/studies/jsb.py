@@ -48,9 +48,9 @@ STUDY = Study(
         ),
     ),
     published=(
-        Published("LSTM", TEST, "8.45", SOURCE, line=8.45),
-        Published("GRU", TEST, "8.43", SOURCE, line=8.43),
-        Published("RNN", TEST, "8.91", SOURCE, line=8.91),
+        Published("LSTM", TEST, "8.45", SOURCE),
+        Published("GRU", TEST, "8.43", SOURCE),
+        Published("RNN", TEST, "8.91", SOURCE),
     ),
     seeds=10,
     curve="validation_loss",

@@ -1,5 +1,6 @@
 """Language models of equal size: LSTM, GRU and minGRU on the characters of Tiny Shakespeare."""
 
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -31,22 +32,31 @@ def num_parameters(model: LanguageModel) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
+@cache
+def largest_size(cell: str, layers: int, symbols: int) -> int:
+    """How many units give no more parameters than the LSTM has."""
+
+    def parameters(cell: str, size: int) -> int:
+        return num_parameters(make_model(cell, size, layers, 0.0, symbols))
+
+    most = parameters("lstm", SIZE)
+    low, high = SIZE, 16 * SIZE  # `low` fits, `high` does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if parameters(cell, middle) <= most else (low, middle)
+    return low
+
+
 def equal_models(layers: int, dropout: float, symbols: int) -> dict[str, LanguageModel]:
-    """The models: as many units as give no more parameters than the LSTM has."""
-
-    def model(cell: str, size: int) -> LanguageModel:
-        return make_model(cell, size, layers, dropout, symbols)
-
-    def largest(cell: str) -> int:
-        low, high = SIZE, 16 * SIZE  # `low` fits, `high` does not
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = num_parameters(model(cell, middle)) <= most
-            low, high = (middle, high) if fits else (low, middle)
-        return low
-
-    most = num_parameters(model("lstm", SIZE))
-    return {label: model(cell, largest(cell)) for label, cell in LABELS.items()}
+    """The models, with as many parameters as the LSTM has, or a little fewer."""
+    sizes = {
+        cell: largest_size(cell, layers, symbols) for cell in LABELS.values() if cell != "lstm"
+    }
+    sizes["lstm"] = SIZE
+    return {
+        label: make_model(cell, sizes[cell], layers, dropout, symbols)
+        for label, cell in LABELS.items()
+    }
 
 
 def make_experiments(

@@ -9,13 +9,13 @@ from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import SequenceClassifier
 from jaxrnn.tasks import Classification, LabelledFile
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from studies import Measure, Options, Published, Study, final, highest
+from studies import PERCENT, Measure, Options, Published, Study, final, highest
 
 LABEL = "published set"
 LAST, BEST = "final test accuracy, %", "best test accuracy, %"
 MEASURES = (
-    Measure(LAST, final("validation_accuracy", 100.0)),
-    Measure(BEST, highest("validation_accuracy", 100.0)),
+    Measure(LAST, final("validation_accuracy", 100.0), bounds=PERCENT),
+    Measure(BEST, highest("validation_accuracy", 100.0), bounds=PERCENT),
 )
 PAPER = "Greydanus and Kobak (2024), arXiv 2011.14439, table 1"
 LOG = "notebooks/mnist1d-classification.ipynb in github.com/greydanus/mnist1d, one seed"

@@ -6,6 +6,7 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from studies import (
+    PERCENT,
     Measure,
     Options,
     Published,
@@ -59,7 +60,9 @@ STUDY = Study(
     measures=(
         Measure(SOLVED, solved),
         Measure("steps until solved", steps_to_success(), False, statistic="median"),
-        Measure("highest accuracy until then, %", highest("validation_accuracy", 100.0)),
+        Measure(
+            "highest accuracy until then, %", highest("validation_accuracy", 100.0), bounds=PERCENT
+        ),
     ),
     published=tuple(
         Published(f"{name}/{label}", SOLVED, "100%", SOURCE) for name in TASKS for label in LABELS

@@ -34,6 +34,7 @@ class Verdict(NamedTuple):
 
     text: str  # a line or more, to print
     holds: bool
+    bitwise: bool = False  # no bit differs
 
 
 class MetricDifference(NamedTuple):
@@ -54,7 +55,7 @@ class MetricDifference(NamedTuple):
         )
 
 
-def verify(run_dir: Path | str) -> Verdict:
+def verify(run_dir: Path | str, label: str = "") -> Verdict:
     """Train a run again from step 0 and say whether it comes out the same.
 
     On the machine and versions that made it, the metrics, the parameters and the optimizer's state
@@ -63,6 +64,7 @@ def verify(run_dir: Path | str) -> Verdict:
 
     Args:
       run_dir: a run that finished or was interrupted, or a sweep that has finished.
+      label: what is trained, shown in the progress of a run.
 
     Raises:
       RunError: if its files are damaged, or something they name is missing.
@@ -73,7 +75,7 @@ def verify(run_dir: Path | str) -> Verdict:
     compilation_cache.enable()
     if sweep_results.is_sweep(run_dir):
         return _verify_sweep(run_dir)
-    return _verify_run(run_dir, {})
+    return _verify_run(run_dir, {}, label)
 
 
 Programs = dict[str, list[RunState]]
@@ -94,7 +96,7 @@ def _verify_sweep(folder: Path) -> Verdict:
     return Verdict(text, all(each.holds for each in verdicts))
 
 
-def _verify_run(run_dir: Path, programs: Programs) -> Verdict:
+def _verify_run(run_dir: Path, programs: Programs, label: str = "") -> Verdict:
     """Verify one run; add the program that it was trained in, if with others, to `programs`."""
     run_directory.require_idle(run_dir)
     config = run_metadata.load_config(run_dir)
@@ -115,7 +117,7 @@ def _verify_run(run_dir: Path, programs: Programs) -> Verdict:
             programs[name] = joint_run.train_in_memory(joint, first)
         again = programs[name][number]
     else:
-        with ProgressBar(config) as progress:
+        with ProgressBar(config, label=label) as progress:
             first, _ = initialization.initial_state(loop, source)
             again = train_in_memory(config, until, progress.after_call, first)
     history = again.history
@@ -170,7 +172,7 @@ def _judge(
     changes = [f"The environment differs: {difference}." for difference in environment]
     if not found and not leaves:
         equal = f"Bitwise equal: {what}, the parameters and the optimizer's state."
-        return Verdict("\n".join([*changes, equal]), True)
+        return Verdict("\n".join([*changes, equal]), True, True)
     if not environment:
         if found:
             return Verdict(f"Differs, first at {found[0]}.", False)

@@ -9,6 +9,7 @@ import sys
 import types
 from functools import partial
 
+import char_lm
 import numpy as np
 import pytest
 import scipy.io
@@ -19,8 +20,10 @@ from study import Config, main
 
 from jaxrnn import Adding, ExperimentConfig, GRUCell, Recurrent, SequenceModel, TrainConfig, cli
 from jaxrnn.errors import SettingError
-from jaxrnn.runs import progress
+from jaxrnn.runs import callbacks, progress
+from jaxrnn.runs.config_json import to_json
 from jaxrnn.runs.evaluation import evaluate
+from jaxrnn.runs.verification import Verdict
 from jaxrnn.training.history import History
 from jaxrnn.training.loop import TrainLoop
 
@@ -74,8 +77,17 @@ def outcome(values: dict[str, list[list[float]]], **ends: dict[int, int]) -> stu
 
 @pytest.mark.slow
 def test_a_study_is_trained_once_and_reported(toy, tmp_path, monkeypatch):
+    labels, bar = [], callbacks.Progress
+
+    def shown(*arguments, label):
+        labels.append(label)
+        return bar(*arguments, label=label)
+
+    monkeypatch.setattr(callbacks, "Progress", shown)
     result = toy("toy", "--verify")
     assert (result.returncode, result.stderr) == (0, "")
+    trained = ["toy, T=3/slow (1 of 2)", "toy, T=3/fast (2 of 2)"]
+    assert labels == [*trained, *(f"verifying {label}" for label in trained)]
     assert "toy: T=3/slow (1 of 2), 3 seeds" in result.stdout
     assert re.search(r"\| T=3/fast \| final loss \| 0.1 \| [\d.]+ \(-?[\d.]+ to", result.stdout)
     assert re.search(r"\| T=3/slow \| solved \| - \| 0% \(0 to 56.1%\), 0 of 3 ", result.stdout)
@@ -173,6 +185,23 @@ def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
         in (page.parent / "index.md").read_text()
     )
     assert (tmp_path / "docs/images/study-toy.png").exists()
+    assert toy("toy", "--small", "--publish", "--verify").returncode == 0
+    [record] = json.loads((tmp_path / "docs/results/results.json").read_text()).values()
+    assert record["verified"] and "Training again gave the same bits" in page.read_text()
+    # Equal within rounding, as on another machine, is not called the same bits.
+    monkeypatch.setattr(study, "verify", lambda *_: Verdict("Within", True))
+    assert toy("toy", "--small", "--publish", "--verify").returncode == 0
+    assert page.read_text() == text + "\nIt agrees.\n"
+
+
+def test_a_page_says_that_its_runs_were_verified():
+    records = json.loads((PAGES / "results.json").read_text("utf-8"))
+    record = {**records["adding"], "verified": True}
+    sentence = "Training again gave the same bits (`jaxrnn verify`).\n\n"
+    text = study_results.generated("adding", record)
+    assert text.count(sentence) == 1
+    del record["verified"]
+    assert study_results.generated("adding", record) == text.replace(sentence, "")
 
 
 def test_the_published_pages_agree_with_the_records():
@@ -218,9 +247,13 @@ def test_every_study_describes_experiments_that_exist(name, data_files):
     measures = {measure.name for measure in each.measures}
     assert measures >= {known.measure for known in each.published}
     full = each.experiments(studies.Options(3, data=file))
-    assert full.keys() >= {known.label for known in each.published}
     small = each.experiments(studies.Options(3, small=True, data=file)) if each.small else {}
+    assert {*full, *small} >= {known.label for known in each.published}
     assert small.keys() <= full.keys() or name in ("adding", "copy_memory")
+    if name == "copy_memory":  # the loss without memory is drawn for every cell
+        floors = {known.label: known.line for known in each.published}
+        for label, config in (full | small).items():
+            assert floors[label] == pytest.approx(config.task.memoryless_loss)
     for label, config in small.items():
         assert config.train.steps <= full.get(label, config).train.steps
     assert {config.seeds for config in (*full.values(), *small.values())} == {3}
@@ -235,6 +268,23 @@ def test_the_networks_of_every_study_fit_their_tasks(name, data_files):
     each = studies.load(name)
     made = each.experiments(studies.Options(2, bool(each.small), data_files.get(name)))
     assert all(each.curve in TrainLoop(config).metrics for config in made.values())
+
+
+TWINS = {  # by study: the options of char_lm.py, or of its twin in PyTorch, on its page
+    "language_models": {"epochs": 2},
+    "language_models_korean": {"epochs": 10, "batch_size": 10, "dropout": 0.3},
+}
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("name", TWINS)
+def test_the_lstm_of_a_study_is_that_of_its_pytorch_twin(name, data_files):
+    text = data_files[name]
+    made = studies.load(name).experiments(studies.Options(5, True, text))["LSTM"]
+    options = TWINS[name] | {"layers": 1, "learning_rate": 8e-3, "log_every": 50}
+    twin = char_lm.make_config(char_lm.Config(text, **options))
+    for part in ("task", "model", "train"):
+        assert to_json(getattr(made, part)) == to_json(getattr(twin, part))
 
 
 def test_measures_pick_the_rows_they_name():
@@ -314,6 +364,11 @@ def test_intervals_are_those_of_scipy_and_cover():
     assert (equal["low"], equal["high"], equal["interval"]) == (0.25, 0.25, "all equal")
     assert study_results.describe(mean, np.full(2, np.nan))["value"] is None
     assert study_results.describe(mean, np.array([7.0]))["low"] is None
+    share = studies.Measure("m", lambda _: np.zeros(1), bounds=studies.PERCENT)
+    for values in (np.array([50.0, 100.0, 100.0]), np.array([50.0, 0.0, 0.0])):
+        free, found = (study_results.describe(each, values) for each in (mean, share))
+        assert free["low"] < 0 or free["high"] > 100
+        assert found["low"] == max(free["low"], 0) and found["high"] == min(free["high"], 100)
 
 
 def test_a_seed_that_stopped_keeps_its_value_in_the_figure(tmp_path, monkeypatch):
@@ -331,6 +386,21 @@ def test_a_seed_that_stopped_keeps_its_value_in_the_figure(tmp_path, monkeypatch
     ended = {"T=3/slow": outcome({"loss": loss}, stopped={0: 10})}
     study_results.draw(tmp_path / "figure.png", TOY, ended)
     assert drawn == [([0, 10, 20], [3.0, 2.0, 2.0])]
+
+
+def test_a_line_that_belongs_to_several_curves_is_black(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    lines = []
+    monkeypatch.setattr(Axes, "axhline", lambda _, y, color, **__: lines.append((y, color)))
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
+    ended = dict.fromkeys(("T=3/slow", "T=3/fast"), outcome({"loss": [[3.0, 1.0, 2.0]]}))
+    study_results.draw(tmp_path / "figure.png", TOY, ended)
+    [known] = TOY.published
+    both = dataclasses.replace(TOY, published=(known, known._replace(label="T=3/slow")))
+    study_results.draw(tmp_path / "figure.png", both, ended)
+    assert lines == [(0.1, study_results.COLORS[1]), (0.1, "black")]
 
 
 def test_durations_read_well():

@@ -219,6 +219,13 @@ MUTANTS = {  # what is wrong: the golden that sees it, the module, what stands t
     "nothing taken out": ("deltanet", "cells.deltanet", "(v - stored)", "v"),
     "long keys": ("deltanet", "cells.deltanet", "normalized(q), normalized(k)", "normalized(q), k"),
     "the decay after": ("gateddeltanet", "cells.deltanet", "stored = (state", "stored = (carry.s"),
+    "the step's bias": ("gateddeltanet", "cells.gated_deltanet", "(step + jnp", "(step - jnp"),
+    "a rate without exp": (
+        "gateddeltanet",
+        "cells.gated_deltanet",
+        "expand_dims(jnp.exp(log_rate),",
+        "expand_dims((log_rate),",
+    ),
     "the untied input gate": ("urlstm", "cells.urlstm", "(1 - effective) * g)", "(1 - f) * g)"),
 }
 

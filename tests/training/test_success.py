@@ -327,13 +327,13 @@ def test_criteria_agree_on_traced_values_and_on_arrays(name):
         assert not on_arrays[-1], "NaN is no success"
 
 
-@pytest.mark.sampled(2)
 @dataclass(frozen=True)
 class Above(Below):
     def solved(self, metrics):
         return metrics["validation_right"] > 0.6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("hunt", [False, True])
 def test_a_step_without_validation_meets_no_bound(hunt):
     """With JAX_DEBUG_NANS, infinity stands for what was not measured."""

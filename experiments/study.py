@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before JAX is imported; see experiments/hihello.py
 import contextlib
 import json
 import shlex
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,21 +81,16 @@ def main(config: Config) -> None:
         require_same(folder / label, experiment)  # before hours of training
     outcomes = {}
     for n, (label, experiment) in enumerate(experiments.items(), 1):
-        seeds = f"{experiment.seeds} seed{'s' * (experiment.seeds > 1)}"
-        print(f"{config.name}: {label} ({n} of {len(experiments)}), {seeds}", flush=True)
-        outcomes[label] = train(folder / label, experiment, numbered(config, experiments, label))
+        which = f"{config.name}, {label} ({n} of {len(experiments)})"
+        print(f"{which}: {experiment.seeds} seed{'s' * (experiment.seeds > 1)}", flush=True)
+        outcomes[label] = train(folder / label, experiment, which)
     rows = study_results.results(study, outcomes)
     picture = folder / f"{config.name}.png"
     study_results.draw(picture, study, outcomes)
     print(f"\n{study_results.table(rows)}\nThe figure is {picture}.")
-    same_bits = config.verify and train_again(config, experiments, folder)
+    same_bits = config.verify and train_again(config.name, outcomes)
     if config.publish:
         publish(config, study, outcomes, rows, folder, same_bits)
-
-
-def numbered(config: Config, labels: Collection[str], label: str) -> str:
-    """Name an experiment, and say which one of how many it is, for its progress."""
-    return f"{config.name}, {label} ({[*labels].index(label) + 1} of {len(labels)})"
 
 
 def require_same(run_dir: Path, experiment: ExperimentConfig) -> None:
@@ -140,15 +134,15 @@ def train(run_dir: Path, experiment: ExperimentConfig, progress_label: str = "")
     return Outcome(experiment, metrics.read(file), *ended, run_dir=run_dir)
 
 
-def train_again(config: Config, labels: Collection[str], folder: Path) -> bool:
+def train_again(name: str, outcomes: dict[str, Outcome]) -> bool:
     """Verify each run, say what came out, and return whether no bit of any of them differs.
 
     Raises:
       SystemExit: at the first run that does not come out the same.
     """
     same_bits = True
-    for label in labels:
-        verdict = verify(folder / label, f"verifying {numbered(config, labels, label)}")
+    for n, (label, outcome) in enumerate(outcomes.items(), 1):
+        verdict = verify(outcome.run_dir, f"verifying {name}, {label} ({n} of {len(outcomes)})")
         print(f"{label}: {verdict.text}", flush=True)
         if not verdict.holds:
             raise SystemExit(1)

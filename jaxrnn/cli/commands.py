@@ -61,9 +61,9 @@ class Verify(OfRun):
     def __call__(self) -> None:
         from jaxrnn.runs.verification import verify
 
-        text, holds = verify(self.run_dir)
-        print(text)
-        if not holds:
+        verdict = verify(self.run_dir)
+        print(verdict.text)
+        if not verdict.holds:
             sys.exit(1)
 
 

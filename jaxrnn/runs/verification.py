@@ -34,11 +34,7 @@ class Verdict(NamedTuple):
 
     text: str  # a line or more, to print
     holds: bool
-
-    @property
-    def bitwise(self) -> bool:
-        """Whether no bit differs."""
-        return self.holds and "Bitwise equal:" in self.text
+    bitwise: bool = False  # no bit differs
 
 
 class MetricDifference(NamedTuple):
@@ -95,9 +91,12 @@ def _verify_sweep(folder: Path) -> Verdict:
             verdicts.append(Verdict(text, False))
             continue
         found = _verify_run(run_dir, programs)
-        verdicts.append(Verdict(f"{run_dir.name}: {found.text}", found.holds))
+        verdicts.append(found._replace(text=f"{run_dir.name}: {found.text}"))
     text = "\n".join(each.text for each in verdicts)
-    return Verdict(text, all(each.holds for each in verdicts))
+    holds, bitwise = (
+        all(getattr(each, name) for each in verdicts) for name in ("holds", "bitwise")
+    )
+    return Verdict(text, holds, bitwise)
 
 
 def _verify_run(run_dir: Path, programs: Programs, label: str = "") -> Verdict:
@@ -176,7 +175,7 @@ def _judge(
     changes = [f"The environment differs: {difference}." for difference in environment]
     if not found and not leaves:
         equal = f"Bitwise equal: {what}, the parameters and the optimizer's state."
-        return Verdict("\n".join([*changes, equal]), True)
+        return Verdict("\n".join([*changes, equal]), holds=True, bitwise=True)
     if not environment:
         if found:
             return Verdict(f"Differs, first at {found[0]}.", False)

@@ -88,7 +88,7 @@ def test_a_study_is_trained_once_and_reported(toy, tmp_path, monkeypatch):
     assert (result.returncode, result.stderr) == (0, "")
     trained = ["toy, T=3/slow (1 of 2)", "toy, T=3/fast (2 of 2)"]
     assert labels == [*trained, *(f"verifying {label}" for label in trained)]
-    assert "toy: T=3/slow (1 of 2), 3 seeds" in result.stdout
+    assert "toy, T=3/slow (1 of 2): 3 seeds" in result.stdout
     assert re.search(r"\| T=3/fast \| final loss \| 0.1 \| [\d.]+ \(-?[\d.]+ to", result.stdout)
     assert re.search(r"\| T=3/slow \| solved \| - \| 0% \(0 to 56.1%\), 0 of 3 ", result.stdout)
     assert result.stdout.count("Bitwise equal") == 2
@@ -270,7 +270,7 @@ def test_the_networks_of_every_study_fit_their_tasks(name, data_files):
     assert all(each.curve in TrainLoop(config).metrics for config in made.values())
 
 
-TWINS = {  # by study: the options of char_lm.py, or of its twin in PyTorch, on its page
+TWINS = {  # by study: the options of char_lm_torch.py on its page
     "language_models": {"epochs": 2},
     "language_models_korean": {"epochs": 10, "batch_size": 10, "dropout": 0.3},
 }

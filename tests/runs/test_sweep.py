@@ -167,7 +167,7 @@ def test_verification_trains_the_program_again(tmp_path):
     one, two = (each.run_dir for each in result.combinations)
     assert verify(one).text.startswith("Bitwise equal: 5 logged steps of 1 seed,")
     verdict = verify(result.sweep_dir)
-    assert verdict.holds
+    assert verdict.holds and verdict.bitwise
     assert verdict.text.count("Bitwise equal") == 2
     file = two / "metrics.jsonl"
     first, *others = file.read_text().splitlines(keepends=True)

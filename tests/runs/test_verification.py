@@ -56,8 +56,8 @@ def next_float(value):
 
 
 def test_an_unchanged_run_is_bitwise_equal(made):
-    text, holds = verify(made)
-    assert holds
+    text, holds, bitwise = verify(made)
+    assert holds and bitwise
     assert text == (
         "Bitwise equal: 10 logged steps of 3 seeds, the parameters and the optimizer's state."
     )
@@ -68,14 +68,14 @@ def test_the_first_difference_is_named(copy):
     change(copy, 7, 0, loss=next_float)
     change(copy, 4, 2, grad_norm=next_float)
     change(copy, 4, 1, loss=next_float)
-    text, holds = verify(copy)
+    text, holds, _ = verify(copy)
     assert not holds
     assert text.startswith("Differs, first at step 4, seed 1: loss was ")
 
 
 def test_null_differs_from_a_number(copy):
     change(copy, 9, 0, accuracy=lambda _: None)
-    text, holds = verify(copy)
+    text, holds, _ = verify(copy)
     assert not holds
     assert text.startswith("Differs, first at step 9, seed 0: accuracy was nan, is ")
 
@@ -83,10 +83,9 @@ def test_null_differs_from_a_number(copy):
 def test_missing_lines_are_reported(copy):
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:-3]))
-    assert verify(copy) == (
-        f"{copy / 'metrics.jsonl'} lacks lines of steps that were logged.",
-        False,
-    )
+    text, holds, _ = verify(copy)
+    assert not holds
+    assert text == f"{copy / 'metrics.jsonl'} lacks lines of steps that were logged."
 
 
 def resave(run_dir, change):
@@ -107,7 +106,7 @@ def test_a_difference_in_the_last_state_is_named(copy):
         )
 
     resave(copy, flip)
-    text, holds = verify(copy)
+    text, holds, _ = verify(copy)
     assert not holds
     assert (
         text
@@ -122,8 +121,8 @@ def test_a_run_from_another_machine_is_compared_within_a_tolerance(copy, off, ho
     rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
     largest = max(row["loss"] for row in rows)
     change(copy, 3, 2, loss=lambda loss: loss + off * largest)
-    text, verdict = verify(copy)
-    assert verdict == holds
+    text, *verdict = verify(copy)
+    assert verdict == [holds, False]
     first, second = text.splitlines()
     assert first == f"The environment differs: jaxlib was 0.0.1, is {jaxlib.version.__version__}."
     if holds:
@@ -142,8 +141,8 @@ def test_resuming_elsewhere_is_reported(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["sessions"].append({"from_step": 4, "differences": ["jaxlib was 1, is 2"]})
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    text, holds = verify(copy)
-    assert holds
+    text, holds, bitwise = verify(copy)
+    assert holds and bitwise
     first = text.splitlines()[0]
     assert first.startswith("The environment differs: ") and "jaxlib was 1, is 2" in first
 
@@ -175,13 +174,13 @@ def test_another_model_is_refused(copy):
 
 def test_a_run_from_another_machine_can_be_bitwise_equal(copy):
     move(copy)
-    text, holds = verify(copy)
-    assert holds
+    text, holds, bitwise = verify(copy)
+    assert holds and bitwise
     assert text.splitlines()[1].startswith("Bitwise equal")
 
 
 def test_a_run_without_a_checkpoint_cannot_be_verified(copy):
     shutil.rmtree(copy / "checkpoints")
-    text, holds = verify(copy)
+    text, holds, _ = verify(copy)
     assert not holds
     assert "nothing to verify" in text

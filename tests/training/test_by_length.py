@@ -157,7 +157,7 @@ def test_a_run_of_two_seeds(tmp_path):
     chex.assert_trees_all_equal(on_disk.values, whole.history.values)
     loss = on_disk.values["validation_loss_by_length"]
     assert loss.shape == (2, 4, 5)
-    text, holds = verify(tmp_path / "a")
+    text, holds, _ = verify(tmp_path / "a")
     assert holds and "Bitwise equal" in text
     head, *rows = summarize(result).splitlines()[-8:-1]
     assert head == "Validation by length, mean of 2 seeds:"

@@ -178,7 +178,7 @@ def test_an_interrupted_run_goes_on_the_same_and_is_verified(tmp_path, name, cap
     assert f"Steps to success: median {median}, quartiles " in said
     assert said.count(f"range {ends[0]} to {ends[-1]}.") == 1
     assert "stopped early" not in said and "never finite" not in said
-    text, holds = verify(run_dir)
+    text, holds, _ = verify(run_dir)
     assert holds and "Bitwise equal" in text
     capsys.readouterr()
     chex.assert_trees_all_equal(runner.resume(run_dir).state, wanted.state)

@@ -145,7 +145,7 @@ def test_early_stopping_and_resuming_after_it(folder, tmp_path, capsys, patience
     assert again.stopped == result.stopped
     chex.assert_trees_all_equal(again.state, result.state)
     assert (tmp_path / "a/metrics.jsonl").read_bytes() == before
-    text, holds = verify(tmp_path / "a")
+    text, holds, _ = verify(tmp_path / "a")
     assert holds and "Bitwise equal" in text
 
 

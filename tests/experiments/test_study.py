@@ -174,6 +174,7 @@ def test_what_is_published_comes_from_the_record(toy, tmp_path, monkeypatch):
     page = tmp_path / "docs/results/toy.md"
     [record] = json.loads((tmp_path / "docs/results/results.json").read_text()).values()
     assert record["command"] == "python experiments/study.py toy --small"
+    assert "verified" not in record
     text = page.read_text()
     assert text == study_results.page("toy", record, None)
     assert "[nobody" not in text and "Published: nobody (2026)." in text

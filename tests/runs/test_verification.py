@@ -12,8 +12,8 @@ from jaxrnn.cells import ElmanCell
 from jaxrnn.errors import RunError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
-from jaxrnn.runs import checkpoints, run_metadata, runner
-from jaxrnn.runs.verification import TOLERANCE, verify
+from jaxrnn.runs import checkpoints, run_metadata, runner, verification
+from jaxrnn.runs.verification import TOLERANCE, Verdict, verify
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import TrainLoop
 
@@ -184,3 +184,16 @@ def test_a_run_without_a_checkpoint_cannot_be_verified(copy):
     text, holds, _ = verify(copy)
     assert not holds
     assert "nothing to verify" in text
+
+
+def test_a_sweep_is_bitwise_equal_if_all_its_runs_are(tmp_path, monkeypatch):
+    """Each run's verdict is given here; tests of sweeps train them."""
+    found = {"a": Verdict("Bitwise", True, True), "b": Verdict("Within", True)}
+    monkeypatch.setattr(verification.sweep_results, "is_sweep", lambda _: True)
+    monkeypatch.setattr(verification.joint_run, "has_ended", lambda _: True)
+    monkeypatch.setattr(verification, "_verify_run", lambda run_dir, _: found[run_dir.name])
+    for names, bitwise in ({"a": True, "ab": False}).items():
+        runs = {"runs": [tmp_path / name for name in names]}
+        monkeypatch.setattr(verification.sweep_results, "read", lambda _, runs=runs: runs)
+        text = "\n".join(f"{name}: {found[name].text}" for name in names)
+        assert verify(tmp_path) == Verdict(text, True, bitwise)

@@ -40,6 +40,7 @@ class JapaneseVowels(Classification):
 
     output_size = SPEAKERS
     target_accuracy = 0.95
+    length_groups = (10, 15, 20, 25, STEPS)
 
     @property
     def files(self) -> tuple[Path, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -61,6 +61,7 @@ def test_lags_beyond_the_window_are_refused(measured, lags):
         forecasts.baselines(measured[1](), lags)
 
 
+@pytest.mark.slow
 def test_the_linear_autoregression_is_that_of_statsmodels(measured):
     models = pytest.importorskip("statsmodels.tsa.ar_model")
     values, make = measured

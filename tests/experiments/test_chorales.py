@@ -95,6 +95,7 @@ def test_transposed_pieces_have_no_sharps_or_flats(fifths):
     assert -6 <= key - (60 + tonic) <= 5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["bwv10.7.mxl", "bwv101.7.mxl"])
 def test_scores_are_those_that_music21_reads(name):

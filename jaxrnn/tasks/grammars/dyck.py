@@ -78,6 +78,12 @@ class Dyck(NextSymbol):
         """V, the brackets and the end."""
         return 2 * self.num_types + 1
 
+    @property
+    def length_groups(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The steps of # and up to 20, 40, 60, ... brackets, and all T."""
+        steps = self.max_length + 1
+        return (*range(21, steps, 20), steps)
+
     @cached_property
     def automaton(self) -> Automaton:
         """State 0 is the start, state 1 + d a depth of d, and the last one the end."""

@@ -97,6 +97,12 @@ class EmbeddedReber(NextSymbol):
             if not isinstance(value, int) or not 0 <= value < 2**31:
                 raise SettingError(f"{words} must be a whole number from 0, not {value!r}")
 
+    @property
+    def length_groups(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Up to 10, 15, 20, 25 and T symbols that are read; few strings have more than 25."""
+        steps = self.max_length - 1
+        return (*(bound for bound in (10, 15, 20, 25) if bound < steps), steps)
+
     @cached_property
     def memoryless_loss(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Nats of the best prediction from the current symbol alone: H(next | current)."""

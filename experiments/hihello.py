@@ -39,9 +39,10 @@ from jaxrnn.runs.progress import note
 from jaxrnn.runs.runner import RunResult
 from jaxrnn.tasks.next_character import NextCharacter
 from jaxrnn.text.characters import decode, escape_unprintable
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
 from jaxrnn.training.processes import Processes, is_first
 

@@ -36,7 +36,7 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, metrics, run_metadata, runner
 from jaxrnn.runs.tensorboard import Events
-from jaxrnn.training import loop
+from jaxrnn.training import calls
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 
 
@@ -290,13 +290,13 @@ def plan(run_dir: Path, request: dict[str, Any]) -> None:
 
 def work(command: str, run_dir: Path, request: dict[str, Any]) -> None:
     """Train, or do what `python -m jaxrnn COMMAND RUN_DIR` does."""
-    loop.SECONDS_PER_CALL = 1e6  # calls have the same length on a slow machine
+    calls.SECONDS_PER_CALL = 1e6  # calls have the same length on a slow machine
     plots.plot_run = lambda run_dir: Path(run_dir)
     if command == "start":
         config = CONFIGS[request["config"]]
         if request.get("often"):  # save at each step, and keep all checkpoints
             config = replace(config, train=replace(config.train, checkpoint_seconds=0))
-            loop.SECONDS_PER_CALL = 0.0
+            calls.SECONDS_PER_CALL = 0.0
             checkpoints.save = partial(checkpoints.save, keep=10**6)
         elif request.get("rarely"):
             config = replace(config, train=replace(config.train, checkpoint_seconds=1e6))

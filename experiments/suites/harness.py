@@ -19,8 +19,9 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import checkpoints, runner
 from jaxrnn.tasks.adding import Adding
+from jaxrnn.training.calls import compile_loop
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, init_state, make_train_step
 from jaxrnn.types import Metrics

@@ -9,8 +9,9 @@ import hihello
 import jax
 import numpy as np
 
+from jaxrnn.training.calls import compile_loop
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.loop import TrainLoop
 from suites import peers
 from suites.timing import Row, interleave, rows, run_python
 

@@ -16,8 +16,9 @@ import numpy as np
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
+from jaxrnn.training.calls import compile_loop
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
 from suites import peers
 from suites.timing import Row, interleave, product, rows

@@ -20,8 +20,8 @@ from jaxrnn.runs.tracking import Tracker
 from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import last_loss, last_measured
-from jaxrnn.training.loop import RunState
 from jaxrnn.training.mesh import to_host
+from jaxrnn.training.run_state import RunState
 from jaxrnn.training.step import TrainState
 
 

@@ -47,18 +47,12 @@ from jaxrnn.runs.import_paths import script_of_main
 from jaxrnn.runs.progress import Progress, note
 from jaxrnn.runs.run_directory import RunDirectory
 from jaxrnn.runs.tensorboard import Events
+from jaxrnn.training.calls import CompiledLoop, compile_loop, run_calls
 from jaxrnn.training.history import last_loss, last_measured
 from jaxrnn.training.joint import JointConfig
-from jaxrnn.training.loop import (
-    CompiledLoop,
-    RunState,
-    TrainLoop,
-    after_call,
-    compile_loop,
-    run_calls,
-    seed_status,
-)
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import to_host
+from jaxrnn.training.run_state import RunState, after_call, seed_status
 from jaxrnn.training.step import TrainState
 
 ENDED = ("finished", "diverged")

@@ -39,18 +39,13 @@ from jaxrnn.runs.run_directory import RunDirectory
 from jaxrnn.runs.tensorboard import Events, import_tensorboardx
 from jaxrnn.tasks.base import Task
 from jaxrnn.training import processes
+from jaxrnn.training.calls import CompiledLoop, compile_loop, run_loop
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.history import History, last_rows
-from jaxrnn.training.loop import (
-    CompiledLoop,
-    RunState,
-    TrainLoop,
-    compile_loop,
-    run_loop,
-    seed_status,
-)
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape, to_host, use_all_cpus
 from jaxrnn.training.processes import is_first, share
+from jaxrnn.training.run_state import RunState, seed_status
 from jaxrnn.training.step import TrainState
 
 

@@ -21,9 +21,10 @@ from jaxrnn.runs import config_json, machine
 from jaxrnn.runs.files import write_json
 from jaxrnn.runs.progress import note
 from jaxrnn.training import processes
+from jaxrnn.training.calls import CompiledLoop, compile_loop
 from jaxrnn.training.config import ExperimentConfig
 from jaxrnn.training.joint import JointConfig, networks_of
-from jaxrnn.training.loop import CompiledLoop, TrainLoop, compile_loop, make_mesh
+from jaxrnn.training.loop import TrainLoop, make_mesh
 from jaxrnn.training.mesh import MeshShape
 
 MEMORY_SHARE = 0.8  # of the free memory, that a measured program may use

@@ -20,9 +20,11 @@ from jaxrnn.runs import (
 )
 from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.runner import require_same_metrics
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import use_all_cpus
+from jaxrnn.training.run_state import RunState
 
 TOLERANCE = 1e-3
 """Largest allowed difference on another machine, relative to the metric's largest value in the run:

@@ -2,20 +2,13 @@
 
     make_train(config)   a whole run as one pure function of a seed
     TrainLoop(config)    its parts: `init`, `step`, and `run_steps`, the loop over some steps
-    compile_loop(loop)   `run_steps` compiled, with the task's arrays on the device
-    run_loop(compiled)   an iterator that calls it until training is over
 
-The program is compiled once and called again and again, for a few seconds each time: the steps at
-which a call starts and stops are arguments, and the first call also makes the parameters. How a
-run is split into calls does not change its bits. Step n draws its batch and its dropout masks from
-keys folded from n, so a resumed run sees what it would have seen.
+Step n draws its batch and its dropout masks from keys folded from n, so a resumed run sees what it
+would have seen. `calls` compiles `run_steps` and calls it.
 """
 
 import copy
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
@@ -29,11 +22,9 @@ from jax.sharding import PartitionSpec as P
 from jaxrnn.errors import SettingError
 from jaxrnn.rng import child_key, root_key
 from jaxrnn.tasks.base import Task
-from jaxrnn.training import processes
 from jaxrnn.training.config import ExperimentConfig
-from jaxrnn.training.history import History, join, mask_diverged
 from jaxrnn.training.joint import JointConfig, Networks, networks_of
-from jaxrnn.training.mesh import DATA, SEED, put_on_mesh, shard_rows, to_host
+from jaxrnn.training.mesh import DATA, SEED, shard_rows
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import TrainState, TrainStep, init_state, make_train_step
 from jaxrnn.training.success import UNSOLVED, is_solved
@@ -44,9 +35,6 @@ from jaxrnn.training.validation import (
     validate_and_track_best,
 )
 from jaxrnn.types import Arrays, Metrics, Params
-
-SECONDS_PER_CALL = 2.0
-"""How long a call of the compiled program should take: Ctrl-C waits for it to return."""
 
 Train = Callable[[Any], tuple[TrainState, Metrics]]
 
@@ -355,248 +343,3 @@ def _map_single(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda leaf: leaf[None], result)
 
     return mapped
-
-
-class CompiledLoop(NamedTuple):
-    """`run_steps`, compiled. It donates its states: do not use them after a call."""
-
-    config: ExperimentConfig
-    executable: Any  # the compiled `run_steps`
-    arrays: Arrays  # on the devices
-    shardings: Any = None  # of the other arguments on the mesh; None for one device
-
-    def __call__(
-        self, states: TrainState, networks: Networks, start: int, stop: int
-    ) -> tuple[TrainState, Metrics]:
-        """Take the steps from `start` to before `stop`: see `TrainLoop.run_steps`."""
-        arguments = states, networks, np.int32(start), np.int32(stop)
-        if self.shardings is not None and processes.are_several():
-            arguments = put_on_mesh(arguments, self.shardings)
-        return self.executable(*arguments, self.arrays)
-
-
-def compile_loop(loop: TrainLoop, meanwhile: Callable[[], object] = lambda: None) -> CompiledLoop:
-    """Compile the loop, and put the task's arrays on the devices.
-
-    With JAX_DISABLE_JIT nothing is compiled, and each operation runs by itself.
-
-    Args:
-      loop: the experiment's loop.
-      meanwhile: called in another thread while XLA compiles, which leaves Python idle.
-    """
-    config, arguments, options = loop.config, None, {}
-    arrays = config.task.arrays()
-    if loop.mesh is None:
-        arrays = jax.tree.map(jnp.asarray, arrays)
-    else:
-        everywhere, states = NamedSharding(loop.mesh, P()), loop.shardings
-        arguments = states, states.step, everywhere, everywhere
-        arrays = put_on_mesh(arrays, jax.tree.map(lambda _: everywhere, arrays))
-        options["in_shardings"] = (*arguments, everywhere)
-        options["out_shardings"] = (states, everywhere)
-    settings: Any = jax.config
-    if settings.jax_disable_jit:
-        executable = loop.run_steps  # one operation at a time, for debugging
-        meanwhile()
-    else:
-        donated = () if config.seeds % loop.seeds_at_once else 0  # padded states are copied
-        run_steps = jax.jit(loop.run_steps, donate_argnums=donated, **options)
-        given = loop.blank, networks_of(config), np.int32(0), np.int32(0)
-        shapes = jax.eval_shape(lambda *arguments: arguments, *given)
-        lowered = run_steps.lower(*shapes, arrays)
-        with ThreadPoolExecutor(1) as pool:
-            other_work = pool.submit(meanwhile)
-            executable = lowered.compile()
-            other_work.result()
-    return CompiledLoop(config, executable, arrays, arguments)
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run in progress: everything needed to continue it, and what it measured so far."""
-
-    step: int  # the next step
-    state: TrainState  # each leaf [S, ...]; before step 0 only the shapes matter
-    seconds: float = 0.0  # of training
-    histories: tuple[History, ...] = ()  # logged steps, one history per call
-    diverged: dict[int, int] = field(default_factory=dict)  # seed -> step with a non-finite loss
-    stopped: dict[int, int] = field(default_factory=dict)  # seed -> step of its early stop
-    solved_at: dict[int, int] = field(default_factory=dict)  # seed -> step at which it stopped so
-    is_over: bool = False  # all steps are done, or no seed is left to train
-
-    @property
-    def history(self) -> History:
-        """All logged steps so far."""
-        return join(self.histories)
-
-
-class Call(NamedTuple):
-    """What one call of the compiled loop did, to all networks."""
-
-    state: TrainState  # on the devices
-    progress: TrainState  # the few numbers that `seed_status` needs
-    values: Metrics  # by name, [S, calls_up_to, ...]
-    stop: int  # the step after the last one it took
-    seconds: float  # it took
-
-    def of(self, rows: slice) -> "Call":
-        """The same of some of the networks, without their whole state."""
-        progress, values = jax.tree.map(lambda leaf: leaf[rows], self[1:3])
-        return Call(progress, progress, values, self.stop, self.seconds)
-
-
-def run_calls(
-    compiled: CompiledLoop, state: TrainState, start: int, until: int | None = None
-) -> Iterator[Call]:
-    """Call the compiled loop, a few seconds per call, up to the last step.
-
-    Args:
-      compiled: the loop.
-      state: of all networks before step `start`; its arrays are donated.
-      start: the first step.
-      until: the step to stop before; None for all steps.
-
-    Yields:
-      each call. The first takes one step, to measure how long a step takes.
-    """
-    networks, steps = networks_of(compiled.config), 1
-    until = compiled.config.train.steps + 1 if until is None else until
-    while start < until:
-        started = time.perf_counter()
-        stop = min(start + steps, until)
-        state, values = compiled(state, networks, start, stop)
-        values, progress = to_host((values, _progress(state)))
-        seconds = time.perf_counter() - started
-        most = values["loss"].shape[1]
-        steps = int(np.clip(SECONDS_PER_CALL * (stop - start) / seconds, 1, most))
-        if compiled.shardings is not None:
-            steps = int(processes.share([steps])[0, 0])  # the clocks of processes differ
-        yield Call(state, progress, values, stop, seconds)
-        start = stop
-
-
-def run_loop(
-    compiled: CompiledLoop, run_state: RunState, until: int | None = None
-) -> Iterator[RunState]:
-    """Call the compiled loop, a few seconds per call, until training is over.
-
-    Args:
-      compiled: the loop.
-      run_state: where to start; its arrays are donated.
-      until: the step to stop before; None trains to the end.
-
-    Yields:
-      the run after each call. The first call takes one step, to measure how long a step takes.
-    """
-    for call in run_calls(compiled, run_state.state, run_state.step, until):
-        run_state = after_call(compiled.config, run_state, call)
-        yield run_state
-        if run_state.is_over:
-            return
-
-
-def train_in_memory(
-    config: ExperimentConfig,
-    until: int | None = None,
-    after_call: Callable[[RunState], object] = lambda run_state: None,
-    first: TrainState | None = None,
-) -> RunState:
-    """Train from step 0 without a run directory.
-
-    Args:
-      config: what to train.
-      until: the step to stop before; None trains to the end.
-      after_call: called after each call of the compiled loop.
-      first: what the first call is given; None for the loop's `blank`.
-
-    Returns:
-      the run, with its state in host memory.
-    """
-    loop = TrainLoop(config)
-    run_state = RunState(0, loop.blank if first is None else first)
-    for run_state in run_loop(compile_loop(loop), run_state, until):  # noqa: B020
-        after_call(run_state)
-    return replace(run_state, state=to_host(run_state.state))
-
-
-class SeedStatus(NamedTuple):
-    """The seeds that are no longer trained, each with the step at which it ended."""
-
-    diverged: dict[int, int]  # its loss or gradient was not finite
-    stopped: dict[int, int]  # out of patience
-    solved_at: dict[int, int]  # it solved the task, with `stop_when_solved`
-
-    def is_all(self, config: ExperimentConfig) -> bool:
-        """Whether no seed is left to train."""
-        return sum(map(len, self)) == config.seeds
-
-    def last_success(self, config: ExperimentConfig) -> int | None:
-        """Return the step of the success that ended the run; None if none did."""
-        last = max(max(seeds.values(), default=-1) for seeds in self)
-        ended = self.is_all(config) and last in self.solved_at.values()
-        return last if ended else None
-
-    @property
-    def next_step(self) -> int:
-        """The step to resume from when no seed is left.
-
-        The step of a stop is complete; the step of a divergence would be tried again.
-        """
-        complete = [*self.stopped.values(), *self.solved_at.values()]
-        return max([*self.diverged.values(), *(n + 1 for n in complete)])
-
-
-def seed_status(
-    config: ExperimentConfig, state: TrainState, step: int, loss: np.ndarray | None = None
-) -> SeedStatus:
-    """Return which seeds are no longer trained.
-
-    Args:
-      config: what is trained.
-      state: its `step`, `best` and `solved_at`, leaves [S], when all steps before `step` are done.
-      step: the next step, at most N+1.
-      loss: [S], the last measured loss; only this tells whether step N diverged.
-    """
-    seeds, updates = config.seed_numbers, np.asarray(state.step)  # [S] each
-    behind = updates < min(step, config.train.steps)
-    solved = np.False_ if state.solved_at is None else np.asarray(state.solved_at) != UNSOLVED
-    solved = np.broadcast_to(solved, updates.shape)
-    early = behind & config.has_stopped(state) & ~solved
-    broken = behind if loss is None else behind | ~np.isfinite(loss)
-
-    def by_seed(which: np.ndarray) -> dict[int, int]:
-        return dict(zip(seeds[which].tolist(), updates[which].tolist(), strict=True))
-
-    return SeedStatus(by_seed(broken & ~early & ~solved), by_seed(early), by_seed(solved))
-
-
-def _progress(state: TrainState) -> TrainState:
-    """Return the few numbers that `seed_status` needs."""
-    best = None if state.best is None else state.best._replace(params=None)
-    return TrainState(state.step, None, None, None, best, state.solved_at)
-
-
-def after_call(config: ExperimentConfig, before: RunState, call: Call) -> RunState:
-    """Return the run after a call that took the steps from `before.step` on."""
-    start, stop, progress, values = before.step, call.stop, call.progress, call.values
-    losses = np.asarray(values["loss"])
-    status = seed_status(config, progress, stop, losses[:, stop - start - 1])
-    nobody_left = status.is_all(config)
-    updates = np.asarray(progress.step)  # [S]
-    shown = updates.max() + 1 if nobody_left else stop  # later steps trained nothing
-    logged = config.logged(np.arange(start, shown), status.last_success(config))
-    order = ["loss", *sorted(values.keys() - {"loss", "grad_norm"}), "grad_norm"]
-    rows = {name: np.asarray(values[name])[:, logged - start] for name in order}
-    history = History(config.seed_numbers, logged, mask_diverged(rows, logged, updates))
-    if nobody_left:
-        stop = status.next_step
-    return RunState(
-        step=stop,
-        state=call.state,
-        seconds=before.seconds + call.seconds,
-        histories=(*before.histories, history),
-        diverged=status.diverged,
-        stopped=status.stopped,
-        solved_at=status.solved_at,
-        is_over=nobody_left or stop > config.train.steps,
-    )

@@ -30,7 +30,7 @@ from jaxrnn.runs import checkpoints, loading, runner, text_generation
 from jaxrnn.tasks.language import Language
 from jaxrnn.text.sampling import Sampling, generate, prefill, state_bytes
 from jaxrnn.text.tokenizer import detokenize, tokenize
-from jaxrnn.training.loop import train_in_memory
+from jaxrnn.training.calls import train_in_memory
 
 TEXT = "The rain in Spain\nstays\tmainly\nin the plain.\n" * 30  # 1380 characters
 KOREAN = "대한민국은 민주공화국이다.\n" * 60

@@ -20,7 +20,7 @@ from jax.tree_util import keystr
 from jaxrnn import cli
 from jaxrnn.cells import CELLS
 from jaxrnn.runs import metrics
-from jaxrnn.training.loop import train_in_memory
+from jaxrnn.training.calls import train_in_memory
 
 
 @cache

@@ -27,8 +27,8 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import SequenceModel
 from jaxrnn.tasks.adding import Adding
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import train_in_memory
 from jaxrnn.training.optimizer import OPTIMIZERS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.optimized]

@@ -23,8 +23,9 @@ from jaxrnn.runs.loading import load, load_all
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks.language import Language
 from jaxrnn.tasks.next_character import NextCharacter
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, InitFrom, TrainConfig
-from jaxrnn.training.loop import TrainLoop, make_train, train_in_memory
+from jaxrnn.training.loop import TrainLoop, make_train
 
 TEXT = "the rain in spain stays mainly in the plain. " * 20
 TRAIN = TrainConfig(12, 0.05, log_every=4, validate_every=4)

@@ -27,9 +27,11 @@ from jaxrnn.errors import DivergedError, RunError, SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, metrics, run_metadata, runner, tuning
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import RunState, TrainLoop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
+from jaxrnn.training.run_state import RunState
 
 MODEL = SequenceModel(Recurrent(ElmanCell(5)), 4)
 TRAIN = TrainConfig(23, 0.01, log_every=4, steps_per_call=5, checkpoint_seconds=0)

@@ -26,9 +26,10 @@ from jaxrnn.models import SequenceModel
 from jaxrnn.runs import checkpoints, joint_run, metrics, run_metadata
 from jaxrnn.runs.sweep import plan
 from jaxrnn.runs.sweep_results import Combination, SweepResult, label
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.joint import put
-from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
 
 STACK = Stack((Recurrent(ElmanCell(5)), Recurrent(ElmanCell(4))), dropout=0.1)

@@ -15,8 +15,9 @@ from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.models import SequenceModel
 from jaxrnn.runs import runner, tuning
+from jaxrnn.training.calls import compile_loop
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
 
 CONFIG = ExperimentConfig(

@@ -23,8 +23,9 @@ from jaxrnn.rng import child_key, root_key
 from jaxrnn.runs import metrics, runner
 from jaxrnn.runs.evaluation import evaluate
 from jaxrnn.runs.verification import verify
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import TrainLoop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape
 from jaxrnn.training.validation import make_validate
 

@@ -16,8 +16,9 @@ from jaxrnn.errors import SettingError
 from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import SequenceModel
+from jaxrnn.training.calls import compile_loop
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop, make_train
+from jaxrnn.training.loop import TrainLoop, make_train
 from jaxrnn.training.optimizer import make_optimizer
 from jaxrnn.training.step import init_state, make_train_step
 

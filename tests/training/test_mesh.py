@@ -22,8 +22,9 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Bidirectional
 from jaxrnn.models import LanguageModel, SequenceModel
 from jaxrnn.tasks.language import Language
+from jaxrnn.training.calls import compile_loop, train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
-from jaxrnn.training.loop import TrainLoop, compile_loop, train_in_memory
+from jaxrnn.training.loop import TrainLoop
 from jaxrnn.training.mesh import MeshShape, shard_rows
 
 TEXT = "".join(chr(97 + (n * n + n // 7) % 11) for n in range(900))

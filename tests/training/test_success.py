@@ -24,10 +24,12 @@ from jaxrnn.runs.callbacks import ProgressBar
 from jaxrnn.runs.progress import Progress
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks import TASKS, NextCharacter
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History, last_rows
-from jaxrnn.training.loop import TrainLoop, make_train, seed_status, train_in_memory
+from jaxrnn.training.loop import TrainLoop, make_train
 from jaxrnn.training.mesh import MeshShape
+from jaxrnn.training.run_state import seed_status
 from jaxrnn.training.step import TrainState
 from jaxrnn.training.success import is_solved
 

@@ -23,9 +23,11 @@ from jaxrnn.models import LanguageModel
 from jaxrnn.runs import checkpoints, evaluation, metrics, runner
 from jaxrnn.runs.verification import verify
 from jaxrnn.tasks.language import Language
+from jaxrnn.training.calls import train_in_memory
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.history import History
-from jaxrnn.training.loop import RunState, TrainLoop, seed_status, train_in_memory
+from jaxrnn.training.loop import TrainLoop
+from jaxrnn.training.run_state import RunState, seed_status
 from jaxrnn.training.step import TrainState
 from jaxrnn.training.validation import Best, make_validate
 

@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,10 @@ from scipy.ndimage import gaussian_filter1d
 from tasks.mnist1d_features import features
 from tasks.same_batches import check_batches
 
+from jaxrnn.cells import GRUCell
 from jaxrnn.errors import RunError, SettingError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import SequenceClassifier
 from jaxrnn.rng import validation_key
 from jaxrnn.tasks import MNIST1D, Classification, Digits, JapaneseVowels, LabelledFile
 from jaxrnn.tasks import digits as digits_module
@@ -364,15 +369,51 @@ def test_the_memoryless_loss_of_a_file_is_that_of_its_frequencies(tmp_path):
     assert all(task.memoryless_loss < other for other in others)
 
 
-@pytest.mark.slow
-def test_a_small_instance_is_learned(tmp_path):
-    from jaxrnn import GRUCell, Recurrent, SequenceClassifier
-
-    draws = np.random.default_rng(0)
-    x = draws.normal(size=(60, 5))
+def make_file(folder: Path) -> Classification:
+    x = np.random.default_rng(0).normal(size=(60, 5))
     y = (x[:, 0] > 0).astype(int)  # the first step, four steps before the end
-    task: Classification = LabelledFile(20, file=labelled(tmp_path, x=x, y=y, x_test=x, y_test=y))
-    model = SequenceClassifier(Recurrent(GRUCell(8)), 2)
-    config = ExperimentConfig(task, model, TrainConfig(300, 1e-2, validate_every=100), seeds=2)
-    _, metrics = jax.jit(jax.vmap(make_train(config)))(jnp.arange(2))
-    assert (np.asarray(metrics["validation_accuracy"])[:, -1] > 0.95).all()
+    return LabelledFile(20, file=labelled(folder, x=x, y=y, x_test=x, y_test=y))
+
+
+def make_digits(folder: Path) -> Classification:
+    """Each digit is an image of its own, with noise."""
+    draws = np.random.default_rng(0)
+    images = 12 * draws.integers(0, 2, (10, 64))
+    digits = np.arange(digits_module.NUM_TRAIN + 50) % 10
+    pixels = images[digits] + draws.integers(0, 5, (len(digits), 64))
+    np.savetxt(folder / "digits.csv.gz", np.column_stack([pixels, digits]), "%d", ",")
+    return Digits(32)
+
+
+def make_vowels(folder: Path) -> Classification:
+    """Each speaker raises another coefficient."""
+    draws = np.random.default_rng(0)
+    for part in ("TRAIN", "TEST"):
+        rows = []
+        for n in range(90):
+            x = draws.normal(size=(12, draws.integers(7, 30))).round(2)
+            x[n % 9] += 2
+            rows.append(":".join([*(",".join(map(str, feature)) for feature in x), str(n % 9 + 1)]))
+        (folder / f"JapaneseVowels_{part}.ts").write_text("\n".join(["@data", *rows]))
+    return JapaneseVowels(30, folder=folder)
+
+
+LEARNED: dict[str, tuple[Callable[[Path], Classification], int, int, Any, float]] = {
+    "file": (make_file, 8, 250, "last", 0.95),
+    "digits": (make_digits, 16, 100, "last", 0.9),
+    "vowels": (make_vowels, 16, 150, "last", 0.9),
+    "MNIST-1D": (lambda _: MNIST1D(25, train_size=None, test_size=100), 24, 250, "flatten", 0.6),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_small_instance_is_learned(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(digits_module, "package_file", lambda *_: tmp_path / "digits.csv.gz")
+    make, units, steps, pool, bound = LEARNED[name]
+    task = make(tmp_path)
+    model = SequenceClassifier(Recurrent(GRUCell(units)), task.output_size, pool=pool)
+    train = TrainConfig(steps, 2e-2, schedule="linear", flatten=True)
+    _, metrics = jax.jit(make_train(ExperimentConfig(task, model, train)))(0)
+    assert metrics["loss"][-10:].mean() < 0.5 * task.memoryless_loss
+    assert metrics["validation_accuracy"][-1] > bound

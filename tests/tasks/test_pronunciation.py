@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from tasks.same_batches import check_batches
 
+from jaxrnn.cells import GRUCell
 from jaxrnn.errors import RunError
+from jaxrnn.layers.recurrent import Recurrent
+from jaxrnn.models import EncoderDecoder
 from jaxrnn.runs.config_json import from_json, to_json
 from jaxrnn.tasks.sequence_to_sequence import Pronunciation
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import make_train
 
 SOUNDS = {"b": "B", "d": "D", "a": "AA1", "i": "IY0"}
 
@@ -96,3 +101,23 @@ def test_words_are_encoded_and_the_task_is_saved(dictionary):
     with pytest.raises(RunError, match="not a word and its phonemes"):
         dictionary.write_text("this is no dictionary")
         Pronunciation(dictionary)
+
+
+@pytest.mark.slow
+def test_a_small_instance_is_learned(tmp_path):
+    """Words that are not among those it is trained on are pronounced."""
+    lines = []
+    for length in (2, 3, 4):
+        for letters in itertools.product(SOUNDS, repeat=length):
+            lines.append(" ".join(["".join(letters), *(SOUNDS[letter] for letter in letters)]))
+    (tmp_path / "small.dict").write_text("\n".join(lines))
+    task = Pronunciation(tmp_path / "small.dict", max_length=4, batch_size=32)
+    assert task.validation_size == 9
+    sizes = task.source_length, len(task.source_vocabulary), task.output_size
+    encoder, decoder = Recurrent(GRUCell(32)), Recurrent(GRUCell(32))
+    model = EncoderDecoder(encoder, decoder, *sizes, attention_size=32)
+    train = TrainConfig(150, 2e-2, schedule="linear", flatten=True)
+    _, metrics = jax.jit(make_train(ExperimentConfig(task, model, train)))(0)
+    assert metrics["loss"][0] > 0.8 * task.memoryless_loss
+    assert metrics["loss"][-1] < 0.2 * task.memoryless_loss
+    assert metrics["validation_exact_match"][-1] > 0.9

@@ -40,8 +40,17 @@ class Digits(Classification):
     Raises:
       SettingError: if a setting is out of range.
 
-    >>> Digits(view="pixels", permutation_seed=0).output_size
-    10
+    An image of a one, drawn here instead of read from the file, as it would be in a batch:
+
+    >>> import jax
+    >>> rows = "...#.... ..##.... .#.#.... ...#.... ...#.... ...#.... ...#.... ..###..."
+    >>> image = np.array([[pixel == "#" for pixel in row] for row in rows.split()], np.float32)
+    >>> part = Examples(image[None], np.array([1]))
+    >>> batch = Digits(batch_size=1).sample_batch(jax.random.key(0), 0, (part, part))
+    >>> print(batch.inputs[0, :3].astype(int), batch.targets[0])  # the first 3 of T=8 steps
+    [[0 0 0 1 0 0 0 0]
+     [0 0 1 1 0 0 0 0]
+     [0 1 0 1 0 0 0 0]] [1]
     """
 
     view: Literal["rows", "pixels"] = "rows"

@@ -15,7 +15,7 @@ PARTS = ("JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts")
 
 @dataclass(frozen=True)
 class JapaneseVowels(Classification):
-    """Twelve cepstral coefficients of each of 7 to 29 frames of the vowels /ae/; T=29, F=12.
+    r"""Twelve cepstral coefficients of each of 7 to 29 frames of the vowels /ae/; T=29, F=12.
 
     Nine men spoke them: 30 utterances of each for training, and 370 for testing, 24 to 88 of each.
     Shorter utterances are padded with zeros at the end, and batches have `lengths`.
@@ -32,8 +32,21 @@ class JapaneseVowels(Classification):
     Raises:
       SettingError: if a setting is out of range.
 
-    >>> JapaneseVowels(batch_size=27).output_size
-    9
+    Two short utterances in files of the same form, of speakers 3 and 9:
+
+    >>> import tempfile
+    >>> import jax
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> lines = "@data", ":".join(["0.5,0.6"] * 12 + ["3"]), ":".join(["1.5,1.6,1.7"] * 12 + ["9"])
+    >>> for name in PARTS:
+    ...     _ = (folder / name).write_text("\n".join(lines))
+    >>> task = JapaneseVowels(batch_size=2, order="sequential", folder=folder)
+    >>> batch = task.sample_batch(jax.random.key(0), 0, task.arrays())
+    >>> print(batch.inputs[:, :4, 0])  # the first coefficient in the first 4 of T=29 steps
+    [[0.5 0.6 0.  0. ]
+     [1.5 1.6 1.7 0. ]]
+    >>> batch.lengths.tolist(), batch.targets.tolist()
+    ([2, 3], [[2], [8]])
     """
 
     folder: Path | None = None

@@ -34,11 +34,13 @@ class Lorenz(Forecasting):
     Attributes:
       spacing: integration steps from one value to the next, at least 1.
 
-    >>> batch = Lorenz(sequence_length=4, warmup=1, batch_size=1).sample_batch(jax.random.key(0), 0)
-    >>> batch.inputs.shape, batch.weights.tolist()
-    ((1, 4, 1), [[0.0, 1.0, 1.0, 1.0]])
-    >>> bool((batch.inputs[:, 1:, 0] == batch.targets[:, :-1]).all())
-    True
+    >>> import numpy as np
+    >>> task = Lorenz(sequence_length=6, warmup=2, batch_size=1)
+    >>> batch = task.sample_batch(jax.random.key(0), 0)
+    >>> print(np.asarray(batch.inputs[0, :, 0]).round(1))
+    [ 1.9  0.8  0.1 -0.1 -0.3 -0.6]
+    >>> print(np.asarray(batch.targets[0]).round(1), batch.weights[0])
+    [ 0.8  0.1 -0.1 -0.3 -0.6 -1.2] [0. 0. 1. 1. 1. 1.]
     """
 
     spacing: int = 10

@@ -34,12 +34,13 @@ class MackeyGlass(Forecasting):
     Attributes:
       spacing: units of time from one value to the next, at least 1.
 
-    >>> task = MackeyGlass(sequence_length=4, warmup=1, batch_size=1)
+    >>> import numpy as np
+    >>> task = MackeyGlass(sequence_length=5, warmup=2, batch_size=1)
     >>> batch = task.sample_batch(jax.random.key(0), 0)
-    >>> batch.inputs.shape, batch.weights.tolist()
-    ((1, 4, 1), [[0.0, 1.0, 1.0, 1.0]])
-    >>> bool((batch.inputs[:, 1:, 0] == batch.targets[:, :-1]).all())
-    True
+    >>> print(np.asarray(batch.inputs[0, :, 0]).round(2))
+    [ 0.73  0.63 -0.26 -0.89 -0.95]
+    >>> print(np.asarray(batch.targets[0]).round(2), batch.weights[0])
+    [ 0.63 -0.26 -0.89 -0.95 -0.05] [0. 0. 1. 1. 1.]
     """
 
     spacing: int = 6

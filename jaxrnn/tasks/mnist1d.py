@@ -71,10 +71,11 @@ class MNIST1D(Classification):
     Raises:
       SettingError: if a setting is out of range.
 
-    >>> task = MNIST1D(batch_size=2)
-    >>> batch = task.sample_batch(jax.random.key(0), 0)
-    >>> batch.inputs.shape, batch.targets.tolist(), batch.weights.tolist()
-    ((2, 40, 1), [[9], [0]], [[1.0], [1.0]])
+    >>> batch = jax.jit(MNIST1D(batch_size=1).sample_batch)(jax.random.key(0), 0)
+    >>> print(np.asarray(batch.inputs[0, :, 0]).round(1), batch.targets[0])
+    [-1.2 -0.9 -0.1 -0.1 -0.1  0.   0.5  0.3  0.3  0.1 -0.3  0.2  0.3  0.3
+      0.1 -0.3 -0.8 -1.  -0.6  0.1 -0.3 -0.6  0.3 -2.  -2.2 -0.9 -0.1  0.1
+     -0.7 -0.4 -0.2 -0.4  0.   0.6  0.6  0.2 -0.2 -0.6 -0.2  0.1] [9]
     """
 
     train_size: int | None = 4000

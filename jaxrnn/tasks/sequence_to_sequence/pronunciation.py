@@ -18,7 +18,7 @@ from jaxrnn.types import Arrays, Batch
 
 @dataclass(frozen=True)
 class Pronunciation(SequenceToSequence):
-    """Read the letters of a word, and write its phonemes.
+    r"""Read the letters of a word, and write its phonemes.
 
     A batch has pairs of a word and one of its pronunciations, uniform among all of the training
     part. The validation set has each word of its part once, with its first pronunciation, so its
@@ -39,6 +39,18 @@ class Pronunciation(SequenceToSequence):
     Raises:
       SettingError: if a number is out of range or not an integer.
       RunError, OSError: if there is no dictionary, or it cannot be used; see `cmudict.read`.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "small.dict"
+    >>> words = "cat K AE1 T,hat HH AE1 T,king K IH1 NG,ring R IH1 NG,thing TH IH1 NG,"
+    >>> words += "cats K AE1 T S,hats HH AE1 T S,kings K IH1 NG Z,rings R IH1 NG Z,zoo Z UW1"
+    >>> _ = file.write_text(words.replace(",", "\n"))
+    >>> task = Pronunciation(file, max_length=6, batch_size=2)
+    >>> batch = task.sample_batch(jax.random.key(0), 0, task.arrays())
+    >>> for inputs, targets in zip(batch.inputs, batch.targets, strict=True):
+    ...     print(task.source_text(inputs[:6]), "->", task.target_text(targets[6:]))
+    ring -> R IH NG
+    cat -> K AE T
     """
 
     file: Path | None = None

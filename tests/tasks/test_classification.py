@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.ndimage import gaussian_filter1d
 from tasks.mnist1d_features import features
@@ -25,6 +26,8 @@ from jaxrnn.tasks import digits as digits_module
 from jaxrnn.tasks.mnist1d import MEAN, STD, make_example
 from jaxrnn.training.config import ExperimentConfig, TrainConfig
 from jaxrnn.training.loop import make_train
+from jaxrnn.training.step import init_state, make_train_step
+from jaxrnn.types import Batch
 
 GOLDEN = Path(__file__).parent.parent / "goldens/mnist1d_published.npz"
 STEP = jnp.int32(0)
@@ -187,9 +190,12 @@ def test_a_permutation_moves_whole_steps_alike_in_all_sequences(tmp_path):
     assert (one != other).any()
 
 
-def test_a_key_gives_the_same_batch_from_one_program_and_under_vmap(tmp_path):
+def test_a_key_gives_the_same_batch_from_one_program_and_under_vmap(tmp_path, images):
     check_batches(MNIST1D(batch_size=3))
     check_batches(LabelledFile(batch_size=3, file=labelled(tmp_path)))
+    check_batches(Digits(batch_size=3))
+    write_ts(tmp_path, *(line(length, "1") for length in range(2, 20)))
+    check_batches(JapaneseVowels(batch_size=3, folder=tmp_path))
 
 
 BAD_FILES = {
@@ -287,6 +293,26 @@ def test_vowels_are_padded_and_have_lengths(tmp_path):
     assert batch.lengths is not None and batch.lengths.tolist() == [2, 29]
     assert batch.inputs[0, :, 0].tolist() == [10.0, 11.0] + [0.0] * 27
     assert batch.inputs[1, 28].tolist() == [10.0 * f + 28 for f in range(1, 13)]
+
+
+def test_rows_of_other_lengths_share_one_compiled_training_step(tmp_path):
+    """Whatever they are padded with."""
+    task, key = JapaneseVowels(batch_size=1, folder=tmp_path), jax.random.key(0)
+    model, optimizer = SequenceClassifier(Recurrent(GRUCell(4)), 9), optax.sgd(0.1)
+    train_step: Any = jax.jit(make_train_step(task, model, optimizer))
+    x = np.random.default_rng(0).normal(size=(1, 29, 12)).astype(np.float32)
+    other = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    target, weight = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+    batch = Batch(*map(jnp.asarray, (x, target, weight, np.array([29], np.int32))))
+    state = init_state(key, task, model, optimizer, batch)
+    losses = []
+    for length in (2, 9, 17, 29):
+        there = np.arange(29)[None, :, None] < length
+        for inputs in (np.where(there, x, np.float32(0)), np.where(there, x, other)):
+            batch = batch._replace(inputs=jnp.asarray(inputs), lengths=jnp.array([length]))
+            losses.append(float(train_step(state, batch, key)[1]["loss"]))
+    assert train_step._cache_size() == 1
+    assert losses[::2] == losses[1::2] and len(set(losses)) == 4
 
 
 @pytest.mark.parametrize(

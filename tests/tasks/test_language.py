@@ -16,6 +16,8 @@ from jaxrnn.layers.recurrent import Recurrent
 from jaxrnn.layers.stack import Stack
 from jaxrnn.models import LanguageModel
 from jaxrnn.tasks.language import Language
+from jaxrnn.training.config import ExperimentConfig, TrainConfig
+from jaxrnn.training.loop import make_train
 from jaxrnn.training.validation import make_validate
 
 TEXT = "".join(chr(97 + n * n % 23) for n in range(700)) + "xyz\n" * 25  # 800 characters
@@ -227,3 +229,15 @@ def test_a_changed_file_with_new_tokens_raises(file):
     again = Language(file, task.vocabulary, batch_size=2, sequence_length=5)
     with pytest.raises(RunError, match="outside the vocabulary: Ü"):
         _ = again.corpus
+
+
+@pytest.mark.slow
+def test_a_small_instance_is_learned(tmp_path):
+    """After an a comes b or c, in turn, so the letter before the a is needed."""
+    (tmp_path / "text.txt").write_text("abac" * 200)
+    task = Language.from_file(tmp_path / "text.txt", batch_size=4, sequence_length=8)
+    model = LanguageModel(Recurrent(LSTMCell(8)), task.output_size)
+    train = TrainConfig(100, 0.05, flatten=True)
+    _, metrics = jax.jit(make_train(ExperimentConfig(task, model, train)))(0)
+    assert metrics["loss"][0] > 0.8 * task.memoryless_loss
+    assert metrics["validation_loss"][-1] < 0.1 * task.memoryless_loss

@@ -31,10 +31,13 @@ def chaotic(cell, key, rows=2, steps=120):
     return layer, jax.tree.map(lambda leaf: 20 * leaf, layer.init(key, inputs)), inputs
 
 
-@pytest.mark.sampled(30)
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("cell", "what"), CASES)
+@pytest.mark.sampled(15)
+@pytest.mark.parametrize(
+    ("cell", "what", "reverse"),
+    [(*case, number % 2 == 1) for number, case in enumerate(CASES)],
+)
 def test_values_and_gradients_equal_the_scan(cell, what, reverse, key):
+    """Each option is met in both directions, by another cell."""
     layer, *arguments, options = newton_case(cell, what, key)
     solved, scanned = both(layer.clone(reverse=reverse), options, *arguments)
     chex.assert_trees_all_close(solved, scanned, rtol=2e-5, atol=2e-5)

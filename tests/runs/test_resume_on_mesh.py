@@ -20,6 +20,7 @@ from jaxrnn.training.mesh import MeshShape
 TRAIN = TrainConfig(20, 0.01, steps_per_call=4, checkpoint_seconds=0)
 MODEL = SequenceModel(Recurrent(LSTMCell(5)), 4)
 TASK = Echo(batch_size=8, stateful=True)
+SEEDS = 4
 
 
 class Terminate(Callback):
@@ -37,23 +38,26 @@ def config(mesh, seeds):
     return ExperimentConfig(TASK, MODEL, TRAIN, 5, seeds, 1, mesh=MeshShape.parse(mesh))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return runner.run(config("seed=1", SEEDS), run_dir=tmp_path_factory.mktemp("whole") / "run")
+
+
 @pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("before", "after", "seeds", "tolerance"),
+    ("before", "after", "tolerance"),
     [
-        ("seed=4", "seed=1", 4, 0.0),
-        ("seed=1", "seed=4", 4, 0.0),
-        ("data=4", "seed=1", 1, 1e-5),
-        ("seed=2,data=2", "seed=3", 3, 1e-5),
-        ("seed=1", "data=2", 1, 1e-5),
+        ("seed=4", "seed=1", 0.0),
+        ("seed=1", "seed=4", 0.0),
+        ("seed=2,data=2", "seed=3", 1e-5),
+        ("seed=1", "data=2", 1e-5),
     ],
 )
-def test_an_interrupted_run_goes_on(tmp_path, capsys, before, after, seeds, tolerance):
-    expected = runner.run(config("seed=1", seeds), run_dir=tmp_path / "whole")
-    run_dir = tmp_path / "run"
+def test_an_interrupted_run_goes_on(whole, tmp_path, capsys, before, after, tolerance):
+    expected, run_dir = whole, tmp_path / "run"
     with pytest.raises(SystemExit):
-        runner.run(config(before, seeds), run_dir=run_dir, callbacks=[Terminate()])
+        runner.run(config(before, SEEDS), run_dir=run_dir, callbacks=[Terminate()])
     assert 0 < checkpoints.steps(run_dir / "checkpoints")[-1] < TRAIN.steps
     result = runner.resume(run_dir, mesh=MeshShape.parse(after))
     assert f"the run used the mesh {before}; it resumes with {after}" in capsys.readouterr().err

@@ -178,21 +178,6 @@ def test_only_metrics_are_stored_for_each_step():
     assert not re.search(r"f32\[(1,)?13,(1,)?(3,5|5,3),4\]", text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
-def test_training_learns(cell):
-    """32 units are enough for the IRNN, whose input weights start close to 0.
-
-    To tell the last symbol from those before, the RG-LRU has a convolution before it in its paper;
-    alone, with its slow decays, it learns part of this task.
-    """
-    config = ExperimentConfig(Echo(), model(cell, 32), TrainConfig(300, 0.01), seed=7)
-    train_loop = TrainLoop(config)
-    _, metrics = compile_loop(train_loop)(train_loop.blank, config.seed_numbers, 0, 301)
-    loss = metrics["loss"][0]
-    assert loss[-20:].mean() < (0.75 if cell == "rglru" else 0.5) * loss[:5].mean()
-
-
 def test_a_call_takes_at_most_steps_per_call():
     config = replace(CONFIG, train=replace(CONFIG.train, steps_per_call=4))
     train_loop = TrainLoop(config)

@@ -59,7 +59,7 @@ def trained(experiment, shape, seeds=1, vmap_size=None):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-@pytest.mark.parametrize(("shape", "seeds"), [("seed=3", 7), ("seed=2", 4), ("seed=4", 4)])
+@pytest.mark.parametrize(("shape", "seeds"), [("seed=3", 7), ("seed=4", 4)])
 def test_seeds_one_at_a_time_have_the_bits_of_one_device(shape, seeds):
     """Also if there are more seeds than devices, or the last device has fewer."""
     expected = trained(echo, "seed=1", seeds, 1)

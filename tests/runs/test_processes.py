@@ -128,7 +128,7 @@ BOTH = "--seeds", 2, "--mesh", "seed=2,data=2"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "processes", "tolerance"),
-    [(BOTH, 2, 1e-5), (SEEDS, 2, 0), (SEEDS, 4, 0), (ROWS, 2, 1e-5), (ROWS, 4, 1e-5)],
+    [(SEEDS, 2, 0), (ROWS, 2, 1e-5), (BOTH, 4, 1e-5)],
 )
 def test_processes_train_what_one_trains(start, whole, tmp_path, options, processes, tolerance):
     """One process with 4 devices, 2 with 2, and 4 with 1; process 0 alone writes and prints."""
@@ -145,9 +145,9 @@ def test_processes_train_what_one_trains(start, whole, tmp_path, options, proces
 
 @pytest.mark.slow
 def test_all_devices_are_used_by_default(start, tmp_path):
-    train(start, tmp_path / "rows")
+    train(start, tmp_path / "rows", "--steps", 3)
     assert json.loads((tmp_path / "rows/manifest.json").read_text())["mesh"] == "data=4"
-    train(start, tmp_path / "seeds", "--seeds", 3)
+    train(start, tmp_path / "seeds", "--seeds", 3, "--steps", 3)
     assert json.loads((tmp_path / "seeds/manifest.json").read_text())["mesh"] == "seed=3"
 
 
@@ -164,24 +164,22 @@ def wait_until(condition, group, seconds=400):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("killed", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
-)
-def test_a_lost_process_ends_the_others(start, whole, tmp_path, killed, number):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_others(start, whole, tmp_path, number):
     """By one line, within the heartbeat and a few seconds. Then fewer processes go on."""
     run_dir = tmp_path / "run"
     options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 240
     group = start(*TRAIN, *options, heartbeat=5)
     wait_until(lambda: has_saved(run_dir, 20), group)
-    group[killed].send_signal(number)
+    group[1].send_signal(number)
     died = time.monotonic()
-    code, _, err = ended(group[1 - killed])
+    code, _, err = ended(group[0])
     assert time.monotonic() - died < 30
     assert code == EXIT_CODE
     assert err.splitlines()[-1].startswith(LOST)
     assert err.count("error") == 1
-    group[killed].kill()
-    group[killed].communicate()
+    group[1].kill()
+    group[1].communicate()
     (alone,) = start(*RESUME, run_dir, processes=1, devices=4)
     assert ended(alone)[0] == 0
     assert_same(run_dir, whole(*SEEDS, "--steps", 240), 0)
@@ -201,7 +199,9 @@ def test_process_0_is_killed_while_it_saves(start, whole, tmp_path):
             break
         group[0].send_signal(signal.SIGCONT)
     group[0].kill()
+    died = time.monotonic()
     (code, _, _), (other_code, _, err) = map(ended, group)
+    assert time.monotonic() - died < 30
     assert (code, other_code) == (-signal.SIGKILL, EXIT_CODE)
     assert err.startswith(LOST)
     assert err.count("\n") == 1
@@ -257,12 +257,12 @@ def test_other_settings_in_one_process_are_refused_by_all(start, tmp_path):
 
 @pytest.mark.slow
 def test_random_kills(start, whole, tmp_path):
-    """20 kills of any process, while it starts, trains or saves; each time other layouts go on."""
+    """10 kills of any process, while it starts, trains or saves; each time other layouts go on."""
     draw, run_dir = random.Random(0), tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 1500
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 900
     group = start(*TRAIN, *options)
     wait_until(lambda: has_saved(run_dir, 1), group)
-    for kill in range(20):
+    for kill in range(10):
         if kill % 4:
             newest = checkpoints.steps(run_dir / "checkpoints")[-1]
             wait_until(lambda step=newest + 1: has_saved(run_dir, step), group)
@@ -277,7 +277,7 @@ def test_random_kills(start, whole, tmp_path):
         layout = {"processes": (n := draw.choice([1, 2, 2, 4])), "devices": 4 // n}
         group = start(*RESUME, run_dir, **layout, join_timeout=30)
     assert [ended(process)[0] for process in group] == [0] * len(group)
-    assert_same(run_dir, whole(*SEEDS, "--steps", 1500), 0)
+    assert_same(run_dir, whole(*SEEDS, "--steps", 900), 0)
 
 
 @pytest.mark.parametrize(

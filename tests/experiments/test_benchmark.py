@@ -370,7 +370,6 @@ def test_seeds_suite(no_cache, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized
 def test_scaling_measures_time_memory_and_compilation(monkeypatch):
     monkeypatch.setattr(scaling, "GROWING", {"T": (16, 64), "S": (1, 3)})
     monkeypatch.setattr(scaling, "LAYERS", (1, 2))

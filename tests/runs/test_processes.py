@@ -257,12 +257,12 @@ def test_other_settings_in_one_process_are_refused_by_all(start, tmp_path):
 
 @pytest.mark.slow
 def test_random_kills(start, whole, tmp_path):
-    """10 kills of any process, while it starts, trains or saves; each time other layouts go on."""
+    """Six kills of any process, while it starts, trains or saves; each time other layouts go on."""
     draw, run_dir = random.Random(0), tmp_path / "run"
-    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 900
+    options = "--text", "text.txt", "--run-dir", run_dir, *SEEDS, "--steps", 540
     group = start(*TRAIN, *options)
     wait_until(lambda: has_saved(run_dir, 1), group)
-    for kill in range(10):
+    for kill in range(6):
         if kill % 4:
             newest = checkpoints.steps(run_dir / "checkpoints")[-1]
             wait_until(lambda step=newest + 1: has_saved(run_dir, step), group)
@@ -277,7 +277,7 @@ def test_random_kills(start, whole, tmp_path):
         layout = {"processes": (n := draw.choice([1, 2, 2, 4])), "devices": 4 // n}
         group = start(*RESUME, run_dir, **layout, join_timeout=30)
     assert [ended(process)[0] for process in group] == [0] * len(group)
-    assert_same(run_dir, whole(*SEEDS, "--steps", 900), 0)
+    assert_same(run_dir, whole(*SEEDS, "--steps", 540), 0)
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def mlstm(params, xs, c=0.0, n=0.0, m=0.0, *, num_heads=1, forget_gate="sigmoid"
 
 
 def deltanet(params, xs, s=0.0, *, num_heads=1, negative_eigenvalues=False, gated=False):
-    """Yang et al. (2024), section 2.2, beta from Grazzi et al. (2024); S there is S^T here."""
+    """Yang et al. (2024), section 2.2, beta from Grazzi et al. (2025); S there is S^T here."""
     size = params["iq"]["kernel"].shape[1] // num_heads
 
     def silu(a):

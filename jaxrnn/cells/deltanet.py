@@ -36,7 +36,7 @@ class DeltaNetCell(Cell):
 
     Source: Yang et al. (2024), "Parallelizing Linear Transformers with the Delta Rule over Sequence
     Length", section 2.2, with its normalized keys, but without the short convolutions and the
-    output's norm of its layer; the eigenvalues are from Grazzi et al. (2024), "Unlocking
+    output's norm of its layer; the eigenvalues are from Grazzi et al. (2025), "Unlocking
     State-Tracking in Linear RNNs Through Negative Eigenvalues".
 
     Attributes:

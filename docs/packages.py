@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "jaxrnn"
-BASE = ("types", "rng", "errors", "choices", "checks", "atomic", "cgroups")  # drawn as one box
+BASE = (  # drawn as one box
+    *("types", "dtypes", "rng", "errors", "choices", "checks"),
+    *("atomic", "cgroups", "package_data"),
+)
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 132, 44, 24, 56, 16
 INK, SOFT, FILL = "#22313f", "#8795a1", "#f4f6f8"
 

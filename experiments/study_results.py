@@ -12,6 +12,7 @@ from studies import Measure, Outcome, Study
 from jaxrnn.analysis.report import success_interval
 
 DOCS = Path(__file__).parent.parent / "docs"
+SCRIPT = "python experiments/study.py"
 RECORDS = "results.json"
 GALLERY = "index.md"
 BEGIN, END = "<!-- written by study.py -->", "<!-- end -->"
@@ -82,6 +83,14 @@ def results(study: Study, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any
     return rows
 
 
+def number(value: float | None) -> str:
+    """Format a number with four digits, such as 0.01235 or 31,390; None is a dash."""
+    if value is None:
+        return "-"
+    digits = f"{value:.4g}"
+    return f"{float(digits):,.0f}" if "e+" in digits or abs(value) >= 10_000 else digits
+
+
 def ours(row: dict[str, Any]) -> str:
     """Format a row's value with its interval."""
     found = row["ours"]
@@ -90,9 +99,9 @@ def ours(row: dict[str, Any]) -> str:
         return f"{rate}% ({low} to {high}%), {found['successes']} of {found['seeds']}"
     if found["value"] is None:
         return "none"
-    text = ("median " if found["statistic"] == "median" else "") + f"{found['value']:.4g}"
+    text = ("median " if found["statistic"] == "median" else "") + number(found["value"])
     if found["interval"] not in (None, "all equal"):
-        text += f" ({found['low']:.4g} to {found['high']:.4g})"
+        text += f" ({number(found['low'])} to {number(found['high'])})"
     return text
 
 
@@ -108,7 +117,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         known = row["published"] or "-"
         if len(sources) > 1 and row["source"]:
             known += f" [{sources.index(row['source']) + 1}]"
-        spread = (_number(found.get(name)) for name in ("median", "sd", "best"))
+        spread = (number(found.get(name)) for name in ("median", "sd", "best"))
         lines.append(
             (row["experiment"], row["measure"], known, ours(row), *spread, f"{of}{found['seeds']}")
         )
@@ -155,7 +164,7 @@ def gallery(records: dict[str, Any]) -> str:
         "Written by `python experiments/study.py NAME --publish` from results.json. The studies'"
         " pages say what agrees, what does not, and why.",
         "",
-        "| study | published | ours (95% interval) | picture | command | time |",
+        f"| study | published | ours (95% interval) | picture | `{SCRIPT}` | time |",
         "|---|---|---|---|---|---|",
     ]
     for name, record in sorted(records.items()):
@@ -170,7 +179,7 @@ def gallery(records: dict[str, Any]) -> str:
             known,
             _cell(rows, ours),
             f'<img src="{record["picture"]}" width="160" alt="{record["curve"]}">',
-            f"`{record['command']}`",
+            f"`{record['command'].removeprefix(SCRIPT).lstrip()}`",
             duration(record["seconds"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -178,12 +187,16 @@ def gallery(records: dict[str, Any]) -> str:
 
 
 def _cell(rows: list[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> str:
-    """Format what the gallery says of some rows: each measure in italics, then its experiments."""
+    """Format what the gallery says of some rows: each measure in italics, then its experiments.
+
+    If all experiments have the same text, it stands there once.
+    """
     lines = []
     for measure in dict.fromkeys(row["measure"] for row in rows):
-        these = [row for row in rows if row["measure"] == measure]
-        lines.append(f"*{measure}*")
-        lines += [f"{row['experiment']}: {text(row)}" for row in these]
+        texts = {row["experiment"]: text(row) for row in rows if row["measure"] == measure}
+        if len(texts) > 1 and len(set(texts.values())) == 1:
+            texts = {"each": next(iter(texts.values()))}
+        lines += [f"*{measure}*", *(f"{name}: {words}" for name, words in texts.items())]
     return "<br>".join(lines)
 
 
@@ -243,7 +256,3 @@ def draw(path: Path, study: Study, outcomes: Mapping[str, Outcome]) -> None:
         axes[titles[0]].legend(frameon=False, fontsize=9)
     figure.suptitle(study.title, fontsize=11)
     figure.savefig(path, dpi=144)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -289,6 +289,12 @@ def test_the_lstm_of_a_study_is_that_of_its_pytorch_twin(name, data_files):
         assert to_json(getattr(made, part)) == to_json(getattr(twin, part))
 
 
+def test_numbers_have_four_digits_and_no_exponent():
+    values = (0.0, 0.012345, 8.6616, 9999.4, 9999.6, 31387.2, 1.44e6, -31387.2, None)
+    shown = ["0", "0.01235", "8.662", "9999", "10,000", "31,390", "1,440,000", "-31,390", "-"]
+    assert [*map(study_results.number, values)] == shown
+
+
 def test_measures_pick_the_rows_they_name():
     nan = np.nan
     values = {

@@ -161,11 +161,11 @@ def gallery(records: dict[str, Any]) -> str:
     lines = [
         "# Published results, with many seeds",
         "",
-        "Written by `python experiments/study.py NAME --publish` from results.json. The studies'"
-        " pages say what agrees, what does not, and why.",
+        f"The studies' pages say what agrees, what does not, and why. A command follows `{SCRIPT}`;"
+        " with `--publish` it writes the study's page, and this one from results.json.",
         "",
-        f"| study | published | ours (95% interval) | picture | `{SCRIPT}` | time |",
-        "|---|---|---|---|---|---|",
+        "| study | published | ours (95% interval) | picture | command and time |",
+        "|---|---|---|---|---|",
     ]
     for name, record in sorted(records.items()):
         first = record["results"][0]["measure"]
@@ -179,8 +179,8 @@ def gallery(records: dict[str, Any]) -> str:
             known,
             _cell(rows, ours),
             f'<img src="{record["picture"]}" width="160" alt="{record["curve"]}">',
-            f"`{record['command'].removeprefix(SCRIPT).lstrip()}`",
-            duration(record["seconds"]),
+            f"`{record['command'].removeprefix(SCRIPT).lstrip()}`<br>"
+            + duration(record["seconds"]),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *LANGUAGE_MODELS, "", *TOCTREE]) + "\n"

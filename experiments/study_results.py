@@ -161,10 +161,10 @@ def gallery(records: dict[str, Any]) -> str:
     lines = [
         "# Published results, with many seeds",
         "",
-        f"The studies' pages say what agrees, what does not, and why. A command follows `{SCRIPT}`;"
-        " with `--publish` it writes the study's page, and this one from results.json.",
+        f"The studies' pages say what agrees, what does not, and why. A command follows `{SCRIPT}`,"
+        " and its time is that of the training. With `--publish` it writes the study's page, and this one.",
         "",
-        "| study | published | ours (95% interval) | picture | command and time |",
+        "| study | published | ours (95% interval) | picture | command |",
         "|---|---|---|---|---|",
     ]
     for name, record in sorted(records.items()):

@@ -162,7 +162,8 @@ def gallery(records: dict[str, Any]) -> str:
         "# Published results, with many seeds",
         "",
         f"The studies' pages say what agrees, what does not, and why. A command follows `{SCRIPT}`,"
-        " and its time is that of the training. With `--publish` it writes the study's page, and this one.",
+        " and its time is that of the training. With `--publish` it writes the study's page and"
+        " this one.",
         "",
         "| study | published | ours (95% interval) | picture | command |",
         "|---|---|---|---|---|",

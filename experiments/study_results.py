@@ -88,7 +88,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     digits = f"{value:.4g}"
-    return f"{float(digits):,.0f}" if "e+" in digits or abs(value) >= 10_000 else digits
+    return f"{float(digits):,.0f}" if "e+" in digits else digits
 
 
 def ours(row: dict[str, Any]) -> str:

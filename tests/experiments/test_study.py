@@ -17,6 +17,7 @@ import scipy.io
 import studies
 import study
 import study_results
+from studies import continual_reber
 from study import Config, main
 
 from jaxrnn import Adding, ExperimentConfig, GRUCell, Recurrent, SequenceModel, TrainConfig, cli
@@ -293,6 +294,20 @@ def test_numbers_have_four_digits_and_no_exponent():
     values = (0.0, 0.012345, 8.6616, 9999.4, 9999.6, 31387.2, 1.44e6, -31387.2, None)
     shown = ["0", "0.01235", "8.662", "9999", "10,000", "31,390", "1,440,000", "-31,390", "-"]
     assert [*map(study_results.number, values)] == shown
+
+
+def test_wrong_symbols_are_whole_numbers_at_the_best_validation():
+    shares = [[0.5, 0.99998, 0.7], [1.0, np.nan, np.nan], [np.nan] * 3]
+    correct = np.array(shares, np.float32)
+    found = outcome({"loss": [[0.0] * 3] * 3, "validation_correct": correct.tolist()})
+    np.testing.assert_array_equal(continual_reber.wrong_symbols(found), [2, 0, np.nan])
+
+
+def test_the_gallery_says_once_what_is_published_for_all():
+    record = json.loads((PAGES / "results.json").read_text("utf-8"))["copy_memory"]
+    published, ours = study_results.gallery({"copy_memory": record}).splitlines()[6].split("|")[2:4]
+    assert published.strip() == "*final loss*<br>each: 0.416 without memory"
+    assert ours.count("<br>") == 6  # an experiment each
 
 
 def test_measures_pick_the_rows_they_name():

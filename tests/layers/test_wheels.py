@@ -64,6 +64,7 @@ def test_the_goldens_states_are_neither_small_nor_saturated():
             assert np.abs(case["outputs"][:, 0] - case["outputs"][:, -1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_g2p_en_pronounces_its_words():
     """The whole encoder and decoder; the decoder reads the phonemes that it said."""
     weights = np.load(wheel_file("g2p_en", "checkpoint20.npz"))
@@ -89,6 +90,7 @@ def test_g2p_en_pronounces_its_words():
         np.testing.assert_array_equal(ours[:length], theirs[:length])
 
 
+@pytest.mark.slow
 def test_silero_vad_hears_as_its_onnx_model_does():
     model = onnx.load(wheel_file("silero_vad", "data/silero_vad_16k_op15.onnx"))
     prefix = "model.decoder.rnn."
